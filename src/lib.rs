@@ -1,0 +1,16 @@
+//! snapedge stands in front of Solana nodes and hands out their snapshot archives.
+//!
+//! `docs/ARCHITECTURE.md` is the map of this crate and lists the rules that hold between its
+//! modules; `tests/tidy.rs` checks those that can be checked.
+
+pub mod api;
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod demo;
+pub mod index;
+pub mod proxy;
+pub mod route;
+pub mod snapshot;
+pub mod target;
