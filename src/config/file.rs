@@ -1,0 +1,365 @@
+//! From the text of the file to a [`Config`], in one pass that collects every problem.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::units::{HostPort, Scheme, duration, listen_address};
+use super::yaml::{self, Node, Problem, Report, Section};
+use super::{Balance, Config, Downloads, Group, Limits, Server, TargetKind};
+
+/// Largest configuration file, in bytes.
+const MAX_FILE: u64 = 4 << 20;
+/// Most targets that one group may name.
+pub(crate) const MAX_TARGETS: usize = 10_000;
+/// Longest name of a group, in bytes.
+const MAX_GROUP_NAME: usize = 64;
+
+/// Keys of the file that the documentation describes and that this version cannot honour yet.
+/// They are refused by their own message: to ignore `basic_auth` would be worse than to stop.
+const LATER: [&str; 4] = ["tls", "internal_listen", "cache", "rpc_proxy"];
+/// The same for the keys of a group.
+const LATER_IN_GROUP: [&str; 7] = [
+    "basic_auth",
+    "bearer_auth",
+    "tls_config",
+    "consul_sd_config",
+    "http_targets",
+    "dns_targets",
+    "ledger_targets",
+];
+
+/// Why there is no configuration.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file says things that it must not say.
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// All of them.
+        problems: Vec<Problem>,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { path, .. } => {
+                write!(f, "cannot read the configuration `{}`", path.display())
+            }
+            Self::Invalid { path, problems } => {
+                let count = problems.len();
+                let plural = if count == 1 { "error" } else { "errors" };
+                write!(f, "{count} {plural} in the configuration `{}`", path.display())?;
+                problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unreadable { source, .. } => Some(source),
+            Self::Invalid { .. } => None,
+        }
+    }
+}
+
+/// Reads and checks the file at `path`.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+    let size = std::fs::metadata(path).map_err(unreadable)?.len();
+    if size > MAX_FILE {
+        let message = format!("the file has {size} bytes, the most is {MAX_FILE}");
+        return Err(unreadable(std::io::Error::other(message)));
+    }
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    parse(&text).map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
+}
+
+/// Checks the text of a configuration file. The error holds every problem, never none.
+pub fn parse(text: &str) -> Result<Config, Vec<Problem>> {
+    let (config, Report { problems, .. }) = yaml::read(text, root);
+    config.filter(|_| problems.is_empty()).ok_or(problems)
+}
+
+/// The path of every key that the configuration can have, list positions written as `[]`.
+pub fn keys() -> BTreeSet<String> {
+    // One value of every kind that has keys of its own, so that each reader below runs once.
+    let everything = "target_groups: [{static_targets: {}, file_targets: {}}]\n\
+                      limits: {}\nlog: {}\nserver: {}\n";
+    yaml::read(everything, root).1.asked.into_iter().collect()
+}
+
+fn root(node: Node) -> Config {
+    let mut root = node.section();
+    let limits = root.take("limits").map_or_else(Limits::default, limits);
+    let config = Config {
+        listen: listen(&mut root),
+        public_url: root.take("public_url").and_then(|node| node.parsed("a URL", public_url)),
+        default_group: text(&mut root, "default_group").map(Arc::from),
+        rpc: root.take("rpc").and_then(|node| node.parsed("a URL", rpc_url)),
+        max_snapshot_age: integer(&mut root, "max_snapshot_age", 0, u64::MAX, 5000),
+        pair_hold: time(&mut root, "pair_hold", Duration::ZERO, Duration::from_secs(600)),
+        scrape_interval: time(
+            &mut root,
+            "scrape_interval",
+            Duration::from_millis(100),
+            Duration::from_secs(15),
+        ),
+        downloads: downloads(&mut root),
+        cache_dir: root.take("proxy_snapshot_cache_dir").and_then(|node| cache_dir(&node)),
+        groups: groups(&mut root),
+        limits,
+        log_level: root.take("log").and_then(log_level).unwrap_or(log::LevelFilter::Info),
+        server: server(root.take("server")),
+    };
+    if let Some(name) = &config.default_group
+        && !config.groups.iter().any(|group| group.name == *name)
+    {
+        root.reject("default_group", format!("there is no group `{name}`"));
+    }
+    root.close(&LATER);
+    config
+}
+
+fn text(section: &mut Section, key: &'static str) -> Option<String> {
+    section.take(key)?.parsed("a text", |text| Ok(text.to_owned()))
+}
+
+fn integer(section: &mut Section, key: &'static str, least: u64, most: u64, default: u64) -> u64 {
+    section.take(key).and_then(|node| node.integer(least, most)).unwrap_or(default)
+}
+
+fn time(section: &mut Section, key: &'static str, least: Duration, default: Duration) -> Duration {
+    let bounded = |text: &str| match duration(text)? {
+        value if value < least => Err(format!("`{text}` is too short, the least is {least:?}")),
+        value => Ok(value),
+    };
+    let parsed = |node: Node| node.parsed("a duration such as `15s`", bounded);
+    section.take(key).and_then(parsed).unwrap_or(default)
+}
+
+fn listen(root: &mut Section) -> Vec<std::net::SocketAddr> {
+    let Some(node) = root.take("listen") else {
+        return vec![([0, 0, 0, 0], 8458).into()];
+    };
+    let parsed = |node: Node| node.parsed("an address and port", listen_address);
+    let addresses: Vec<_> = node.list().into_iter().filter_map(parsed).collect();
+    let distinct: BTreeSet<_> = addresses.iter().collect();
+    if addresses.is_empty() {
+        root.reject("listen", "expected at least one address, such as `0.0.0.0:8458`");
+    } else if distinct.len() < addresses.len() {
+        root.reject("listen", "an address is listed twice, remove one");
+    }
+    addresses
+}
+
+/// A URL with a host and nothing behind it, without its trailing slash.
+fn public_url(text: &str) -> Result<String, String> {
+    let url = http_url(text)?;
+    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("`{text}` must end after the host and port"));
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+fn rpc_url(text: &str) -> Result<String, String> {
+    http_url(text).map(|url| url.to_string())
+}
+
+fn http_url(text: &str) -> Result<url::Url, String> {
+    let expected = || format!("`{text}` is not a URL, write it like `http://node.example:8899`");
+    let url = url::Url::parse(text).map_err(|_| expected())?;
+    let plain = matches!(url.scheme(), "http" | "https") && url.username().is_empty();
+    if plain && url.has_host() { Ok(url) } else { Err(expected()) }
+}
+
+fn downloads(root: &mut Section) -> Downloads {
+    match root.take("proxy_snapshot_downloads").and_then(|node| node.boolean()) {
+        Some(false) => Downloads::Redirect,
+        Some(true) | None => Downloads::Proxy,
+    }
+}
+
+/// A directory, or a path where one can be made.
+fn cache_dir(node: &Node) -> Option<PathBuf> {
+    node.parsed("a directory", |text| {
+        let path = PathBuf::from(text);
+        match path.metadata() {
+            _ if text.is_empty() => Err("the path is empty".to_owned()),
+            Ok(metadata) if !metadata.is_dir() => Err(format!("`{text}` is not a directory")),
+            _ => Ok(path),
+        }
+    })
+}
+
+fn limits(node: Node) -> Limits {
+    let mut section = node.section();
+    let default = Limits::default();
+    let least = Duration::from_millis(1);
+    let mut bound = |key, default| time(&mut section, key, least, default);
+    let probe_timeout = bound("probe_timeout", default.probe_timeout);
+    let connect_timeout = bound("connect_timeout", default.connect_timeout);
+    let read_timeout = bound("read_timeout", default.read_timeout);
+    let send_timeout = bound("send_timeout", default.send_timeout);
+    let concurrency = default.probe_concurrency as u64;
+    let concurrency = integer(&mut section, "probe_concurrency", 1, 4096, concurrency);
+    let failures = integer(&mut section, "probe_failures", 1, 1000, default.probe_failures.into());
+    section.close(&[]);
+    Limits {
+        probe_timeout,
+        probe_concurrency: usize::try_from(concurrency).unwrap_or(usize::MAX),
+        probe_failures: u32::try_from(failures).unwrap_or(u32::MAX),
+        connect_timeout,
+        read_timeout,
+        send_timeout,
+    }
+}
+
+fn log_level(node: Node) -> Option<log::LevelFilter> {
+    let mut section = node.section();
+    let level = section.take("level").and_then(|node| {
+        node.parsed("a level", |text| {
+            let expected = "expected `error`, `warn`, `info`, `debug` or `trace`";
+            text.parse().map_err(|_| format!("`{text}` is not a level, {expected}"))
+        })
+    });
+    section.close(&[]);
+    level
+}
+
+fn server(node: Option<Node>) -> Server {
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    let grace = Duration::from_secs(300);
+    let (threads, grace_period) = match node.map(Node::section) {
+        None => (threads, grace),
+        Some(mut section) => {
+            let threads = integer(&mut section, "threads", 1, 1024, threads);
+            let grace = time(&mut section, "grace_period", Duration::ZERO, grace);
+            section.close(&[]);
+            (threads, grace)
+        }
+    };
+    Server { threads: usize::try_from(threads).unwrap_or(1), grace_period }
+}
+
+fn groups(root: &mut Section) -> Vec<Group> {
+    let nodes = root.take("target_groups").map(Node::list).unwrap_or_default();
+    if nodes.is_empty() {
+        root.reject("target_groups", "expected at least one group with its targets");
+    }
+    let mut names = BTreeSet::new();
+    nodes.into_iter().map(|node| group(node, &mut names)).collect()
+}
+
+fn group(node: Node, names: &mut BTreeSet<String>) -> Group {
+    let mut section = node.section();
+    let scheme = section.take("scheme").and_then(|node| node.parsed("a scheme", Scheme::parse));
+    let scheme = scheme.unwrap_or_default();
+    let group = Group {
+        name: group_name(&mut section, names),
+        scheme,
+        api_path: section
+            .take("api_path")
+            .and_then(|node| node.parsed("a path", api_path))
+            .unwrap_or_default(),
+        kind: section.take("kind").and_then(|node| node.parsed("a kind", kind)).unwrap_or_default(),
+        static_targets: section
+            .take("static_targets")
+            .map(|node| static_targets(node, scheme))
+            .unwrap_or_default(),
+        file_targets: section.take("file_targets").and_then(file_targets),
+        balance: section
+            .take("balance")
+            .and_then(|node| node.parsed("a way to choose", balance))
+            .unwrap_or_default(),
+    };
+    if !section.is_given("static_targets") && !section.is_given("file_targets") {
+        section.reject("", "the group has no targets, add `static_targets` or `file_targets`");
+    }
+    section.close(&LATER_IN_GROUP);
+    group
+}
+
+fn group_name(section: &mut Section, names: &mut BTreeSet<String>) -> Arc<str> {
+    let name = text(section, "group").unwrap_or_default();
+    if name.is_empty() {
+        section.reject("group", "expected a name");
+    } else if name.len() > MAX_GROUP_NAME || name.contains(|c: char| c.is_control()) {
+        section.reject("group", format!("expected at most {MAX_GROUP_NAME} printable characters"));
+    } else if !names.insert(name.clone()) {
+        section.reject("group", format!("there is a group `{name}` already, choose another name"));
+    }
+    name.into()
+}
+
+/// Nothing, or an absolute path; a trailing slash is taken off.
+fn api_path(text: &str) -> Result<String, String> {
+    let path = text.strip_suffix('/').unwrap_or(text);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
+    if path.is_empty() || (path.starts_with('/') && path.chars().all(plain)) {
+        return Ok(path.to_owned());
+    }
+    Err(format!("`{text}` is not a path, write it like `/mainnet`"))
+}
+
+fn kind(text: &str) -> Result<TargetKind, String> {
+    match text {
+        "auto" => Ok(TargetKind::Auto),
+        "rpc" => Ok(TargetKind::Rpc),
+        "sidecar" => Ok(TargetKind::Sidecar),
+        _ => Err(format!("`{text}` is not a kind, write `auto`, `rpc` or `sidecar`")),
+    }
+}
+
+fn balance(text: &str) -> Result<Balance, String> {
+    match text {
+        "per_client" => Ok(Balance::PerClient),
+        "pinned" | "least_loaded" | "round_robin" => {
+            Err(format!("this version does not support `{text}`, write `per_client`"))
+        }
+        _ => Err(format!("`{text}` is not a way to choose a target, write `per_client`")),
+    }
+}
+
+fn static_targets(node: Node, scheme: Scheme) -> Vec<HostPort> {
+    let mut section = node.section();
+    let nodes = section.take("targets").map(Node::list).unwrap_or_default();
+    if nodes.is_empty() {
+        section.reject("targets", "expected at least one target, such as `10.0.0.1:8899`");
+    } else if nodes.len() > MAX_TARGETS {
+        section.reject("targets", format!("expected at most {MAX_TARGETS} targets"));
+    }
+    let mut targets = BTreeSet::new();
+    for node in nodes {
+        let Some(target) = node.parsed("a target", |text| HostPort::parse(text, scheme)) else {
+            continue;
+        };
+        if let Some(twice) = targets.replace(target) {
+            node.reject(format!("`{twice}` is listed twice, remove one"));
+        }
+    }
+    section.close(&[]);
+    targets.into_iter().collect()
+}
+
+fn file_targets(node: Node) -> Option<PathBuf> {
+    let mut section = node.section();
+    let path = text(&mut section, "path").filter(|path| !path.is_empty());
+    if path.is_none() {
+        section.reject("path", "expected the path of a file that lists targets");
+    }
+    section.close(&[]);
+    path.map(PathBuf::from)
+}

@@ -1,0 +1,137 @@
+//! The configuration: one YAML file, read strictly, with every error at once.
+//!
+//! `file.rs` turns the text into a [`Config`], in which nothing is optional that has a default.
+//! `conf/snapedge.yaml` is the reference of all keys; a test holds it to this code.
+
+mod file;
+pub(crate) mod units;
+pub(crate) mod yaml;
+
+pub(crate) use file::MAX_TARGETS;
+pub use file::{ConfigError, keys, load, parse};
+pub use units::{HostPort, Scheme};
+pub use yaml::Problem;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything that a running edge is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Public listeners.
+    pub listen: Vec<SocketAddr>,
+    /// Base of the URLs in JSON answers, without trailing slash; the request's own scheme and host
+    /// where unset.
+    pub public_url: Option<String>,
+    /// The group that answers a short form without `?group=`; the best over all where unset.
+    pub default_group: Option<Arc<str>>,
+    /// RPC node that is asked for the cluster's slot, for the health answers.
+    pub rpc: Option<String>,
+    /// Slots that the newest archive may be behind the cluster.
+    pub max_snapshot_age: u64,
+    /// How long an old full archive with incrementals is preferred to a newer one without.
+    pub pair_hold: Duration,
+    /// Time between two probes of one target.
+    pub scrape_interval: Duration,
+    /// Whether archives are carried or redirected to.
+    pub downloads: Downloads,
+    /// Where archives are to be cached.
+    pub cache_dir: Option<PathBuf>,
+    /// The groups, in the order of the file. At least one; names are unique.
+    pub groups: Vec<Group>,
+    /// Bounds on time and number.
+    pub limits: Limits,
+    /// Least severe messages that are logged.
+    pub log_level: log::LevelFilter,
+    /// The process.
+    pub server: Server,
+}
+
+/// What a request for an archive's name is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Downloads {
+    /// The bytes, through this process.
+    Proxy,
+    /// A redirect to a target.
+    Redirect,
+}
+
+/// Upstreams of one cluster, or of one region of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Unique name.
+    pub name: Arc<str>,
+    /// How the targets are spoken to.
+    pub scheme: Scheme,
+    /// Path before every request to a target: empty, or a leading slash and no trailing one.
+    pub api_path: String,
+    /// What the targets are.
+    pub kind: TargetKind,
+    /// Targets that the configuration names.
+    pub static_targets: Vec<HostPort>,
+    /// A file that names targets, read again on every scrape.
+    pub file_targets: Option<PathBuf>,
+    /// How one of several targets that hold an archive is chosen.
+    pub balance: Balance,
+}
+
+/// How one of several sources of an archive is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// By client address and name, so that a client that comes back meets the same copy.
+    #[default]
+    PerClient,
+}
+
+/// What a target is, and so how it is asked for its archives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TargetKind {
+    /// Found out by asking.
+    #[default]
+    Auto,
+    /// A node: short forms, and archives at `/<name>`.
+    Rpc,
+    /// A sidecar: `/v1/snapshots`, and archives at `/v1/snapshot/<name>`.
+    Sidecar,
+}
+
+/// Bounds, each named after its key below `limits`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Time for one whole probe of one target.
+    pub probe_timeout: Duration,
+    /// Probes under way at once.
+    pub probe_concurrency: usize,
+    /// Failed probes in a row after which a target leaves the index.
+    pub probe_failures: u32,
+    /// Time to connect to a target for a download.
+    pub connect_timeout: Duration,
+    /// Silence of a target, before its answer or within it, that counts as failure.
+    pub read_timeout: Duration,
+    /// Time in which a client must accept some bytes.
+    pub send_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            probe_timeout: Duration::from_secs(5),
+            probe_concurrency: 64,
+            probe_failures: 3,
+            connect_timeout: Duration::from_secs(1),
+            read_timeout: Duration::from_secs(10),
+            send_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The process itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Threads that serve clients.
+    pub threads: usize,
+    /// Time that running transfers get after SIGTERM.
+    pub grace_period: Duration,
+}

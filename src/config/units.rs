@@ -1,0 +1,178 @@
+//! Durations and addresses as people write them.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// Longest duration that a setting may have: everything above is a slip of the pen, and sums with
+/// a clock's reading must not overflow.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Parses `500ms`, `15s`, `1m30s`, `1.5h`: what Go's and Prometheus' configurations contain.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let expected =
+        || format!("`{text}` is not a duration, write it like `15s`, `1m30s` or `500ms`");
+    if text.starts_with(['-', '+', 'P', 'p']) {
+        return Err(expected());
+    }
+    let signed: jiff::SignedDuration = text.parse().map_err(|_| expected())?;
+    let duration = Duration::try_from(signed).map_err(|_| expected())?;
+    if duration > LONGEST {
+        return Err(format!("`{text}` is too long, the most is `720h`"));
+    }
+    Ok(duration)
+}
+
+/// Parses `address:port` of a listener.
+pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("`{text}` is not an address and port, write it like `0.0.0.0:8458` or `[::]:8458`")
+    })
+}
+
+/// An upstream as configured or discovered: a host name or address, and a port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostPort {
+    host: String,
+    port: u16,
+}
+
+impl HostPort {
+    /// Parses `host:port`, `1.2.3.4:port`, `[::1]:port`, each with or without `http://`.
+    ///
+    /// The error names what is missing.
+    pub fn parse(text: &str, scheme: Scheme) -> Result<Self, String> {
+        let bare = match text.split_once("://") {
+            None => text,
+            Some((prefix, bare)) if prefix == scheme.as_str() => bare,
+            Some((prefix, _)) => {
+                return Err(format!(
+                    "`{text}` contradicts the group's `scheme: {scheme}`, remove `{prefix}://`"
+                ));
+            }
+        };
+        let bare = bare.strip_suffix('/').unwrap_or(bare);
+        let no_port = || format!("`{text}` has no port, write it like `{bare}:8899`");
+        let (host, port) = bare.rsplit_once(':').ok_or_else(no_port)?;
+        if port.is_empty() || port.ends_with(']') {
+            return Err(no_port());
+        }
+        let port = match port.parse::<u16>() {
+            Ok(port) if port > 0 && !port.to_string().starts_with('+') => port,
+            _ => return Err(format!("`{text}` has a bad port, expected 1 to 65535")),
+        };
+        let host = url::Host::parse(host)
+            .map_err(|_| format!("`{text}` is not a host and port, write it like `10.0.0.1:8899`"))?
+            .to_string();
+        Ok(Self { host, port })
+    }
+
+    /// Host name or address, an IPv6 address in brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The address, where the host is one and not a name.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// How a target is spoken to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scheme {
+    /// Plain HTTP/1.1.
+    #[default]
+    Http,
+}
+
+impl Scheme {
+    /// As in a URL.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "http" => Ok(Self::Http),
+            "https" => Err("this version does not support `https`, write `http`".to_owned()),
+            _ => Err(format!("`{text}` is not a scheme, write `http`")),
+        }
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        let good = [
+            ("15s", 15_000),
+            ("1m30s", 90_000),
+            ("500ms", 500),
+            ("1.5h", 5_400_000),
+            ("0s", 0),
+            ("720h", 2_592_000_000),
+        ];
+        for (text, millis) in good {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "15", "-1s", "+1s", "s", "1x", "PT15S", "721h", "1s1s", "99999999999999h"]
+        {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn targets() {
+        let good = [
+            ("10.0.0.1:8899", "10.0.0.1:8899"),
+            ("http://10.0.0.1:80", "10.0.0.1:80"),
+            ("http://node.example:8899/", "node.example:8899"),
+            ("[::1]:8899", "[::1]:8899"),
+            ("Node-1.Example:1", "node-1.example:1"),
+        ];
+        for (text, expected) in good {
+            let target = HostPort::parse(text, Scheme::Http).expect(text);
+            assert_eq!(target.to_string(), expected);
+        }
+        let bad = [
+            ("10.0.0.1", "has no port"),
+            ("[::1]", "has no port"),
+            ("node.example:", "has no port"),
+            ("node.example:0", "bad port"),
+            ("node.example:65536", "bad port"),
+            ("https://node.example:1", "contradicts"),
+            ("ftp://node.example:1", "contradicts"),
+            (":8899", "not a host"),
+            ("node example:1", "not a host"),
+            ("node/path:1", "not a host"),
+            ("user@node:1", "not a host"),
+            ("::1:8899", "not a host"),
+        ];
+        for (text, reason) in bad {
+            let error = HostPort::parse(text, Scheme::Http).expect_err(text);
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+}

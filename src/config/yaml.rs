@@ -1,0 +1,255 @@
+//! Reads YAML strictly and to the end: every wrong key, type and value of a file is reported at
+//! once, each with its path. (A derived `Deserialize` stops at the first one.)
+//!
+//! The only module that knows the YAML library.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+
+use serde_yaml::Value;
+
+/// One thing that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where, such as `target_groups[0].scheme`; empty for the file as a whole.
+    pub path: String,
+    /// What, and what to write instead.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.is_empty() {
+            return f.write_str(&self.message);
+        }
+        write!(f, "`{}`: {}", self.path, self.message)
+    }
+}
+
+/// What went wrong so far, and which keys were asked for.
+#[derive(Default)]
+struct Findings {
+    problems: RefCell<Vec<Problem>>,
+    asked: RefCell<Vec<String>>,
+}
+
+/// A value at its place in the document.
+pub(super) struct Node {
+    path: String,
+    value: Value,
+    findings: Rc<Findings>,
+}
+
+/// A mapping whose keys are taken one by one; [`Section::close`] reports those that are left.
+pub(super) struct Section {
+    path: String,
+    entries: Vec<(String, Value)>,
+    asked: Vec<&'static str>,
+    given: Vec<&'static str>,
+    findings: Rc<Findings>,
+}
+
+/// What reading a document leaves behind.
+pub(super) struct Report {
+    /// Everything that is wrong, in the order of reading.
+    pub(super) problems: Vec<Problem>,
+    /// The path of every key that was asked for, list positions written as `[]`.
+    pub(super) asked: Vec<String>,
+}
+
+/// Parses `text` and lets `read` take it apart.
+///
+/// Text that is not YAML yields no value and one problem.
+pub(super) fn read<T>(text: &str, read: impl FnOnce(Node) -> T) -> (Option<T>, Report) {
+    let findings = Rc::new(Findings::default());
+    let value = match serde_yaml::from_str::<Value>(text) {
+        Ok(value) => value,
+        Err(error) => {
+            let message = format!("not valid YAML: {error}");
+            let problems = vec![Problem { path: String::new(), message }];
+            return (None, Report { problems, asked: Vec::new() });
+        }
+    };
+    let value = read(Node { path: String::new(), value, findings: Rc::clone(&findings) });
+    let (problems, asked) = (findings.problems.take(), findings.asked.take());
+    (Some(value), Report { problems, asked })
+}
+
+/// Parses a YAML (or JSON) list of `{targets: [..]}` blocks, as Prometheus' file_sd writes them.
+/// Keys other than `targets` (labels) are not for us and allowed.
+pub(crate) fn file_sd(text: &str) -> Result<Vec<String>, String> {
+    #[derive(serde::Deserialize)]
+    struct Block {
+        targets: Vec<String>,
+    }
+    let blocks: Vec<Block> = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
+    Ok(blocks.into_iter().flat_map(|block| block.targets).collect())
+}
+
+impl Node {
+    /// Notes that this value is wrong.
+    pub(super) fn reject(&self, message: impl Into<String>) {
+        let problem = Problem { path: self.path.clone(), message: message.into() };
+        self.findings.problems.borrow_mut().push(problem);
+    }
+
+    /// The value as text; a plain number counts, since `8899` and `"8899"` look alike to people.
+    fn text(&self) -> Option<String> {
+        match &self.value {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        }
+    }
+
+    /// A text that `parse` accepts; `expected` says what that is.
+    pub(super) fn parsed<T>(
+        &self,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let Some(text) = self.text() else {
+            self.reject(format!("expected {expected}, found {}", kind_of(&self.value)));
+            return None;
+        };
+        match parse(&text) {
+            Ok(value) => Some(value),
+            Err(message) => {
+                self.reject(message);
+                None
+            }
+        }
+    }
+
+    /// `true` or `false`.
+    pub(super) fn boolean(&self) -> Option<bool> {
+        if let Value::Bool(value) = self.value {
+            return Some(value);
+        }
+        self.reject(format!("expected `true` or `false`, found {}", kind_of(&self.value)));
+        None
+    }
+
+    /// A whole number from `least` to `most`.
+    pub(super) fn integer(&self, least: u64, most: u64) -> Option<u64> {
+        match self.value.as_u64() {
+            Some(value) if (least..=most).contains(&value) => Some(value),
+            _ => {
+                self.reject(format!("expected a whole number from {least} to {most}"));
+                None
+            }
+        }
+    }
+
+    /// The elements of a list.
+    pub(super) fn list(self) -> Vec<Node> {
+        let Value::Sequence(values) = self.value else {
+            self.reject(format!("expected a list, found {}", kind_of(&self.value)));
+            return Vec::new();
+        };
+        let path = self.path;
+        let node = |(at, value)| Node {
+            path: format!("{path}[{at}]"),
+            value,
+            findings: Rc::clone(&self.findings),
+        };
+        values.into_iter().enumerate().map(node).collect()
+    }
+
+    /// The keys of a mapping. An empty file is a mapping without keys.
+    pub(super) fn section(self) -> Section {
+        let entries = match self.value {
+            Value::Null => Vec::new(),
+            Value::Mapping(mapping) => mapping.into_iter().map(|(k, v)| (key_text(k), v)).collect(),
+            ref other => {
+                self.reject(format!("expected keys and values, found {}", kind_of(other)));
+                Vec::new()
+            }
+        };
+        let (asked, given) = (Vec::new(), Vec::new());
+        Section { path: self.path, entries, asked, given, findings: self.findings }
+    }
+}
+
+impl Section {
+    /// Takes a key's value; `None` when the key is absent or null.
+    pub(super) fn take(&mut self, key: &'static str) -> Option<Node> {
+        let path = self.path_of(key);
+        self.findings.asked.borrow_mut().push(without_positions(&path));
+        self.asked.push(key);
+        let at = self.entries.iter().position(|(name, _)| name == key)?;
+        let (_, value) = self.entries.swap_remove(at);
+        if value.is_null() {
+            return None;
+        }
+        self.given.push(key);
+        Some(Node { path, value, findings: Rc::clone(&self.findings) })
+    }
+
+    /// True when the key was taken and had a value.
+    pub(super) fn is_given(&self, key: &str) -> bool {
+        self.given.contains(&key)
+    }
+
+    /// Notes a problem with a key of this section, or with the section itself for `""`.
+    pub(super) fn reject(&self, key: &str, message: impl Into<String>) {
+        let problem = Problem { path: self.path_of(key), message: message.into() };
+        self.findings.problems.borrow_mut().push(problem);
+    }
+
+    /// Reports every key that was not taken. `later` holds the keys that the documentation
+    /// describes and that this version cannot honour.
+    pub(super) fn close(mut self, later: &[&str]) {
+        self.entries.sort_by(|a, b| a.0.cmp(&b.0));
+        for (key, _) in &self.entries {
+            let message = if later.contains(&key.as_str()) {
+                "this version does not support this key, remove it".to_owned()
+            } else {
+                format!("unknown key, expected one of `{}`", self.asked.join("`, `"))
+            };
+            self.reject(key, message);
+        }
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        match (self.path.as_str(), key) {
+            (path, "") => path.to_owned(),
+            ("", key) => key.to_owned(),
+            (path, key) => format!("{path}.{key}"),
+        }
+    }
+}
+
+fn key_text(key: Value) -> String {
+    match key {
+        Value::String(text) => text,
+        other => serde_yaml::to_string(&other).unwrap_or_default().trim_end().to_owned(),
+    }
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Sequence(_) => "a list",
+        Value::Mapping(_) => "keys and values",
+        Value::Tagged(_) => "a tagged value",
+    }
+}
+
+/// `a[12].b` as `a[].b`.
+fn without_positions(path: &str) -> String {
+    let mut plain = String::new();
+    let mut inside = false;
+    for c in path.chars() {
+        inside &= c != ']';
+        if !inside {
+            plain.push(c);
+        }
+        inside |= c == '[';
+    }
+    plain
+}
