@@ -1,0 +1,194 @@
+//! What every target said last.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::view::{GroupView, View};
+use crate::clock::Now;
+use crate::snapshot::ArchiveName;
+
+/// One upstream in one group.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TargetId {
+    /// Name of the group.
+    pub group: Arc<str>,
+    /// `host:port` as configured or discovered.
+    pub authority: Arc<str>,
+}
+
+impl fmt::Debug for TargetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for TargetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in `{}`", self.authority, self.group)
+    }
+}
+
+/// Where the bytes of a source are: what to connect to and what to ask there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// The address that the probe spoke to, so that a download meets the same machine.
+    pub address: SocketAddr,
+    /// `host:port` for the `host` header.
+    pub authority: Arc<str>,
+    /// Absolute path of the archive there.
+    pub path: String,
+}
+
+impl Location {
+    /// The absolute URL.
+    pub fn url(&self) -> String {
+        format!("http://{}{}", self.authority, self.path)
+    }
+}
+
+/// One archive as one target lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub name: ArchiveName,
+    /// Bytes, where the target tells.
+    pub size: Option<u64>,
+    /// Time of the last change, where the target tells.
+    pub modified: Option<SystemTime>,
+    /// Where to get it.
+    pub location: Location,
+}
+
+/// Something that was learned about a target.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A probe was answered; `archives` is everything that the target has.
+    Answered {
+        /// Which target.
+        target: TargetId,
+        /// When the probe began: what it saw may be that old.
+        at: Now,
+        /// The archives, each name once.
+        archives: Vec<Listed>,
+    },
+    /// A probe failed.
+    Failed {
+        /// Which target.
+        target: TargetId,
+        /// When the probe began.
+        at: Now,
+    },
+    /// The target is no longer configured or discovered.
+    Removed {
+        /// Which target.
+        target: TargetId,
+    },
+    /// The target says that it no longer has this archive.
+    Gone {
+        /// Which target.
+        target: TargetId,
+        /// Which archive.
+        name: ArchiveName,
+    },
+}
+
+/// The rules' settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// Failed probes in a row after which a target's archives no longer count.
+    pub probe_failures: u32,
+    /// How long an old pair is preferred to a newer full archive without incrementals.
+    pub pair_hold: Duration,
+}
+
+/// An archive on a target, and since when it is known there.
+#[derive(Clone, Debug)]
+pub(super) struct Holding {
+    pub(super) listed: Listed,
+    pub(super) since: Instant,
+}
+
+/// The last answer of one target.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    pub(super) at: Now,
+    pub(super) failures: u32,
+    pub(super) holdings: BTreeMap<ArchiveName, Holding>,
+}
+
+/// Everything that the targets said last. Feed it with [`Catalog::apply`].
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    pub(super) targets: BTreeMap<TargetId, Answer>,
+}
+
+impl Catalog {
+    /// Takes one event in.
+    ///
+    /// What a probe saw counts from the time when it began, so a late report of an older probe
+    /// changes nothing.
+    pub fn apply(&mut self, event: Event) {
+        match event {
+            Event::Answered { target, at, archives } => self.answered(target, at, archives),
+            Event::Failed { target, at } => {
+                if let Some(answer) = self.targets.get_mut(&target)
+                    && answer.at.instant < at.instant
+                {
+                    answer.failures = answer.failures.saturating_add(1);
+                }
+            }
+            Event::Removed { target } => {
+                self.targets.remove(&target);
+            }
+            Event::Gone { target, name } => {
+                if let Some(answer) = self.targets.get_mut(&target) {
+                    answer.holdings.remove(&name);
+                }
+            }
+        }
+    }
+
+    fn answered(&mut self, target: TargetId, at: Now, archives: Vec<Listed>) {
+        let known = self.targets.get(&target);
+        if known.is_some_and(|answer| answer.at.instant > at.instant) {
+            return;
+        }
+        let since = |name: &ArchiveName| {
+            let known = known.and_then(|answer| answer.holdings.get(name));
+            known.map_or(at.instant, |holding| holding.since)
+        };
+        let holdings = archives
+            .into_iter()
+            .map(|listed| (listed.name, Holding { since: since(&listed.name), listed }))
+            .collect();
+        self.targets.insert(target, Answer { at, failures: 0, holdings });
+    }
+
+    /// What can be served and what is best, given what was offered before.
+    ///
+    /// `previous` is what keeps slots from going back and old pairs in place; the groups are those
+    /// of the configuration, so that a group whose targets are all silent is still a known name.
+    pub fn view(&self, previous: &View, groups: &[Arc<str>], policy: Policy, now: Instant) -> View {
+        let by_group = |group: &Arc<str>| {
+            let members: Vec<_> = self
+                .targets
+                .iter()
+                .filter(|(id, answer)| id.group == *group && answer.counts(policy))
+                .collect();
+            let before = previous.group(group).and_then(|view| view.best);
+            (Arc::clone(group), GroupView::new(&members, before, policy, now))
+        };
+        let groups = groups.iter().map(by_group).collect();
+        let counted = self.targets.iter().filter(|(_, answer)| answer.counts(policy));
+        View::new(previous, groups, counted)
+    }
+}
+
+impl Answer {
+    fn counts(&self, policy: Policy) -> bool {
+        self.failures < policy.probe_failures
+    }
+}

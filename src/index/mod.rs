@@ -1,0 +1,14 @@
+//! What exists and what is best, from what the targets say.
+//!
+//! Pure: events go in ([`Catalog::apply`]), an immutable [`View`] comes out ([`Catalog::view`]),
+//! and time is an argument. Who publishes the view, and when, is `target/scraper.rs`.
+
+mod best;
+mod catalog;
+mod view;
+mod vote;
+
+pub use best::Generation;
+pub use catalog::{Catalog, Event, Listed, Location, Policy, TargetId};
+pub use view::{Entry, GroupView, Source, UnknownGroup, View};
+pub use vote::Conflict;

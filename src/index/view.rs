@@ -1,0 +1,204 @@
+//! The published state of the index: immutable, shared, and laid out for the request path.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::best::{Choice, Generation, choose};
+use super::catalog::{Answer, Listed, Policy, TargetId};
+use super::vote::{Conflict, elect};
+use crate::snapshot::{ArchiveHash, ArchiveName, Compression, Kind, Slot};
+
+/// One archive on one target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The target.
+    pub target: TargetId,
+    /// What it says of the archive.
+    pub listed: Listed,
+    /// When it said so.
+    pub updated_at: SystemTime,
+}
+
+/// One archive on one target, as the tracker API lists it: with the archive below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The archive.
+    pub source: Arc<Source>,
+    /// For an incremental archive the full one below it, on the same target.
+    pub base: Option<Arc<Source>>,
+    /// False where most targets list another hash.
+    pub believed: bool,
+}
+
+/// What one group has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupView {
+    /// What the short names lead to.
+    pub best: Option<Generation>,
+    /// Disagreements between its targets.
+    pub conflicts: Vec<Conflict>,
+    elected: HashSet<State>,
+    until: Option<Instant>,
+}
+
+/// Everything that requests are answered from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    best: Option<Generation>,
+    groups: BTreeMap<Arc<str>, GroupView>,
+    sources: HashMap<ArchiveName, Vec<Arc<Source>>>,
+    entries: Vec<Entry>,
+    /// Positions in `entries` of the believed ones, the newest first.
+    newest: Vec<usize>,
+}
+
+impl GroupView {
+    pub(super) fn new(
+        members: &[(&TargetId, &Answer)],
+        before: Option<Generation>,
+        policy: Policy,
+        now: Instant,
+    ) -> Self {
+        let elected = elect(members);
+        let servable =
+            |name: &ArchiveName| members.iter().any(|(_, a)| a.holdings.contains_key(name));
+        let first_seen = |name: &ArchiveName| {
+            let holdings = members.iter().filter_map(|(_, a)| a.holdings.get(name));
+            holdings.map(|holding| holding.since).min().unwrap_or(now)
+        };
+        let Choice { generation, until } =
+            choose(&elected.names, before, servable, first_seen, policy.pair_hold, now);
+        Self {
+            best: generation,
+            conflicts: elected.conflicts,
+            elected: elected.names.iter().map(State::of).collect(),
+            until,
+        }
+    }
+}
+
+impl View {
+    pub(super) fn new<'a>(
+        previous: &Self,
+        groups: BTreeMap<Arc<str>, GroupView>,
+        targets: impl Iterator<Item = (&'a TargetId, &'a Answer)>,
+    ) -> Self {
+        let mut sources: HashMap<ArchiveName, Vec<Arc<Source>>> = HashMap::new();
+        let mut entries = Vec::new();
+        for (id, answer) in targets {
+            let held = held_by(id, answer);
+            for source in held.values() {
+                sources.entry(source.listed.name).or_default().push(Arc::clone(source));
+            }
+            let elected = groups.get(&id.group).map(|group| &group.elected);
+            let believed = |name: &ArchiveName| {
+                elected.is_some_and(|states| states.contains(&State::of(name)))
+            };
+            entries.extend(entries_of(&held, believed));
+        }
+        let best = Generation::newer(
+            groups.values().filter_map(|group| group.best),
+            previous.best,
+            |name| sources.contains_key(name),
+        );
+        let mut newest: Vec<usize> =
+            (0..entries.len()).filter(|at| entries[*at].believed).collect();
+        // Stable: at equal worth by group and target, as the entries are.
+        newest.sort_by_key(|at| Reverse(entries[*at].source.listed.name));
+        Self { best, groups, sources, entries, newest }
+    }
+
+    /// The generation that short names of `group` lead to, over all groups for `None`.
+    ///
+    /// `Err` for a group that is not configured.
+    pub fn best(&self, group: Option<&str>) -> Result<Option<Generation>, UnknownGroup> {
+        match group {
+            None => Ok(self.best),
+            Some(name) => self.groups.get(name).map(|group| group.best).ok_or(UnknownGroup),
+        }
+    }
+
+    /// What one group has.
+    pub fn group(&self, name: &str) -> Option<&GroupView> {
+        self.groups.get(name)
+    }
+
+    /// Every group, by name.
+    pub fn groups(&self) -> impl Iterator<Item = (&Arc<str>, &GroupView)> {
+        self.groups.iter()
+    }
+
+    /// Every copy of an archive, in the order of the targets.
+    pub fn sources(&self, name: &ArchiveName) -> &[Arc<Source>] {
+        self.sources.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every archive on every target, by group, target and worth, the best first.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The archives that are believed, over all targets, the best first.
+    pub fn newest(&self) -> impl Iterator<Item = &Entry> {
+        self.newest.iter().map(|at| &self.entries[*at])
+    }
+
+    /// When a choice changes although no target says anything new.
+    pub fn until(&self) -> Option<Instant> {
+        self.groups.values().filter_map(|group| group.until).min()
+    }
+}
+
+/// The asked group is not configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownGroup;
+
+fn held_by(id: &TargetId, answer: &Answer) -> BTreeMap<ArchiveName, Arc<Source>> {
+    let source = |listed: &Listed| Source {
+        target: id.clone(),
+        listed: listed.clone(),
+        updated_at: answer.at.wall,
+    };
+    let holdings = answer.holdings.iter();
+    holdings.map(|(name, holding)| (*name, Arc::new(source(&holding.listed)))).collect()
+}
+
+/// What an archive is an archive of, in whatever compression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct State {
+    kind: Kind,
+    slot: Slot,
+    hash: ArchiveHash,
+}
+
+impl State {
+    fn of(name: &ArchiveName) -> Self {
+        Self { kind: name.kind(), slot: name.slot(), hash: name.hash() }
+    }
+}
+
+/// Best first. An incremental archive without the full one below it is of no use to the clients of
+/// the tracker API, which fetch all files of an entry from one place.
+fn entries_of(
+    held: &BTreeMap<ArchiveName, Arc<Source>>,
+    believed: impl Fn(&ArchiveName) -> bool,
+) -> impl Iterator<Item = Entry> {
+    held.iter().rev().filter_map(move |(name, source)| {
+        let base = if name.is_full() { None } else { Some(full_at(held, name.base_slot())?) };
+        let stands = base.is_none_or(|base| believed(&base.listed.name));
+        Some(Entry {
+            source: Arc::clone(source),
+            base: base.cloned(),
+            believed: stands && believed(name),
+        })
+    })
+}
+
+/// The full archive at `slot`, in its best compression.
+fn full_at(held: &BTreeMap<ArchiveName, Arc<Source>>, slot: Slot) -> Option<&Arc<Source>> {
+    let greatest = ArchiveName::full(slot, ArchiveHash::new([0xff; 32]), Compression::Zstd);
+    let (name, source) = held.range(..=greatest).next_back()?;
+    (name.is_full() && name.slot() == slot).then_some(source)
+}
