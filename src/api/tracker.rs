@@ -1,0 +1,131 @@
+//! `/v1/snapshots` and `/v1/best_snapshots`.
+
+use std::time::SystemTime;
+
+use http::StatusCode;
+use serde::Serialize;
+
+use crate::index::{Entry, Source, View};
+use crate::route::{Reply, Style};
+use crate::snapshot::Slot;
+
+/// Whose URLs are shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Urls {
+    /// Those of this process, which is reached under this base (no trailing slash): every byte
+    /// flows through it, and no address behind it is told.
+    Own(String),
+    /// Those of the targets.
+    Targets,
+}
+
+/// One entry; keys and their order as in the Go tracker, and `url` in each file.
+#[derive(Serialize)]
+struct Element<'a> {
+    slot: Slot,
+    base_slot: Slot,
+    hash: String,
+    files: Vec<File>,
+    size: u64,
+    target: String,
+    group: &'a str,
+    updated_at: String,
+}
+
+#[derive(Serialize)]
+struct File {
+    file_name: String,
+    slot: Slot,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base_slot: Option<Slot>,
+    hash: String,
+    ext: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mod_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    url: String,
+}
+
+/// Every archive on every target, by group, target and worth. `base` selects by base slot, also
+/// together with `group` (the Go tracker fails on both at once).
+pub(super) fn snapshots(
+    view: &View,
+    group: Option<&str>,
+    base: Option<Slot>,
+    urls: &Urls,
+) -> Reply {
+    let selected = view.entries().iter().filter(|entry| {
+        in_group(entry, group)
+            && base.is_none_or(|base| entry.source.listed.name.base_slot() == base)
+    });
+    list(selected, urls)
+}
+
+/// The `max` newest archives, the newest first. Exactly `max` (the Go tracker answers one more),
+/// and none whose hash most targets contradict.
+pub(super) fn best_snapshots(view: &View, group: Option<&str>, max: usize, urls: &Urls) -> Reply {
+    list(view.newest().filter(|entry| in_group(entry, group)).take(max), urls)
+}
+
+fn in_group(entry: &Entry, group: Option<&str>) -> bool {
+    group.is_none_or(|group| *entry.source.target.group == *group)
+}
+
+fn list<'a>(entries: impl Iterator<Item = &'a Entry>, urls: &Urls) -> Reply {
+    let elements: Vec<Element> = entries.map(|entry| element(entry, urls)).collect();
+    json(StatusCode::OK, &elements)
+}
+
+/// A value that cannot be written is a 500; those of this module all can.
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Reply {
+    match serde_json::to_vec(value) {
+        Ok(body) => Reply::json(status, body),
+        Err(error) => {
+            log::error!("cannot write JSON: {error}");
+            Reply::empty(StatusCode::INTERNAL_SERVER_ERROR)
+        }
+    }
+}
+
+fn element<'a>(entry: &'a Entry, urls: &Urls) -> Element<'a> {
+    let Entry { source, base, .. } = entry;
+    let chain = || std::iter::once(source).chain(base);
+    let name = source.listed.name;
+    Element {
+        slot: name.slot(),
+        base_slot: name.base_slot(),
+        hash: name.hash().to_string(),
+        files: chain().map(|source| file(source, urls)).collect(),
+        size: chain().filter_map(|source| source.listed.size).sum(),
+        target: match urls {
+            Urls::Own(base) => base.clone(),
+            Urls::Targets => format!("http://{}", source.target.authority),
+        },
+        group: &source.target.group,
+        updated_at: timestamp(source.updated_at),
+    }
+}
+
+fn file(source: &Source, urls: &Urls) -> File {
+    let listed = &source.listed;
+    let name = listed.name;
+    File {
+        file_name: name.to_string(),
+        slot: name.slot(),
+        base_slot: (!name.is_full()).then(|| name.base_slot()),
+        hash: name.hash().to_string(),
+        ext: format!(".{}", name.compression().extension()),
+        mod_time: listed.modified.map(timestamp),
+        size: listed.size,
+        url: match urls {
+            Urls::Own(base) => format!("{base}{}", Style::V1.path(&name)),
+            Urls::Targets => listed.location.url(),
+        },
+    }
+}
+
+/// RFC 3339 in UTC with as many digits as needed, as Go writes `RFC3339Nano`.
+fn timestamp(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).unwrap_or_default().to_string()
+}

@@ -1,0 +1,149 @@
+//! Everything that can be wrong with a request or its sources, and the one function that turns it
+//! into an answer.
+
+use http::header::{ALLOW, CONTENT_RANGE, HeaderValue};
+use http::status::StatusCode;
+
+use super::reply::Reply;
+
+/// Why a request is not answered with what it asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The path is none that is served.
+    #[error("no such path")]
+    NoSuchPath,
+    /// No target holds an archive of this name, or nothing is there to redirect to.
+    #[error("no target holds this archive")]
+    NotHeld,
+    /// The asked group is not configured.
+    #[error("no such group")]
+    UnknownGroup,
+    /// The path exists, for other methods.
+    #[error("the method is not allowed on this path")]
+    Method,
+    /// A GET or HEAD came with a body.
+    #[error("a request body is not accepted")]
+    Body,
+    /// The request does not say under what name it came, and the answer would have to.
+    #[error("the host header is not a host and port")]
+    Host,
+    /// A parameter of the query is not what it must be.
+    #[error("`{key}` is not {expected}")]
+    Query {
+        /// The parameter.
+        key: &'static str,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// The asked range begins behind the end.
+    #[error("the range begins behind the end of the archive")]
+    Unsatisfiable {
+        /// Bytes of the archive.
+        total: u64,
+    },
+    /// The client was given the start of another copy, and asks for the rest without saying which
+    /// copy it has.
+    #[error("the copy of this archive that the download began with is no longer available")]
+    OtherCopy,
+    /// Every source of the archive failed; the last failure that was not a plain "gone".
+    #[error("no source could deliver this archive")]
+    Sources(#[source] SourceFailure),
+}
+
+/// Why one source did not deliver.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SourceFailure {
+    /// It answered that it does not have the archive any more.
+    #[error("the target no longer has the archive")]
+    Gone,
+    /// No connection came about.
+    #[error("cannot connect")]
+    Connect,
+    /// It was silent for too long.
+    #[error("the target is silent")]
+    Timeout,
+    /// The connection broke, or what came was not HTTP.
+    #[error("the connection broke")]
+    Broken,
+    /// A status that is not an archive's.
+    #[error("status {0} instead of an archive")]
+    Status(u16),
+    /// A redirect: wherever it leads, it is not the archive of this source.
+    #[error("a redirect instead of an archive")]
+    Redirect,
+    /// No `content-length`: nobody could tell a whole body from a broken one.
+    #[error("no content-length")]
+    NoLength,
+    /// A 200 without a byte.
+    #[error("an empty body")]
+    Empty,
+    /// Another length than the one that the target listed.
+    #[error("{found} bytes instead of {expected}")]
+    Length {
+        /// Bytes that the target listed.
+        expected: u64,
+        /// Bytes that it announced now.
+        found: u64,
+    },
+    /// Another range than the asked one, or one that contradicts itself.
+    #[error("not the asked range")]
+    Range,
+    /// The body would arrive under an encoding.
+    #[error("a content-encoding")]
+    Encoded,
+    /// A page for people.
+    #[error("a page of HTML instead of an archive")]
+    Html,
+}
+
+impl SourceFailure {
+    /// What to say when a second source failed too: "gone" only where all of them said so.
+    #[must_use]
+    pub fn or(self, later: Self) -> Self {
+        if later == Self::Gone { self } else { later }
+    }
+}
+
+impl Failure {
+    /// The answer to the client. The only place where a failure gets a status.
+    pub fn reply(&self) -> Reply {
+        let status = self.status();
+        match self {
+            // As the nodes answer: finders probe many names, and there is nothing to read in it.
+            Self::NoSuchPath | Self::NotHeld | Self::UnknownGroup => Reply::empty(status),
+            Self::Method => Reply::empty(status).with(ALLOW, HeaderValue::from_static("GET, HEAD")),
+            Self::Query { .. } => {
+                let error = serde_json::json!({ "error": self.to_string() });
+                Reply::json(status, error.to_string())
+            }
+            Self::Unsatisfiable { total } => {
+                let reply = Reply::empty(status);
+                match HeaderValue::from_str(&format!("bytes */{total}")) {
+                    Ok(value) => reply.with(CONTENT_RANGE, value),
+                    Err(_) => reply,
+                }
+            }
+            Self::Sources(SourceFailure::Gone) => Reply::empty(status),
+            Self::Body | Self::Host | Self::OtherCopy | Self::Sources(_) => {
+                Reply::text(status, format!("{self}\n"))
+            }
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::NoSuchPath
+            | Self::NotHeld
+            | Self::UnknownGroup
+            | Self::Sources(SourceFailure::Gone) => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Body | Self::Host | Self::Query { .. } => StatusCode::BAD_REQUEST,
+            Self::Unsatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
+            // Not 404 or 416, which clients take for "does not exist" and "is complete", and not
+            // 200, which wget appends to what it has.
+            Self::OtherCopy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Sources(SourceFailure::Timeout) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Sources(_) => StatusCode::BAD_GATEWAY,
+        }
+    }
+}

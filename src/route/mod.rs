@@ -1,0 +1,22 @@
+//! What to do with a request, and with an upstream's answer to it.
+//!
+//! Pure: a request head, a [`View`](crate::index::View) and settings go in, a [`Plan`] comes out;
+//! an upstream's response head goes in, a [`Verdict`] comes out. `proxy/` carries them out.
+
+mod answer;
+mod balance;
+mod etag;
+mod failure;
+mod plan;
+mod range;
+mod reply;
+mod request;
+
+pub use answer::{ArchiveHead, Asked, IfRange, Verdict, judge};
+pub use balance::order;
+pub use etag::CopyId;
+pub use failure::{Failure, SourceFailure};
+pub use plan::{ApiCall, Plan, Requester, Settings, Transfer, plan};
+pub use range::{ByteRange, ContentRange, RangeRequest, RangeSpec};
+pub use reply::Reply;
+pub use request::{Route, Style, Wanted, parse};

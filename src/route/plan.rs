@@ -1,0 +1,147 @@
+//! From a [`Route`] and the published view to what is done.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::status::StatusCode;
+
+use super::balance::order;
+use super::failure::Failure;
+use super::reply::Reply;
+use super::request::{Route, Style, Wanted};
+use crate::config::Downloads;
+use crate::index::{Source, TargetId, View};
+use crate::snapshot::{ArchiveName, Slot};
+
+/// The part of the configuration that decides about requests.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whether archives are carried or redirected to.
+    pub downloads: Downloads,
+    /// The group that answers where none is named.
+    pub default_group: Option<Arc<str>>,
+    /// Base of the URLs in JSON answers.
+    pub public_url: Option<String>,
+    /// Slots that the newest archive may be behind the cluster.
+    pub max_snapshot_age: u64,
+}
+
+/// Who asks, and which targets it had better not be sent to.
+pub struct Requester<'a> {
+    /// Address of the client.
+    pub client: IpAddr,
+    /// True for targets that failed lately.
+    pub suspended: &'a dyn Fn(&TargetId) -> bool,
+}
+
+/// What to do with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// Answer at once.
+    Reply(Reply),
+    /// Carry an archive.
+    Transfer(Transfer),
+    /// Answer with JSON, or the text of the health check.
+    Api(ApiCall),
+}
+
+/// An archive, and where to get it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// The archive.
+    pub name: ArchiveName,
+    /// Its sources in the order in which they are tried; never empty.
+    pub sources: Vec<Arc<Source>>,
+}
+
+/// A call of the JSON API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApiCall {
+    /// All entries.
+    Snapshots {
+        /// Only this group.
+        group: Option<String>,
+        /// Only archives on this base slot.
+        base: Option<Slot>,
+    },
+    /// The newest entries.
+    BestSnapshots {
+        /// Only this group.
+        group: Option<String>,
+        /// How many at most.
+        max: usize,
+    },
+    /// Health as the tracker tells it.
+    TrackerHealth {
+        /// Of this group.
+        group: Option<String>,
+    },
+    /// Health as a node tells it.
+    Health,
+}
+
+/// Decides. Nothing here waits, and nothing is asked: the view is all there is.
+pub fn plan(
+    route: Route,
+    view: &View,
+    settings: &Settings,
+    requester: &Requester<'_>,
+) -> Result<Plan, Failure> {
+    match route {
+        Route::ShortForm { wanted, style, group } => {
+            let group = group.as_deref().or(settings.default_group.as_deref());
+            let best = view.best(group).map_err(|_| Failure::UnknownGroup)?;
+            let name = best.and_then(|best| match wanted {
+                Wanted::Full => Some(best.full),
+                Wanted::Incremental => best.incremental,
+            });
+            let name = name.ok_or(Failure::NotHeld)?;
+            short_form(&name, style, view, settings, requester).map(Plan::Reply)
+        }
+        Route::Archive(name) => {
+            let sources = sources(&name, view, requester)?;
+            Ok(match settings.downloads {
+                Downloads::Proxy => Plan::Transfer(Transfer { name, sources }),
+                Downloads::Redirect => {
+                    Plan::Reply(elsewhere(StatusCode::TEMPORARY_REDIRECT, &sources))
+                }
+            })
+        }
+        Route::Snapshots { group, base } => Ok(Plan::Api(ApiCall::Snapshots { group, base })),
+        Route::BestSnapshots { group, max } => Ok(Plan::Api(ApiCall::BestSnapshots { group, max })),
+        Route::TrackerHealth { group } => Ok(Plan::Api(ApiCall::TrackerHealth { group })),
+        Route::Health => Ok(Plan::Api(ApiCall::Health)),
+    }
+}
+
+fn short_form(
+    name: &ArchiveName,
+    style: Style,
+    view: &View,
+    settings: &Settings,
+    requester: &Requester<'_>,
+) -> Result<Reply, Failure> {
+    match settings.downloads {
+        Downloads::Proxy => Ok(Reply::redirect(StatusCode::SEE_OTHER, &style.path(name))),
+        Downloads::Redirect => {
+            Ok(elsewhere(StatusCode::SEE_OTHER, &sources(name, view, requester)?))
+        }
+    }
+}
+
+/// The sources of an archive for this client; at least one.
+fn sources(
+    name: &ArchiveName,
+    view: &View,
+    requester: &Requester<'_>,
+) -> Result<Vec<Arc<Source>>, Failure> {
+    let sources = order(requester.client, name, view.sources(name), requester.suspended);
+    if sources.is_empty() { Err(Failure::NotHeld) } else { Ok(sources) }
+}
+
+fn elsewhere(status: StatusCode, sources: &[Arc<Source>]) -> Reply {
+    sources.first().map_or_else(
+        || Failure::NotHeld.reply(),
+        |source| Reply::redirect(status, &source.listed.location.url()),
+    )
+}

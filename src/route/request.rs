@@ -1,0 +1,308 @@
+//! From method, path and query to a [`Route`].
+
+use http::Method;
+
+use super::failure::Failure;
+use crate::snapshot::{ArchiveName, Slot};
+
+/// Most entries of one best-snapshots answer, as in the Go tracker.
+const MAX_BEST: usize = 25;
+
+/// Which of the two short forms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// `snapshot.tar.*`
+    Full,
+    /// `incremental-snapshot.tar.*`
+    Incremental,
+}
+
+/// Under which of the two path schemes a request came, so that its redirect stays there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// As on a node: `/<name>`.
+    Root,
+    /// As on a sidecar: `/v1/snapshot/<name>`.
+    V1,
+}
+
+impl Style {
+    /// The path of an archive.
+    pub fn path(self, name: &ArchiveName) -> String {
+        match self {
+            Self::Root => format!("/{name}"),
+            Self::V1 => format!("/v1/snapshot/{name}"),
+        }
+    }
+}
+
+/// What a request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// The redirect to the best archive.
+    ShortForm {
+        /// Of which kind.
+        wanted: Wanted,
+        /// Under which path.
+        style: Style,
+        /// Of which group.
+        group: Option<String>,
+    },
+    /// An archive.
+    Archive(ArchiveName),
+    /// `/v1/snapshots`
+    Snapshots {
+        /// Only this group.
+        group: Option<String>,
+        /// Only archives on this base slot.
+        base: Option<Slot>,
+    },
+    /// `/v1/best_snapshots`
+    BestSnapshots {
+        /// Only this group.
+        group: Option<String>,
+        /// How many at most.
+        max: usize,
+    },
+    /// `/v1/health`
+    TrackerHealth {
+        /// Of this group.
+        group: Option<String>,
+    },
+    /// `/health`
+    Health,
+}
+
+/// What a path alone tells.
+enum Place {
+    ShortForm(Wanted, Style),
+    Archive(ArchiveName),
+    Snapshots,
+    BestSnapshots,
+    TrackerHealth,
+    Health,
+}
+
+/// Understands a request. Paths are compared byte by byte: nothing that is served needs an
+/// escape, so a path with one is another path.
+pub fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<Route, Failure> {
+    let place = place(path).ok_or(Failure::NoSuchPath)?;
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Err(Failure::Method);
+    }
+    let query = Query(query.unwrap_or_default());
+    Ok(match place {
+        Place::Archive(name) => Route::Archive(name),
+        Place::Health => Route::Health,
+        Place::ShortForm(wanted, style) => {
+            Route::ShortForm { wanted, style, group: query.text("group") }
+        }
+        Place::Snapshots => {
+            let base = query.number::<u64>("slot", "a slot, a decimal 64 bit number")?;
+            let base = base.filter(|slot| *slot != 0).map(Slot);
+            Route::Snapshots { group: query.text("group"), base }
+        }
+        Place::BestSnapshots => {
+            let max = query.number::<i64>("max", "a whole number")?.unwrap_or(1);
+            // Below zero means "as many as there may be".
+            let max = usize::try_from(max).map_or(MAX_BEST, |max| max.min(MAX_BEST));
+            Route::BestSnapshots { group: query.text("group"), max }
+        }
+        Place::TrackerHealth => Route::TrackerHealth { group: query.text("group") },
+    })
+}
+
+fn place(path: &str) -> Option<Place> {
+    let rest = path.strip_prefix('/')?;
+    if let Some(wanted) = short_form(rest) {
+        return Some(Place::ShortForm(wanted, Style::Root));
+    }
+    if let Some(v1) = rest.strip_prefix("v1/") {
+        return match v1 {
+            "snapshots" => Some(Place::Snapshots),
+            "best_snapshots" => Some(Place::BestSnapshots),
+            "health" => Some(Place::TrackerHealth),
+            _ => short_form(v1).map(|wanted| Place::ShortForm(wanted, Style::V1)).or_else(|| {
+                let name = v1.strip_prefix("snapshot/")?;
+                name.parse().ok().map(Place::Archive)
+            }),
+        };
+    }
+    match rest {
+        "health" => Some(Place::Health),
+        name => name.parse().ok().map(Place::Archive),
+    }
+}
+
+/// The short names never meant a format: the redirect leads to whatever there is.
+fn short_form(name: &str) -> Option<Wanted> {
+    match name {
+        "snapshot.tar.bz2" | "snapshot.tar.zst" => Some(Wanted::Full),
+        "incremental-snapshot.tar.bz2" | "incremental-snapshot.tar.zst" => {
+            Some(Wanted::Incremental)
+        }
+        _ => None,
+    }
+}
+
+/// A query string. Of a key that comes twice the first one counts; an empty value is no value.
+struct Query<'a>(&'a str);
+
+impl Query<'_> {
+    fn text(&self, key: &str) -> Option<String> {
+        let mut pairs = form_urlencoded::parse(self.0.as_bytes());
+        let (_, value) = pairs.find(|(name, _)| name == key)?;
+        (!value.is_empty()).then(|| value.into_owned())
+    }
+
+    fn number<T: std::str::FromStr>(
+        &self,
+        key: &'static str,
+        expected: &'static str,
+    ) -> Result<Option<T>, Failure> {
+        let parse = |text: String| text.parse().map_err(|_| Failure::Query { key, expected });
+        self.text(key).map(parse).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const FULL: &str = "snapshot-1000-426qDu1xtT27veQig8FUVaqbvbGgSguUuwtgsrfBh5oY.tar.zst";
+
+    fn check(path_and_query: &str, expected: Result<Route, Failure>) {
+        let (path, query) = match path_and_query.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (path_and_query, None),
+        };
+        for method in [Method::GET, Method::HEAD] {
+            assert_eq!(parse(&method, path, query), expected, "{method} {path_and_query}");
+        }
+        let refused = if expected == Err(Failure::NoSuchPath) {
+            Failure::NoSuchPath
+        } else {
+            Failure::Method
+        };
+        for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
+            assert_eq!(parse(&method, path, query), Err(refused.clone()), "{method} {path}");
+        }
+    }
+
+    fn short(wanted: Wanted, style: Style, group: Option<&str>) -> Result<Route, Failure> {
+        Ok(Route::ShortForm { wanted, style, group: group.map(str::to_owned) })
+    }
+
+    #[test]
+    fn short_forms() {
+        for extension in ["bz2", "zst"] {
+            let path = |prefix: &str| format!("/{prefix}snapshot.tar.{extension}");
+            check(&path(""), short(Wanted::Full, Style::Root, None));
+            check(&path("incremental-"), short(Wanted::Incremental, Style::Root, None));
+            check(&path("v1/"), short(Wanted::Full, Style::V1, None));
+            check(&path("v1/incremental-"), short(Wanted::Incremental, Style::V1, None));
+        }
+        check(
+            "/snapshot.tar.bz2?group=eu%20west",
+            short(Wanted::Full, Style::Root, Some("eu west")),
+        );
+        check("/snapshot.tar.bz2?x=y&group=a&group=b", short(Wanted::Full, Style::Root, Some("a")));
+        check("/snapshot.tar.bz2?group=", short(Wanted::Full, Style::Root, None));
+        check("/snapshot.tar.bz2?", short(Wanted::Full, Style::Root, None));
+        for path in [
+            "/snapshot.tar.gz",
+            "/snapshot.tar.xz",
+            "/snapshot.tar.lz4",
+            "/snapshot.tar",
+            "/Snapshot.tar.bz2",
+            "//snapshot.tar.bz2",
+            "/snapshot.tar.bz2/",
+            "/./snapshot.tar.bz2",
+            "/v1//snapshot.tar.bz2",
+            "/v2/snapshot.tar.bz2",
+            "/v1/snapshot/snapshot.tar.bz2",
+            "snapshot.tar.bz2",
+            "/snapshot%2Etar.bz2",
+            "/snapshot.tar.bz2%00",
+            "",
+            "/",
+            "*",
+        ] {
+            check(path, Err(Failure::NoSuchPath));
+        }
+    }
+
+    #[test]
+    fn archives() {
+        let archive = Ok(Route::Archive(FULL.parse().expect("valid")));
+        check(&format!("/{FULL}"), archive.clone());
+        check(&format!("/v1/snapshot/{FULL}"), archive.clone());
+        check(&format!("/{FULL}?anything=goes"), archive);
+        for path in [
+            format!("//{FULL}"),
+            format!("/../{FULL}"),
+            format!("/v1/{FULL}"),
+            format!("/v1/snapshots/{FULL}"),
+            format!("/v1/snapshot/../{FULL}"),
+            format!("/v1/snapshot%2F{FULL}"),
+            format!("/x/{FULL}"),
+            format!("/{FULL}/"),
+            format!("/{FULL}%00"),
+            format!("/{}", FULL.replace('-', "%2D")),
+        ] {
+            check(&path, Err(Failure::NoSuchPath));
+        }
+    }
+
+    #[test]
+    fn api() {
+        let snapshots = |group: Option<&str>, base: Option<u64>| {
+            Ok(Route::Snapshots { group: group.map(str::to_owned), base: base.map(Slot) })
+        };
+        check("/v1/snapshots", snapshots(None, None));
+        check("/v1/snapshots?slot=0", snapshots(None, None));
+        check("/v1/snapshots?slot=", snapshots(None, None));
+        check("/v1/snapshots?slot=1000&group=a", snapshots(Some("a"), Some(1000)));
+        let slot = Failure::Query { key: "slot", expected: "a slot, a decimal 64 bit number" };
+        for bad in ["x", "-1", "1.5", "18446744073709551616", "%00"] {
+            check(&format!("/v1/snapshots?slot={bad}"), Err(slot.clone()));
+        }
+        let best = |max| Ok(Route::BestSnapshots { group: None, max });
+        for (query, max) in [
+            ("", 1),
+            ("?max=0", 0),
+            ("?max=3", 3),
+            ("?max=25", 25),
+            ("?max=26", 25),
+            ("?max=-1", 25),
+        ] {
+            check(&format!("/v1/best_snapshots{query}"), best(max));
+        }
+        let max = Failure::Query { key: "max", expected: "a whole number" };
+        check("/v1/best_snapshots?max=many", Err(max));
+        check("/v1/health", Ok(Route::TrackerHealth { group: None }));
+        check("/v1/health?group=a", Ok(Route::TrackerHealth { group: Some("a".to_owned()) }));
+        check("/health", Ok(Route::Health));
+        for path in ["/v1", "/v1/", "/v1/snapshots/", "/v1/health/x", "/metrics", "/status"] {
+            check(path, Err(Failure::NoSuchPath));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_requests_never_panic(path: String, query: Option<String>) {
+            let _ = parse(&Method::GET, &path, query.as_deref());
+            let _ = parse(&Method::GET, &format!("/{path}"), query.as_deref());
+            let _ = parse(&Method::GET, &format!("/v1/snapshot/{path}"), None);
+        }
+
+        #[test]
+        fn only_the_path_of_a_name_leads_to_it(path in "/?(v1/|snapshot/|\\./)?snapshot-[0-9]{1,3}-[1-9A-Z]{43,44}\\.tar(\\.zst)?/?") {
+            if let Ok(Route::Archive(name)) = parse(&Method::GET, &path, None) {
+                let paths = [Style::Root.path(&name), Style::V1.path(&name)];
+                prop_assert!(paths.contains(&path));
+            }
+        }
+    }
+}
