@@ -1,0 +1,182 @@
+//! The one client for everything but downloads: it looks at heads and reads small documents.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use http::header::{ACCEPT, HOST};
+use http::{HeaderMap, Method, StatusCode};
+
+use crate::config::HostPort;
+
+/// Largest document that is read, in bytes: a listing of tens of thousands of archives.
+const MAX_DOCUMENT: usize = 16 << 20;
+/// Idle connections that are kept for each target.
+const IDLE_PER_HOST: usize = 2;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The host name leads nowhere.
+    #[error("cannot resolve `{host}`")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// Why.
+        #[source]
+        source: Option<std::io::Error>,
+    },
+    /// The request failed before a response head was there.
+    #[error("{method} `{url}` failed")]
+    Request {
+        /// The method.
+        method: Method,
+        /// The URL.
+        url: String,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The document broke off.
+    #[error("the answer broke off")]
+    Body(#[source] reqwest::Error),
+    /// The document is larger than any that makes sense.
+    #[error("the answer is larger than {MAX_DOCUMENT} bytes")]
+    TooLarge,
+    /// The client could not be set up.
+    #[error("cannot set up the HTTP client")]
+    Setup(#[source] reqwest::Error),
+}
+
+/// A client that follows no redirect and obeys no `HTTP_PROXY`: what is asked is what answers.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+}
+
+/// The head of an answer.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+}
+
+impl Client {
+    /// Sets the client up. `connect_timeout` bounds each connection; a caller bounds the rest.
+    pub fn new(connect_timeout: Duration) -> Result<Self, ClientError> {
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("snapedge/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .http1_only()
+            .pool_max_idle_per_host(IDLE_PER_HOST)
+            .connect_timeout(connect_timeout)
+            .build()
+            .map_err(ClientError::Setup)?;
+        Ok(Self { http })
+    }
+
+    /// Asks for the head of `path` on `address`. HEAD first; where that is refused, GET whose body
+    /// is not read (Firedancer's RPC port closes the connection on HEAD, others answer 405).
+    pub(super) async fn head(&self, at: &Place) -> Result<Head, ClientError> {
+        match self.send(Method::HEAD, at).await {
+            Ok(response) if !refuses_head(response.status()) => Ok(head_of(&response)),
+            Err(ClientError::Request { source, .. }) if !is_broken(&source) => {
+                Err(ClientError::Request { method: Method::HEAD, url: at.url(), source })
+            }
+            Ok(_) | Err(_) => self.send(Method::GET, at).await.map(|response| head_of(&response)),
+        }
+    }
+
+    /// Reads a small document.
+    pub(super) async fn document(&self, at: &Place) -> Result<(Head, Vec<u8>), ClientError> {
+        let response = self.send(Method::GET, at).await?;
+        let head = head_of(&response);
+        Ok((head, read_bounded(response).await?))
+    }
+
+    /// Posts JSON to a URL of the configuration and reads the answer.
+    pub(super) async fn post_json(&self, url: &str, body: &str) -> Result<Vec<u8>, ClientError> {
+        let request = self
+            .http
+            .post(url)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(body.to_owned());
+        let failed = |source: reqwest::Error| ClientError::Request {
+            method: Method::POST,
+            url: url.to_owned(),
+            source: source.without_url(),
+        };
+        read_bounded(request.send().await.map_err(failed)?).await
+    }
+
+    async fn send(&self, method: Method, at: &Place) -> Result<reqwest::Response, ClientError> {
+        // To the address and not to the name, so that a probe and the downloads that follow from
+        // it meet the same machine; the name goes into the `host` header.
+        let url = format!("http://{}{}", at.address, at.path);
+        let request = self.http.request(method.clone(), &url);
+        let request = request.header(HOST, &at.authority).header(ACCEPT, "*/*");
+        request.send().await.map_err(|source| ClientError::Request {
+            method,
+            url: at.url(),
+            source: source.without_url(),
+        })
+    }
+}
+
+/// Something that can be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) address: SocketAddr,
+    pub(super) authority: String,
+    pub(super) path: String,
+}
+
+impl Place {
+    pub(super) fn url(&self) -> String {
+        format!("http://{}{}", self.authority, self.path)
+    }
+}
+
+fn head_of(response: &reqwest::Response) -> Head {
+    Head { status: response.status(), headers: response.headers().clone() }
+}
+
+async fn read_bounded(mut response: reqwest::Response) -> Result<Vec<u8>, ClientError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(ClientError::Body)? {
+        if body.len() + chunk.len() > MAX_DOCUMENT {
+            return Err(ClientError::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn refuses_head(status: StatusCode) -> bool {
+    matches!(status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED)
+}
+
+/// True where the peer was reached and then closed the connection without an answer.
+fn is_broken(error: &reqwest::Error) -> bool {
+    !error.is_connect() && !error.is_timeout()
+}
+
+/// Resolves a target. Of several addresses the one that was used before is kept while it is still
+/// there, and otherwise the least one is taken: one target is one machine.
+pub(super) async fn resolve(
+    target: &HostPort,
+    before: Option<IpAddr>,
+) -> Result<IpAddr, ClientError> {
+    if let Some(address) = target.address() {
+        return Ok(address);
+    }
+    let host = || target.host().to_owned();
+    let found = tokio::net::lookup_host((target.host(), target.port()))
+        .await
+        .map_err(|source| ClientError::Resolve { host: host(), source: Some(source) })?;
+    let addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+    before
+        .filter(|address| addresses.contains(address))
+        .or_else(|| addresses.iter().min().copied())
+        .ok_or_else(|| ClientError::Resolve { host: host(), source: None })
+}

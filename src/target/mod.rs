@@ -1,0 +1,15 @@
+//! The upstreams: finding them, asking them what they have, and remembering how they did.
+
+mod backoff;
+mod client;
+mod discovery;
+mod probe;
+mod reference;
+mod scraper;
+
+pub use backoff::{Backoff, delay};
+pub use client::{Client, ClientError};
+pub use discovery::{DiscoveryError, Form, parse_targets};
+pub use probe::{ProbeError, Prober};
+pub use reference::ReferenceSlot;
+pub use scraper::{Published, Reporter, Scraper};

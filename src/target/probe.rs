@@ -1,0 +1,381 @@
+//! Asking one target what it has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::header::{CONTENT_LENGTH, HeaderMap, LAST_MODIFIED, LOCATION};
+use http::status::StatusCode;
+use serde::Deserialize;
+
+use super::client::{Client, ClientError, Head, Place, resolve};
+use crate::config::{Group, HostPort, TargetKind};
+use crate::index::{Listed, Location};
+use crate::snapshot::ArchiveName;
+
+/// Redirects that are followed from a short form.
+const MAX_REDIRECTS: usize = 5;
+/// Most archives that are taken from one target.
+const MAX_ARCHIVES: usize = 1000;
+/// Full archives that are looked for again after a node stopped naming them.
+const REMEMBERED_FULL: usize = 2;
+/// Incremental archives that are looked for again after a node stopped naming them: nodes keep
+/// four on the newest full archive and one on each older one.
+const REMEMBERED_INCREMENTAL: usize = 6;
+
+/// Why a target could not be asked. (A target without archives is an answer, not an error.)
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// No answer.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// An answer that says that the target is not well.
+    #[error("`{path}` answered status {status}")]
+    Status {
+        /// What was asked.
+        path: String,
+        /// The answer.
+        status: u16,
+    },
+    /// A redirect that leads to another host.
+    #[error("`{path}` redirects to `{to}`, which is another host; list that host as a target")]
+    Elsewhere {
+        /// What was asked.
+        path: String,
+        /// Where it leads.
+        to: String,
+    },
+    /// A redirect without a usable `location`.
+    #[error("`{path}` redirects to nowhere")]
+    BadLocation {
+        /// What was asked.
+        path: String,
+    },
+    /// Redirects without end.
+    #[error("`{path}` redirects more than {MAX_REDIRECTS} times")]
+    Loop {
+        /// What was asked first.
+        path: String,
+    },
+    /// A listing that is none.
+    #[error("`{path}` is not a list of snapshots")]
+    Listing {
+        /// What was asked.
+        path: String,
+        /// Why not.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// What a target turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Nature {
+    Rpc,
+    Sidecar,
+}
+
+/// Asks one target, again and again, and remembers what that needs.
+pub struct Prober {
+    client: Client,
+    target: HostPort,
+    authority: Arc<str>,
+    api_path: String,
+    kind: TargetKind,
+    address: Option<IpAddr>,
+    nature: Option<Nature>,
+    /// What a node named before. It names only its newest pair, and nothing at all of the old one
+    /// once a new full archive is there, but it goes on serving what it still has.
+    remembered: BTreeMap<ArchiveName, Location>,
+}
+
+impl Prober {
+    /// A prober for one target of a group.
+    pub fn new(client: Client, group: &Group, target: HostPort) -> Self {
+        Self {
+            client,
+            authority: target.to_string().into(),
+            target,
+            api_path: group.api_path.clone(),
+            kind: group.kind,
+            address: None,
+            nature: None,
+            remembered: BTreeMap::new(),
+        }
+    }
+
+    /// One round: everything that the target has now.
+    pub async fn probe(&mut self) -> Result<Vec<Listed>, ProbeError> {
+        let address = resolve(&self.target, self.address).await?;
+        self.address = Some(address);
+        let address = SocketAddr::new(address, self.target.port());
+        let nature = match self.kind {
+            TargetKind::Rpc => Some(Nature::Rpc),
+            TargetKind::Sidecar => Some(Nature::Sidecar),
+            TargetKind::Auto => self.nature,
+        };
+        let found = match nature {
+            Some(Nature::Rpc) => self.rpc(address).await,
+            Some(Nature::Sidecar) => self.sidecar(address).await.and_then(|listed| listed),
+            None => self.find_out(address).await,
+        };
+        if found.is_err() {
+            // It may come back as something else.
+            self.nature = None;
+        }
+        found
+    }
+
+    /// A sidecar answers its listing; what answers anything else there is asked as a node.
+    async fn find_out(&mut self, address: SocketAddr) -> Result<Vec<Listed>, ProbeError> {
+        if let Ok(archives) = self.sidecar(address).await? {
+            self.nature = Some(Nature::Sidecar);
+            return Ok(archives);
+        }
+        let archives = self.rpc(address).await?;
+        if !archives.is_empty() {
+            self.nature = Some(Nature::Rpc);
+        }
+        Ok(archives)
+    }
+
+    fn place(&self, address: SocketAddr, path: &str) -> Place {
+        let path = format!("{}{path}", self.api_path);
+        Place { address, authority: self.authority.to_string(), path }
+    }
+
+    /// The listing of a sidecar. The outer error: no answer; the inner one: not a listing.
+    async fn sidecar(
+        &self,
+        address: SocketAddr,
+    ) -> Result<Result<Vec<Listed>, ProbeError>, ProbeError> {
+        let place = self.place(address, "/v1/snapshots");
+        let (head, body) = self.client.document(&place).await?;
+        if head.status != StatusCode::OK {
+            let status = head.status.as_u16();
+            return Ok(Err(ProbeError::Status { path: place.path, status }));
+        }
+        let location = |name: &ArchiveName| Location {
+            address,
+            authority: Arc::clone(&self.authority),
+            path: format!("{}/v1/snapshot/{name}", self.api_path),
+        };
+        Ok(parse_listing(&body, location)
+            .map_err(|source| ProbeError::Listing { path: place.path, source }))
+    }
+
+    /// What a node's short forms lead to, and what it led to before and still has.
+    async fn rpc(&mut self, address: SocketAddr) -> Result<Vec<Listed>, ProbeError> {
+        let full = self.place(address, "/snapshot.tar.bz2");
+        let incremental = self.place(address, "/incremental-snapshot.tar.bz2");
+        let (full, incremental) = tokio::try_join!(self.follow(full), self.follow(incremental))?;
+        let right_kind = full
+            .filter(|listed| listed.name.is_full())
+            .into_iter()
+            .chain(incremental.filter(|listed| !listed.name.is_full()));
+        let mut found: BTreeMap<ArchiveName, Listed> =
+            right_kind.map(|listed| (listed.name, listed)).collect();
+        for (name, location) in &self.remembered {
+            if !found.contains_key(name)
+                && let Some(listed) = self.still_there(*name, location).await?
+            {
+                found.insert(*name, listed);
+            }
+        }
+        self.remembered = remember(&found);
+        Ok(found.into_values().collect())
+    }
+
+    async fn still_there(
+        &self,
+        name: ArchiveName,
+        location: &Location,
+    ) -> Result<Option<Listed>, ProbeError> {
+        let place = Place {
+            address: location.address,
+            authority: location.authority.to_string(),
+            path: location.path.clone(),
+        };
+        let head = self.client.head(&place).await?;
+        Ok((head.status == StatusCode::OK).then(|| listed(name, &place, &head.headers)))
+    }
+
+    /// Follows a short form to an archive; `None` where the node has none.
+    async fn follow(&self, short: Place) -> Result<Option<Listed>, ProbeError> {
+        let mut place = short.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let Head { status, headers } = self.client.head(&place).await?;
+            match status.as_u16() {
+                301..=303 | 307 | 308 => place = self.next(&place, &headers)?,
+                200 => {
+                    // A 200 on the short form itself is bytes without a name.
+                    let name = archive_at(&place.path);
+                    return Ok(name.map(|name| listed(name, &place, &headers)));
+                }
+                202 | 400 | 403..=405 | 500 | 503 => return Ok(None),
+                status => return Err(ProbeError::Status { path: place.path, status }),
+            }
+        }
+        Err(ProbeError::Loop { path: short.path })
+    }
+
+    /// Where a redirect leads: another path, perhaps another port, never another host.
+    fn next(&self, from: &Place, headers: &HeaderMap) -> Result<Place, ProbeError> {
+        let bad = || ProbeError::BadLocation { path: from.path.clone() };
+        let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
+        let base = url::Url::parse(&from.url()).map_err(|_| bad())?;
+        let to = base.join(location.ok_or_else(bad)?).map_err(|_| bad())?;
+        let host = to.host().ok_or_else(bad)?.to_string();
+        let same = host == self.target.host() || host.parse() == Ok(from.address.ip());
+        if to.scheme() != "http" || !same {
+            return Err(ProbeError::Elsewhere { path: from.path.clone(), to: to.to_string() });
+        }
+        let port = to.port_or_known_default().ok_or_else(bad)?;
+        let path = match to.query() {
+            None => to.path().to_owned(),
+            Some(query) => format!("{}?{query}", to.path()),
+        };
+        Ok(Place {
+            address: SocketAddr::new(from.address.ip(), port),
+            authority: format!("{host}:{port}"),
+            path,
+        })
+    }
+}
+
+/// The archive that a path is the path of.
+fn archive_at(path: &str) -> Option<ArchiveName> {
+    path.rsplit('/').next()?.parse().ok()
+}
+
+fn listed(name: ArchiveName, place: &Place, headers: &HeaderMap) -> Listed {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    Listed {
+        name,
+        size: text(CONTENT_LENGTH).and_then(|value| value.parse().ok()).filter(|size| *size > 0),
+        modified: text(LAST_MODIFIED).and_then(|value| httpdate::parse_http_date(value).ok()),
+        location: Location {
+            address: place.address,
+            authority: place.authority.as_str().into(),
+            path: place.path.clone(),
+        },
+    }
+}
+
+/// The newest archives of each kind, to be looked for next time.
+fn remember(found: &BTreeMap<ArchiveName, Listed>) -> BTreeMap<ArchiveName, Location> {
+    let newest = |full: bool, count| {
+        let of_kind = move |(name, _): &(&ArchiveName, &Listed)| name.is_full() == full;
+        found.iter().rev().filter(of_kind).take(count)
+    };
+    newest(true, REMEMBERED_FULL)
+        .chain(newest(false, REMEMBERED_INCREMENTAL))
+        .map(|(name, listed)| (*name, listed.location.clone()))
+        .collect()
+}
+
+/// The parts of the listing that matter here; see the tracker API for the rest.
+#[derive(Deserialize)]
+struct Info {
+    #[serde(default)]
+    files: Option<Vec<File>>,
+}
+
+#[derive(Deserialize)]
+struct File {
+    file_name: String,
+    #[serde(default)]
+    size: Option<u64>,
+    #[serde(default)]
+    mod_time: Option<String>,
+}
+
+/// Reads `/v1/snapshots`. Files whose names are no archives' are passed over. An archive that is
+/// listed twice with different sizes (a tracker lists the copies of several nodes) has a size that
+/// is not known.
+fn parse_listing(
+    body: &[u8],
+    location: impl Fn(&ArchiveName) -> Location,
+) -> Result<Vec<Listed>, serde_json::Error> {
+    let infos: Option<Vec<Info>> = serde_json::from_slice(body)?;
+    let files = infos.into_iter().flatten().filter_map(|info| info.files).flatten();
+    let mut found: BTreeMap<ArchiveName, Listed> = BTreeMap::new();
+    let mut vague = BTreeSet::new();
+    for file in files {
+        // The file name may be a path or a URL in some trackers.
+        let Some(name) = archive_at(&file.file_name) else { continue };
+        let listed = Listed {
+            name,
+            size: file.size.filter(|size| *size > 0),
+            modified: file
+                .mod_time
+                .and_then(|time| time.parse::<jiff::Timestamp>().ok())
+                .map(SystemTime::from),
+            location: location(&name),
+        };
+        match found.get(&name) {
+            Some(known) if *known != listed => {
+                vague.insert(name);
+            }
+            Some(_) => {}
+            None if found.len() < MAX_ARCHIVES => {
+                found.insert(name, listed);
+            }
+            None => {}
+        }
+    }
+    for name in vague {
+        if let Some(listed) = found.get_mut(&name) {
+            (listed.size, listed.modified) = (None, None);
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: &str = "snapshot-1000-426qDu1xtT27veQig8FUVaqbvbGgSguUuwtgsrfBh5oY.tar.zst";
+
+    fn check(body: &str, expected: Option<&[(&str, Option<u64>)]>) {
+        let location = |name: &ArchiveName| Location {
+            address: ([127, 0, 0, 1], 1).into(),
+            authority: "localhost:1".into(),
+            path: format!("/v1/snapshot/{name}"),
+        };
+        let found = parse_listing(body.as_bytes(), location).ok();
+        let found: Option<Vec<(String, Option<u64>)>> = found.map(|listed| {
+            listed.iter().map(|listed| (listed.name.to_string(), listed.size)).collect()
+        });
+        let expected: Option<Vec<(String, Option<u64>)>> = expected
+            .map(|list| list.iter().map(|(name, size)| ((*name).to_owned(), *size)).collect());
+        assert_eq!(found, expected, "{body}");
+    }
+
+    #[test]
+    fn listings() {
+        check("[]", Some(&[]));
+        check("null", Some(&[]));
+        check(r#"[{"files": null}]"#, Some(&[]));
+        let file = format!(r#"{{"file_name": "{FULL}", "slot": 1000, "size": 5}}"#);
+        check(&format!(r#"[{{"slot": 1000, "files": [{file}]}}]"#), Some(&[(FULL, Some(5))]));
+        check(
+            &format!(r#"[{{"files": [{file}]}}, {{"files": [{file}]}}]"#),
+            Some(&[(FULL, Some(5))]),
+        );
+        let other = file.replace("5}", "6}");
+        check(
+            &format!(r#"[{{"files": [{file}]}}, {{"files": [{other}]}}]"#),
+            Some(&[(FULL, None)]),
+        );
+        let zero = file.replace("5}", "0}");
+        check(&format!(r#"[{{"files": [{zero}]}}]"#), Some(&[(FULL, None)]));
+        check(r#"[{"files": [{"file_name": "../../etc/passwd"}]}]"#, Some(&[]));
+        check("", None);
+        check("{}", None);
+        check("not found", None);
+        check(r#"[{"files": [{"size": 5}]}]"#, None);
+    }
+}

@@ -1,0 +1,309 @@
+//! Keeps the index true: finds targets, probes them, and publishes what is known.
+//!
+//! One task per target, which sleeps between its probes; one task per group, which finds targets
+//! and starts and stops their tasks; one task that owns the catalog and publishes views. They meet
+//! in one bounded queue. The request path reads [`Published`] and never waits for any of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Guard};
+use async_trait::async_trait;
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::client::{Client, ClientError};
+use super::discovery::discover;
+use super::probe::Prober;
+use super::reference::{ReferenceSlot, chain};
+use crate::clock::Now;
+use crate::config::{Config, Group, HostPort};
+use crate::index::{Catalog, Conflict, Event, Generation, Policy, TargetId, View};
+use crate::snapshot::ArchiveName;
+
+/// Events that may wait for the catalog. Probes wait when it is full; hints are dropped.
+const QUEUE: usize = 1024;
+/// Least time between two views: what comes meanwhile goes into one.
+const PUBLISH_PAUSE: Duration = Duration::from_millis(50);
+/// Longest sleep of the publisher, which bounds how late the end of a hold is seen.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// The view that requests are answered from. Reading takes no lock.
+#[derive(Debug, Default)]
+pub struct Published(ArcSwap<View>);
+
+impl Published {
+    /// The view of this moment, to be held for no longer than one decision.
+    pub fn load(&self) -> Guard<Arc<View>> {
+        self.0.load()
+    }
+}
+
+/// Tells the index what a transfer learned.
+#[derive(Clone, Debug)]
+pub struct Reporter(mpsc::Sender<Event>);
+
+impl Reporter {
+    /// The target answered that it does not have the archive any more. A hint: where the queue is
+    /// full it is dropped, and the next probe finds out.
+    pub fn gone(&self, target: &TargetId, name: ArchiveName) {
+        let event = Event::Gone { target: target.clone(), name };
+        if self.0.try_send(event).is_err() {
+            log::debug!("the index is busy, {target} will be found without {name} by a probe");
+        }
+    }
+}
+
+/// The service that keeps the index.
+pub struct Scraper {
+    config: Config,
+    client: Client,
+    published: Arc<Published>,
+    reference: Arc<ReferenceSlot>,
+    events: mpsc::Sender<Event>,
+    inbox: Mutex<mpsc::Receiver<Event>>,
+}
+
+impl Scraper {
+    /// Sets up what [`BackgroundService::start`] will run.
+    pub fn new(config: Config) -> Result<Self, ClientError> {
+        let client = Client::new(config.limits.connect_timeout)?;
+        let (events, inbox) = mpsc::channel(QUEUE);
+        Ok(Self {
+            config,
+            client,
+            published: Arc::default(),
+            reference: Arc::default(),
+            events,
+            inbox: Mutex::new(inbox),
+        })
+    }
+
+    /// Where the views appear.
+    pub fn published(&self) -> Arc<Published> {
+        Arc::clone(&self.published)
+    }
+
+    /// The cluster's slot, where an RPC node is configured.
+    pub fn reference(&self) -> Option<Arc<ReferenceSlot>> {
+        self.config.rpc.as_ref().map(|_| Arc::clone(&self.reference))
+    }
+
+    /// The way in for what transfers learn.
+    pub fn reporter(&self) -> Reporter {
+        Reporter(self.events.clone())
+    }
+
+    fn spawn_all(&self, tasks: &mut JoinSet<()>) {
+        let probes = Arc::new(Semaphore::new(self.config.limits.probe_concurrency));
+        for group in &self.config.groups {
+            let roster = Roster {
+                group: Arc::new(group.clone()),
+                interval: self.config.scrape_interval,
+                timeout: self.config.limits.probe_timeout,
+                client: self.client.clone(),
+                events: self.events.clone(),
+                probes: Arc::clone(&probes),
+                running: BTreeMap::new(),
+            };
+            tasks.spawn(roster.keep());
+        }
+        if let Some(url) = self.config.rpc.clone() {
+            let (reference, client) = (Arc::clone(&self.reference), self.client.clone());
+            let interval = self.config.scrape_interval;
+            tasks.spawn(async move { reference.keep(client, url, interval).await });
+        }
+    }
+
+    async fn publish(&self) {
+        let policy = Policy {
+            probe_failures: self.config.limits.probe_failures,
+            pair_hold: self.config.pair_hold,
+        };
+        let groups: Vec<Arc<str>> =
+            self.config.groups.iter().map(|group| Arc::clone(&group.name)).collect();
+        let mut inbox = self.inbox.lock().await;
+        let mut catalog = Catalog::default();
+        let mut events = Vec::new();
+        loop {
+            let until = self.published.load().until();
+            let wait = until.map_or(IDLE, |until| until.saturating_duration_since(Instant::now()));
+            let received = inbox.recv_many(&mut events, QUEUE);
+            // A time-out is no failure: a hold has ended, and the view is made anew.
+            if matches!(tokio::time::timeout(wait.min(IDLE), received).await, Ok(0)) {
+                return;
+            }
+            for event in events.drain(..) {
+                catalog.apply(event);
+            }
+            let before = self.published.load();
+            let view = catalog.view(&before, &groups, policy, Instant::now());
+            report_changes(&before, &view);
+            self.published.0.store(Arc::new(view));
+            tokio::time::sleep(PUBLISH_PAUSE).await;
+        }
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Scraper {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut tasks = JoinSet::new();
+        self.spawn_all(&mut tasks);
+        tokio::select! {
+            () = self.publish() => {}
+            // While transfers finish, there is nobody left to be redirected.
+            _ = shutdown.wait_for(|stop| *stop) => {}
+        }
+        tasks.shutdown().await;
+    }
+}
+
+/// One line for each thing that an operator wants to know of.
+fn report_changes(before: &View, after: &View) {
+    for (name, group) in after.groups() {
+        let old = before.group(name);
+        let best = old.and_then(|old| old.best);
+        if best != group.best {
+            log::info!("group `{name}` now offers {}", describe(group.best));
+        }
+        let known: BTreeSet<&Conflict> = old.iter().flat_map(|old| &old.conflicts).collect();
+        for conflict in group.conflicts.iter().filter(|conflict| !known.contains(conflict)) {
+            log::warn!("group `{name}`: {conflict}");
+        }
+    }
+}
+
+fn describe(best: Option<Generation>) -> String {
+    match best {
+        None => "nothing".to_owned(),
+        Some(Generation { full, incremental: None }) => full.to_string(),
+        Some(Generation { full, incremental: Some(incremental) }) => {
+            format!("{full} and {incremental}")
+        }
+    }
+}
+
+/// The targets of one group.
+struct Roster {
+    group: Arc<Group>,
+    interval: Duration,
+    timeout: Duration,
+    client: Client,
+    events: mpsc::Sender<Event>,
+    probes: Arc<Semaphore>,
+    running: BTreeMap<HostPort, JoinHandle<()>>,
+}
+
+impl Roster {
+    async fn keep(mut self) {
+        let mut ticks = tokio::time::interval(self.interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut failing = false;
+        loop {
+            ticks.tick().await;
+            match discover(&self.group).await {
+                Ok(targets) => {
+                    failing = false;
+                    self.reconcile(targets).await;
+                }
+                Err(error) => {
+                    if !failing {
+                        let name = &self.group.name;
+                        log::warn!("group `{name}` keeps its targets: {}", chain(&error));
+                    }
+                    failing = true;
+                }
+            }
+        }
+    }
+
+    async fn reconcile(&mut self, targets: BTreeSet<HostPort>) {
+        let gone: Vec<HostPort> =
+            self.running.keys().filter(|target| !targets.contains(target)).cloned().collect();
+        for target in gone {
+            let Some(task) = self.running.remove(&target) else { continue };
+            // Ended before it is taken out, so that no last answer of its puts it back.
+            task.abort();
+            let _ = task.await;
+            log::info!("target {target} left group `{}`", self.group.name);
+            if self.events.send(Event::Removed { target: self.id(&target) }).await.is_err() {
+                return;
+            }
+        }
+        for target in targets {
+            if self.running.contains_key(&target) {
+                continue;
+            }
+            let prober = Prober::new(self.client.clone(), &self.group, target.clone());
+            let watch = Watch {
+                id: self.id(&target),
+                interval: self.interval,
+                timeout: self.timeout,
+                events: self.events.clone(),
+                probes: Arc::clone(&self.probes),
+            };
+            self.running.insert(target, tokio::spawn(watch.keep(prober)));
+        }
+    }
+
+    fn id(&self, target: &HostPort) -> TargetId {
+        TargetId { group: Arc::clone(&self.group.name), authority: target.to_string().into() }
+    }
+}
+
+impl Drop for Roster {
+    fn drop(&mut self) {
+        self.running.values().for_each(JoinHandle::abort);
+    }
+}
+
+/// One target.
+struct Watch {
+    id: TargetId,
+    interval: Duration,
+    timeout: Duration,
+    events: mpsc::Sender<Event>,
+    probes: Arc<Semaphore>,
+}
+
+impl Watch {
+    async fn keep(self, mut prober: Prober) {
+        let mut ticks = tokio::time::interval(self.interval);
+        // A probe that takes longer than the interval delays the next one, it is not cut short.
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut failing = false;
+        loop {
+            ticks.tick().await;
+            let Ok(permit) = self.probes.acquire().await else { return };
+            let at = Now::read();
+            let probed = tokio::time::timeout(self.timeout, prober.probe()).await;
+            drop(permit);
+            let target = self.id.clone();
+            let failure = match probed {
+                Ok(Ok(archives)) => {
+                    if failing {
+                        log::info!("target {target} answers again");
+                    }
+                    failing = false;
+                    if self.events.send(Event::Answered { target, at, archives }).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                Ok(Err(error)) => chain(&error),
+                Err(_) => format!("no answer within {:?}", self.timeout),
+            };
+            if !failing {
+                log::warn!("cannot probe target {target}: {failure}");
+            }
+            failing = true;
+            if self.events.send(Event::Failed { target, at }).await.is_err() {
+                return;
+            }
+        }
+    }
+}
