@@ -1,0 +1,105 @@
+//! The composition root: from a configuration to running services.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use pingora::server::configuration::ServerConf;
+use pingora::server::{RunArgs, Server};
+use pingora::services::background::{GenBackgroundService, background_service};
+use pingora_proxy::{HttpProxy, http_proxy_service_with_name};
+
+use crate::config::{Config, Downloads};
+use crate::proxy::{BindError, Bound, Edge};
+use crate::target::{ClientError, Published, Scraper};
+
+/// Most tries of one request that Pingora allows. The number of sources and the rules of `route/`
+/// end a request long before; this is the fuse behind them.
+const MAX_TRIES: usize = 32;
+
+/// Why the process cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener's address is taken or not ours.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The client that probes targets cannot be made.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+/// Every service of one edge, bound and not started. The caller owns what runs them and what stops
+/// them: a Pingora server in the program, a runtime in a test.
+pub struct Services {
+    /// The public listener.
+    pub public: Bound<HttpProxy<Edge>>,
+    /// What keeps the index.
+    pub scraper: GenBackgroundService<Scraper>,
+    /// The index, as requests see it.
+    pub published: Arc<Published>,
+}
+
+impl Services {
+    /// Builds and binds everything that the configuration asks for.
+    pub fn new(config: Config) -> Result<Self, StartError> {
+        let conf = Arc::new(server_conf(&config));
+        let listen = config.listen.clone();
+        let scraper = Scraper::new(config.clone())?;
+        let edge = Edge::new(&config, &scraper);
+        let published = scraper.published();
+        let service = http_proxy_service_with_name(&conf, edge, "edge");
+        let public = Bound::new(service, &listen)?;
+        Ok(Self { public, scraper: background_service("scraper", scraper), published })
+    }
+
+    /// The public addresses as bound.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.public.addresses()
+    }
+
+    /// Hands the services to a server.
+    pub fn add_to(self, server: &mut Server) {
+        server.add_service(self.public);
+        server.add_service(self.scraper);
+    }
+}
+
+/// Runs until a signal ends it.
+pub fn run(config: Config) -> Result<(), StartError> {
+    warn_of_surprises(&config);
+    let mut server = new_server(&config);
+    let services = Services::new(config)?;
+    for address in services.addresses() {
+        log::info!("listening on {address}");
+    }
+    services.add_to(&mut server);
+    server.run(RunArgs::default());
+    Ok(())
+}
+
+/// A server without services.
+pub fn new_server(config: &Config) -> Server {
+    let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
+    server.bootstrap();
+    server
+}
+
+fn server_conf(config: &Config) -> ServerConf {
+    ServerConf {
+        threads: config.server.threads,
+        grace_period_seconds: Some(config.server.grace_period.as_secs()),
+        max_retries: MAX_TRIES,
+        ..ServerConf::default()
+    }
+}
+
+fn warn_of_surprises(config: &Config) {
+    if let Some(path) = &config.cache_dir {
+        log::warn!(
+            "`proxy_snapshot_cache_dir: {}` has no effect, this version does not cache",
+            path.display()
+        );
+    }
+    if config.downloads == Downloads::Redirect && config.public_url.is_some() {
+        log::warn!("`public_url` has no effect without `proxy_snapshot_downloads`");
+    }
+}

@@ -1,0 +1,50 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Bad usage or configuration, `EX_USAGE` of sysexits.
+pub const EXIT_USAGE: u8 = 64;
+/// The process could not start.
+pub const EXIT_START: u8 = 1;
+
+/// The address that everybody knows the edge by.
+const DEMO_LISTEN: &str = "127.0.0.1:8458";
+
+/// An edge proxy for Solana snapshot archives.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do instead of running from a file.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Configuration file.
+    #[arg(short, long = "conf", visible_alias = "config", value_name = "FILE")]
+    pub conf: Option<PathBuf>,
+    /// Check the configuration file and exit: 0 when it is good, 64 with every error when not.
+    #[arg(short, long, requires = "conf")]
+    pub test: bool,
+}
+
+/// Subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run an edge with embedded origins and generated archives on loopback.
+    Demo(Demo),
+}
+
+/// Options of the demo.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Address of the edge.
+    #[arg(long, default_value = DEMO_LISTEN)]
+    pub listen: SocketAddr,
+    /// Number from which the archives are generated.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Configuration of the edge; its targets are replaced by the embedded origins.
+    #[arg(long, value_name = "FILE")]
+    pub conf: Option<PathBuf>,
+}

@@ -1,0 +1,5 @@
+//! demo
+/// Runs.
+pub fn run(_: &crate::cli::Demo) -> anyhow::Result<()> {
+    Ok(())
+}

@@ -1,0 +1,352 @@
+//! `ProxyHttp`: the path of a request through Pingora.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+
+use super::context::{Context, Phase, Relay, asked, continues_blindly};
+use super::copies::Copies;
+use super::head;
+use crate::api::{self, Reference, Urls};
+use crate::config::{Config, Downloads, Limits};
+use crate::index::TargetId;
+use crate::route::{
+    self, ApiCall, Failure, Plan, Reply, Requester, Settings, SourceFailure, Transfer, Verdict,
+};
+use crate::target::{Backoff, Published, ReferenceSlot, Reporter, Scraper};
+
+/// What is wrong with a source or a request, on its way through Pingora's error type. The details
+/// are in the request's context.
+const REFUSED: ErrorType = ErrorType::new("Refused");
+
+/// The public side of the process.
+pub struct Edge {
+    settings: Settings,
+    limits: Limits,
+    published: Arc<Published>,
+    reference: Option<Arc<ReferenceSlot>>,
+    reporter: Reporter,
+    backoff: Backoff,
+    copies: Copies,
+}
+
+impl Edge {
+    /// An edge on what the scraper publishes.
+    pub fn new(config: &Config, scraper: &Scraper) -> Self {
+        Self {
+            settings: Settings {
+                downloads: config.downloads,
+                default_group: config.default_group.clone(),
+                public_url: config.public_url.clone(),
+                max_snapshot_age: config.max_snapshot_age,
+            },
+            limits: config.limits.clone(),
+            published: scraper.published(),
+            reference: scraper.reference(),
+            reporter: scraper.reporter(),
+            backoff: Backoff::default(),
+            copies: Copies::new(Instant::now()),
+        }
+    }
+
+    /// Decides about a request; nothing here waits.
+    fn plan(&self, session: &mut Session, client: IpAddr) -> Result<Plan, Failure> {
+        let request = session.req_header();
+        let uri = &request.uri;
+        let route = route::parse(&request.method, uri.path(), uri.query())?;
+        if !session.as_downstream_mut().is_body_empty() {
+            return Err(Failure::Body);
+        }
+        let now = Instant::now();
+        let suspended = |target: &TargetId| self.backoff.is_resting(target, now);
+        let requester = Requester { client, suspended: &suspended };
+        route::plan(route, &self.published.load(), &self.settings, &requester)
+    }
+
+    fn call(&self, session: &Session, call: &ApiCall) -> Result<Reply, Failure> {
+        let shows_urls = matches!(call, ApiCall::Snapshots { .. } | ApiCall::BestSnapshots { .. });
+        let urls = match (self.settings.downloads, &self.settings.public_url) {
+            (Downloads::Redirect, _) => Urls::Targets,
+            (Downloads::Proxy, Some(base)) => Urls::Own(base.clone()),
+            (Downloads::Proxy, None) if shows_urls => Urls::Own(own_base(session)?),
+            (Downloads::Proxy, None) => Urls::Own(String::new()),
+        };
+        let reference = match &self.reference {
+            None => Reference::Unset,
+            Some(reference) => reference.slot().map_or(Reference::Unknown, Reference::Slot),
+        };
+        Ok(api::answer(call, &self.published.load(), &self.settings, reference, &urls))
+    }
+
+    fn relay(&self, session: &Session, transfer: Transfer, client: IpAddr) -> Relay {
+        let request = session.req_header();
+        let asked = asked(&request.method, &request.headers);
+        let bound_to = continues_blindly(&asked)
+            .then(|| self.copies.given(client, transfer.name, Instant::now()))
+            .flatten();
+        Relay::new(transfer, client, asked, bound_to)
+    }
+
+    /// Notes that the current source failed before anything went to the client, and says whether
+    /// another one is left.
+    fn source_failed(&self, relay: &mut Relay, failure: SourceFailure) -> bool {
+        if let Some(source) = relay.source() {
+            log::warn!("{} from target {}: {failure}", relay.name, source.target);
+            if failure == SourceFailure::Gone {
+                self.reporter.gone(&source.target, relay.name);
+            } else {
+                self.backoff.failed(&source.target, Instant::now());
+            }
+        }
+        relay.next(failure)
+    }
+
+    /// Judges the head of a source's answer; `Ok` is the head for the client.
+    fn judge(&self, relay: &mut Relay, answer: &ResponseHeader) -> Result<ResponseHeader> {
+        let Some(source) = relay.source().cloned() else { return refused(false) };
+        match route::judge(relay.asked(), &source, answer.status, &answer.headers) {
+            Verdict::Deliver(head) => {
+                let head = match relay.accept(head) {
+                    Ok(head) => head::archive(head)?,
+                    Err(_) => return refused(false),
+                };
+                if let Some(given) = relay.given() {
+                    self.copies.give(relay.client, relay.name, given, Instant::now());
+                }
+                Ok(head)
+            }
+            Verdict::AskWhole => {
+                relay.ask_whole();
+                refused(!relay.is_refused())
+            }
+            Verdict::Refuse(failure) => {
+                relay.refuse(failure);
+                refused(false)
+            }
+            Verdict::Fail(failure) => refused(self.source_failed(relay, failure)),
+        }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Edge {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context { started: Instant::now(), phase: Phase::Local }
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        ctx.started = Instant::now();
+        session.as_downstream_mut().set_write_timeout(Some(self.limits.send_timeout));
+        let client = client_address(session);
+        let reply = match self.plan(session, client) {
+            Ok(Plan::Transfer(transfer)) => {
+                let relay = self.relay(session, transfer, client);
+                ctx.phase = Phase::Relay(Box::new(relay));
+                return Ok(false);
+            }
+            Ok(Plan::Reply(reply)) => reply,
+            Ok(Plan::Api(call)) => {
+                self.call(session, &call).unwrap_or_else(|failure| failure.reply())
+            }
+            Err(failure) => failure.reply(),
+        };
+        if !session.as_downstream_mut().is_body_empty() {
+            // Nobody reads the body, so nothing after it can be understood.
+            session.set_keepalive(None);
+        }
+        head::write(session, reply).await?;
+        Ok(true)
+    }
+
+    async fn upstream_peer(
+        &self,
+        _session: &mut Session,
+        ctx: &mut Context,
+    ) -> Result<Box<HttpPeer>> {
+        let Phase::Relay(relay) = &ctx.phase else { return refused(false) };
+        let Some(source) = relay.source() else { return refused(false) };
+        let mut peer = HttpPeer::new(source.listed.location.address, false, String::new());
+        peer.options.connection_timeout = Some(self.limits.connect_timeout);
+        peer.options.total_connection_timeout = Some(self.limits.connect_timeout);
+        peer.options.read_timeout = Some(self.limits.read_timeout);
+        peer.options.write_timeout = Some(self.limits.read_timeout);
+        peer.options.idle_timeout = Some(IDLE_UPSTREAM);
+        Ok(Box::new(peer))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        upstream_request: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        let Phase::Relay(relay) = &ctx.phase else { return refused(false) };
+        let Some(source) = relay.source() else { return refused(false) };
+        *upstream_request = head::to_target(session, &source.listed.location, relay.asked())?;
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        upstream_response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        if upstream_response.status.is_informational() {
+            return Ok(());
+        }
+        let Phase::Relay(relay) = &mut ctx.phase else { return refused(false) };
+        *upstream_response = self.judge(relay, upstream_response)?;
+        Ok(())
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Context,
+        mut e: Box<Error>,
+    ) -> Box<Error> {
+        let Phase::Relay(relay) = &mut ctx.phase else { return e };
+        let timeout = matches!(e.etype(), ErrorType::ConnectTimedout);
+        let failure = if timeout { SourceFailure::Timeout } else { SourceFailure::Connect };
+        e.set_retry(self.source_failed(relay, failure));
+        e
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut e: Box<Error>,
+        ctx: &mut Context,
+        client_reused: bool,
+    ) -> Box<Error> {
+        let Phase::Relay(relay) = &mut ctx.phase else { return e };
+        if *e.etype() == REFUSED {
+            // Judged already, and the judge said whether there is another try.
+            return e;
+        }
+        e.retry.decide_reuse(client_reused);
+        let ours = *e.esource() == ErrorSource::Upstream;
+        let begun = session.response_written().is_some();
+        if !ours {
+            e.set_retry(false);
+        } else if begun {
+            // Some bytes are with the client: no other source may supply the rest.
+            e.set_retry(false);
+            if let Some(source) = relay.source() {
+                log::warn!("{} from target {} broke off: {e}", relay.name, source.target);
+                self.backoff.failed(&source.target, Instant::now());
+            }
+        } else if !e.retry() {
+            // A stale kept-alive connection is tried again as it is; everything else is a failure.
+            let timeout = matches!(e.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
+            let failure = if timeout { SourceFailure::Timeout } else { SourceFailure::Broken };
+            e.set_retry(self.source_failed(relay, failure));
+        }
+        e
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        e: &Error,
+        ctx: &mut Context,
+    ) -> FailToProxy {
+        let written = session.response_written().map(|head| head.status.as_u16());
+        let client_left = *e.esource() == ErrorSource::Downstream;
+        if let (None, false, Phase::Relay(relay)) = (written, client_left, &ctx.phase) {
+            let reply = relay.outcome().reply();
+            let status = reply.status.as_u16();
+            let sent = head::write(session, reply).await.is_ok();
+            return FailToProxy { error_code: status, can_reuse_downstream: sent };
+        }
+        // What has begun and cannot be finished ends short of its `content-length`, together with
+        // the connection, so that no client takes it for whole.
+        FailToProxy { error_code: written.unwrap_or(0), can_reuse_downstream: false }
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+        // `logging` writes one line for every request.
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _: &Session,
+        _: &Context,
+        _: &Error,
+        _: ProxyWarnLogContext,
+    ) -> bool {
+        // `source_failed` writes one line for every failure of a source.
+        true
+    }
+
+    async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Context) {
+        let mut target = String::new();
+        if let Phase::Relay(relay) = &ctx.phase
+            && let (Some(source), Some(given)) = (relay.source(), relay.given())
+        {
+            target = format!(" from {}", source.target.authority);
+            if e.is_none() {
+                self.backoff.succeeded(&source.target);
+            }
+            // Again at the end: a transfer can be longer than the memory.
+            self.copies.give(relay.client, relay.name, given, Instant::now());
+        }
+        let request = session.req_header();
+        let status = session.response_written().map_or(0, |head| head.status.as_u16());
+        let path = request.uri.path();
+        let shown: String = path.chars().take(MAX_LOGGED_PATH).collect();
+        let broken = if e.is_some() && status < 400 { " (broken off)" } else { "" };
+        log::info!(
+            target: "access",
+            "{} {} {} {status} {} bytes {:.3} s{target}{broken}",
+            client_address(session),
+            request.method,
+            shown.escape_debug(),
+            session.body_bytes_sent(),
+            ctx.started.elapsed().as_secs_f64(),
+        );
+    }
+}
+
+/// How long a connection to a target is kept for the next request.
+const IDLE_UPSTREAM: Duration = Duration::from_secs(30);
+/// Most characters of a path that go into the log.
+const MAX_LOGGED_PATH: usize = 200;
+
+fn refused<T>(retry: bool) -> Result<T> {
+    let mut error = Error::new_up(REFUSED);
+    error.set_retry(retry);
+    Err(error)
+}
+
+/// Address of the client. Only a listener that is not on the network has clients without one.
+fn client_address(session: &Session) -> IpAddr {
+    let address = session.client_addr().and_then(|address| address.as_inet());
+    address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip().to_canonical())
+}
+
+/// Scheme and host under which the request came.
+fn own_base(session: &Session) -> Result<String, Failure> {
+    let server = || session.server_addr().and_then(|address| address.as_inet()).copied();
+    let named = head::authority(session);
+    let has_host = session.req_header().headers.contains_key(http::header::HOST);
+    let authority = match named {
+        Some(authority) => authority,
+        // HTTP/1.0 need not name a host; then it is the address that was connected to.
+        None if !has_host => server().ok_or(Failure::Host)?.to_string(),
+        None => return Err(Failure::Host),
+    };
+    Ok(format!("http://{authority}"))
+}
