@@ -21,18 +21,24 @@ impl Generation {
         self.incremental.unwrap_or(self.full)
     }
 
-    /// The better of two generations, given what was offered before: the newer one, unless it
-    /// leads back from `before` while that can still be served.
+    /// The best of several generations, given what was offered before: the newest one that does not
+    /// lead back from `before` while that can still be served. Where all of them do, what is left
+    /// of `before` stays.
     pub(super) fn newer(
         candidates: impl Iterator<Item = Self>,
         before: Option<Self>,
         servable: impl Fn(&ArchiveName) -> bool,
     ) -> Option<Self> {
-        let floor = Floor::new(before, servable);
+        let floor = Floor::new(before, &servable);
         let all: Vec<Self> = candidates.collect();
         let ahead = all.iter().filter(|candidate| floor.allows(candidate));
         let newest = |a: &&Self, b: &&Self| a.tip().cmp(&b.tip()).then(a.full.cmp(&b.full));
-        ahead.max_by(newest).or_else(|| all.iter().max_by(newest)).copied()
+        let left = before.filter(|before| servable(&before.full)).map(|before| Self {
+            full: before.full,
+            incremental: before.incremental.filter(&servable),
+        });
+        let back = || left.or_else(|| all.iter().max_by(newest).copied());
+        ahead.max_by(newest).copied().or_else(back)
     }
 }
 
@@ -62,7 +68,7 @@ impl Floor {
 }
 
 /// The outcome of [`choose`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Choice {
     /// What to offer; nothing when there is no full archive.
     pub(super) generation: Option<Generation>,
@@ -74,11 +80,12 @@ pub(super) struct Choice {
 ///
 /// The newest pair wins over every full archive below its slot. A newer full archive without
 /// incrementals waits for its first one, `pair_hold` at most, counted from `first_seen`; where no
-/// pair can be offered at all it is offered at once. Slots of what was offered `before` are not
-/// gone back from while `servable`.
+/// pair can be offered at all it is offered at once. A hold that has begun `before` is not
+/// prolonged by a still newer full archive. Slots of what was offered `before` are not gone back
+/// from while `servable`, or for an incremental archive while it is among `names` as well.
 pub(super) fn choose(
     names: &BTreeSet<ArchiveName>,
-    before: Option<Generation>,
+    before: Choice,
     servable: impl Fn(&ArchiveName) -> bool,
     first_seen: impl Fn(&ArchiveName) -> Instant,
     pair_hold: Duration,
@@ -93,7 +100,12 @@ pub(super) fn choose(
         fulls.map(|full| Generation { full: *full, incremental: newest.get(&full.slot()).copied() })
     };
     let pairs = generations().filter(|generation| generation.incremental.is_some());
-    let floor = Floor::new(before, &servable);
+    // The slot of a full archive that is listed always has a winner to be offered. An incremental
+    // archive that was voted down has none: its slot is no floor.
+    let state = |name: &ArchiveName| (name.kind(), name.slot(), name.hash());
+    let believed = |name: &ArchiveName| names.iter().any(|other| state(other) == state(name));
+    let floor =
+        Floor::new(before.generation, |name| servable(name) && (name.is_full() || believed(name)));
     let pair = pairs
         .filter(|pair| floor.allows(pair))
         .max_by(|a, b| a.tip().cmp(&b.tip()).then(a.full.cmp(&b.full)));
@@ -104,7 +116,11 @@ pub(super) fn choose(
     let fixed = |generation| Choice { generation, until: None };
     match (pair, bare) {
         (Some(pair), Some(bare)) if bare.full > pair.tip() => {
+            let held =
+                before.generation.is_some_and(|before| before.full.slot() == pair.full.slot());
+            let begun = before.until.filter(|_| held);
             let end = first_seen(&bare.full) + pair_hold;
+            let end = begun.map_or(end, |begun| begun.min(end));
             if now >= end {
                 fixed(Some(bare))
             } else {
@@ -113,7 +129,6 @@ pub(super) fn choose(
         }
         (Some(pair), _) => fixed(Some(pair)),
         (None, Some(bare)) => fixed(Some(bare)),
-        // Everything leads back from an archive that is still listed, but that was voted down.
-        (None, None) => fixed(generations().max_by_key(Generation::tip)),
+        (None, None) => fixed(None),
     }
 }

@@ -178,7 +178,7 @@ impl Catalog {
                 .iter()
                 .filter(|(id, answer)| id.group == *group && answer.counts(policy))
                 .collect();
-            let before = previous.group(group).and_then(|view| view.best);
+            let before = previous.group(group);
             (Arc::clone(group), GroupView::new(&members, before, policy, now))
         };
         let groups = groups.iter().map(by_group).collect();

@@ -8,6 +8,9 @@ mod catalog;
 mod view;
 mod vote;
 
+#[cfg(test)]
+mod tests;
+
 pub use best::Generation;
 pub use catalog::{Catalog, Event, Listed, Location, Policy, TargetId};
 pub use view::{Entry, GroupView, Source, UnknownGroup, View};

@@ -57,10 +57,14 @@ pub struct View {
 impl GroupView {
     pub(super) fn new(
         members: &[(&TargetId, &Answer)],
-        before: Option<Generation>,
+        before: Option<&Self>,
         policy: Policy,
         now: Instant,
     ) -> Self {
+        let before = before.map_or_else(Choice::default, |before| Choice {
+            generation: before.best,
+            until: before.until,
+        });
         let elected = elect(members);
         let servable =
             |name: &ArchiveName| members.iter().any(|(_, a)| a.holdings.contains_key(name));
@@ -98,10 +102,13 @@ impl View {
             };
             entries.extend(entries_of(&held, believed));
         }
+        let believed = |name: &ArchiveName| {
+            groups.values().any(|group| group.elected.contains(&State::of(name)))
+        };
         let best = Generation::newer(
             groups.values().filter_map(|group| group.best),
             previous.best,
-            |name| sources.contains_key(name),
+            |name| sources.contains_key(name) && believed(name),
         );
         let mut newest: Vec<usize> =
             (0..entries.len()).filter(|at| entries[*at].believed).collect();

@@ -73,7 +73,7 @@ fn ballots(
     let mut ballots = Ballots::new();
     for (_, answer) in members {
         // A target has one vote for a hash, in however many compressions it lists it.
-        let mut voted = BTreeSet::new();
+        let mut counted = BTreeSet::new();
         for name in answer.holdings.keys().filter(|name| counts(answer, name)) {
             let seat = match name.kind() {
                 Kind::Full => (None, name.slot()),
@@ -81,7 +81,7 @@ fn ballots(
             };
             let hashes = ballots.entry(seat).or_default();
             let (votes, best) = hashes.entry(name.hash()).or_insert((0, *name));
-            *votes += usize::from(voted.insert((seat, name.hash())));
+            *votes += usize::from(counted.insert((seat, name.hash())));
             *best = (*best).max(*name);
         }
     }

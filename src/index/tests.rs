@@ -1,0 +1,742 @@
+//! The rules of "best", as tables of what targets say and what is offered then.
+//!
+//! Archives are written short: `1000` is the full archive at slot 1000, `1000-1500` an incremental
+//! one on it; a letter after the slot is the hash (`a` where none is), and `.lz4` and the like the
+//! compression (zstd where none is). Targets are `name`, in the group `main`, or `group/name`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use proptest::prelude::*;
+
+use super::{
+    Catalog, Entry, Event, Generation, Listed, Location, Policy, TargetId, UnknownGroup, View,
+};
+use crate::clock::Now;
+use crate::snapshot::{ArchiveHash, ArchiveName, Compression, Kind, Slot};
+
+const POLICY: Policy = Policy { probe_failures: 3, pair_hold: Duration::from_secs(60) };
+
+fn name(text: &str) -> ArchiveName {
+    let (stem, form) = text.split_once('.').unwrap_or((text, "zst"));
+    let compression = Compression::ALL
+        .into_iter()
+        .find(|compression| compression.extension().trim_start_matches("tar.") == form)
+        .expect(text);
+    let slots = stem.trim_end_matches(|c: char| c.is_ascii_lowercase());
+    let letter = stem[slots.len()..].bytes().next().unwrap_or(b'a');
+    let slot = |text: &str| text.parse::<Slot>().expect(text);
+    let hash = ArchiveHash::new([letter; 32]);
+    match slots.split_once('-') {
+        None => ArchiveName::full(slot(slots), hash, compression),
+        Some((base, at)) => {
+            ArchiveName::incremental(slot(base), slot(at), hash, compression).expect(text)
+        }
+    }
+}
+
+fn short(name: &ArchiveName) -> String {
+    let slots = match name.kind() {
+        Kind::Full => name.slot().to_string(),
+        Kind::Incremental { base } => format!("{base}-{}", name.slot()),
+    };
+    let letter = match char::from(name.hash().as_bytes()[0]) {
+        'a' => String::new(),
+        letter => letter.to_string(),
+    };
+    match name.compression() {
+        Compression::Zstd => format!("{slots}{letter}"),
+        other => {
+            format!("{slots}{letter}.{}", other.extension().trim_start_matches("tar."))
+        }
+    }
+}
+
+fn offered(generation: Option<Generation>) -> String {
+    let Some(Generation { full, incremental }) = generation else { return "nothing".to_owned() };
+    let incremental = incremental.map(|name| format!(" {}", short(&name)));
+    short(&full) + &incremental.unwrap_or_default()
+}
+
+fn target(text: &str) -> TargetId {
+    let (group, authority) = text.split_once('/').unwrap_or(("main", text));
+    TargetId { group: group.into(), authority: authority.into() }
+}
+
+fn listed(name: ArchiveName) -> Listed {
+    let location = Location {
+        address: ([127, 0, 0, 1], 8899).into(),
+        authority: "127.0.0.1:8899".into(),
+        path: format!("/{name}"),
+    };
+    Listed { name, size: None, modified: None, location }
+}
+
+/// A catalog, the view that was published last, and the time at which all began.
+struct Scene {
+    catalog: Catalog,
+    view: View,
+    groups: Vec<Arc<str>>,
+    policy: Policy,
+    start: Instant,
+}
+
+impl Scene {
+    fn new(policy: Policy) -> Self {
+        let groups = ["main", "other", "silent"].map(Arc::from).to_vec();
+        let (catalog, view, start) = (Catalog::default(), View::default(), Instant::now());
+        Self { catalog, view, groups, policy, start }
+    }
+
+    fn at(&self, seconds: u64) -> Now {
+        let since = Duration::from_secs(seconds);
+        Now { instant: self.start + since, wall: UNIX_EPOCH + since }
+    }
+
+    /// `<target>: <names>`, `<target> fails`, `<target> leaves` or `<target> lost <name>`; a time
+    /// in front, as in `5 <target> fails`, is when the probe began, where that is not `seconds`.
+    fn event(&self, seconds: u64, text: &str) -> Event {
+        let (at, text) = match text.split_once(' ') {
+            Some((first, rest)) if first.parse::<u64>().is_ok() => {
+                (self.at(first.parse().expect("seconds")), rest)
+            }
+            _ => (self.at(seconds), text),
+        };
+        if let Some((id, names)) = text.split_once(':') {
+            let archives = names.split_whitespace().map(|text| listed(name(text))).collect();
+            return Event::Answered { target: target(id), at, archives };
+        }
+        match text.split_whitespace().collect::<Vec<_>>()[..] {
+            [id, "fails"] => Event::Failed { target: target(id), at },
+            [id, "leaves"] => Event::Removed { target: target(id) },
+            [id, "lost", gone] => Event::Gone { target: target(id), name: name(gone) },
+            _ => panic!("cannot read `{text}`"),
+        }
+    }
+
+    /// Takes in `<seconds>`, or `<seconds> | <event> | <event>`, and publishes.
+    fn step(&mut self, text: &str) {
+        let mut parts = text.split('|').map(str::trim);
+        let seconds = parts.next().and_then(|text| text.parse().ok()).expect(text);
+        for part in parts {
+            let event = self.event(seconds, part);
+            self.catalog.apply(event);
+        }
+        self.publish(seconds);
+    }
+
+    fn publish(&mut self, seconds: u64) {
+        let now = self.at(seconds).instant;
+        self.view = self.catalog.view(&self.view, &self.groups, self.policy, now);
+    }
+
+    /// What is offered in `group`, and for how long where that is known.
+    fn offers(&self, group: Option<&str>) -> String {
+        let best = offered(self.view.best(group).expect("a known group"));
+        match self.view.until() {
+            None => best,
+            Some(until) => format!("{best} until {}", (until - self.start).as_secs()),
+        }
+    }
+}
+
+/// Plays `steps`, each with what the group `main` offers after it.
+#[track_caller]
+fn check(steps: &[(&str, &str)]) {
+    check_in(Some("main"), steps);
+}
+
+#[track_caller]
+fn check_in(group: Option<&str>, steps: &[(&str, &str)]) {
+    let mut scene = Scene::new(POLICY);
+    for (step, expected) in steps {
+        scene.step(step);
+        assert_eq!(scene.offers(group), *expected, "after `{step}` in {steps:#?}");
+    }
+}
+
+#[test]
+fn the_newest_pair_is_offered() {
+    check(&[("0", "nothing")]);
+    check(&[("0 | t:", "nothing")]);
+    check(&[("0 | t: 1000", "1000")]);
+    check(&[("0 | t: 1000 1000-1500", "1000 1000-1500")]);
+    check(&[("0 | t: 1000 1000-1500 1000-1400 1000-1600", "1000 1000-1600")]);
+    check(&[("0 | t: 1000 1000-1500 2000 2000-2100", "2000 2000-2100")]);
+    // The state that a client ends with counts, not the full archive that it begins with.
+    check(&[("0 | t: 1000 1000-2200 2000 2000-2100", "1000 1000-2200")]);
+    check(&[("0 | t: 1000 1000-2200 2000 2000-2200", "2000 2000-2200")]);
+    // The two halves may be on different targets.
+    check(&[("0 | t: 1000 | u: 1000-1500", "1000 1000-1500")]);
+    check(&[
+        ("0 | t: 1000 1000-1500", "1000 1000-1500"),
+        ("5 | u: 1000 1000-1600", "1000 1000-1600"),
+        ("9 | u: 1000 1000-1700", "1000 1000-1700"),
+    ]);
+}
+
+#[test]
+fn an_incremental_archive_is_never_offered_without_its_full_one() {
+    check(&[("0 | t: 1000-1500", "nothing")]);
+    check(&[("0 | t: 1000 2000-2500", "1000")]);
+    check(&[("0 | t: 1000 1000-1500 2000-2500", "1000 1000-1500")]);
+    check(&[
+        ("0 | t: 1000 1000-1500 2000-2500", "1000 1000-1500"),
+        ("1 | t: 1000-1500", "nothing"),
+    ]);
+}
+
+#[test]
+fn an_old_pair_is_held_until_a_newer_full_archive_has_its_first_incremental() {
+    check(&[
+        ("0 | t: 1000 1000-1900", "1000 1000-1900"),
+        ("5 | t: 1000 1000-1900 2000", "1000 1000-1900 until 65"),
+        ("20 | t: 1000 1000-1900 2000", "1000 1000-1900 until 65"),
+        ("30 | t: 1000 1000-1900 2000 2000-2100", "2000 2000-2100"),
+    ]);
+    // The old pair may still grow, and may pass the new full archive.
+    check(&[
+        ("0 | t: 1000 1000-1900 2000", "1000 1000-1900 until 60"),
+        ("5 | t: 1000 1000-1950 2000", "1000 1000-1950 until 60"),
+        ("6 | t: 1000 1000-2050 2000", "1000 1000-2050"),
+        ("99 | t: 1000 1000-2050 2000", "1000 1000-2050"),
+    ]);
+    // At an equal slot the full archive is the newer one.
+    check(&[("0 | t: 1000 1000-2000 2000", "1000 1000-2000 until 60")]);
+}
+
+#[test]
+fn an_old_pair_is_held_no_longer_than_pair_hold() {
+    check(&[
+        ("0 | t: 1000 1000-1900", "1000 1000-1900"),
+        ("5 | t: 1000 1000-1900 2000", "1000 1000-1900 until 65"),
+        ("64", "1000 1000-1900 until 65"),
+        ("65", "2000"),
+        // What comes late on the old base is no reason to go back.
+        ("66 | t: 1000 1000-2500 2000", "2000"),
+        ("70 | t: 1000 1000-2500 2000 2000-2600", "2000 2000-2600"),
+    ]);
+    // It counts from when any target was first seen with the full archive.
+    check(&[
+        ("0 | t: 1000 1000-1900", "1000 1000-1900"),
+        ("5 | u: 1000 2000", "1000 1000-1900 until 65"),
+        ("30 | t: 1000 1000-1900 2000", "1000 1000-1900 until 65"),
+    ]);
+    // A still newer full archive does not prolong it, nor does the first one's end.
+    check(&[
+        ("0 | t: 1000 1000-1900 2000", "1000 1000-1900 until 60"),
+        ("40 | t: 1000 1000-1900 2000 3000", "1000 1000-1900 until 60"),
+        ("50 | t: 1000 1000-1900 3000 4000", "1000 1000-1900 until 60"),
+        ("60", "4000"),
+    ]);
+    // The hold of another pair is another one.
+    check(&[
+        ("0 | t: 1000 1000-1900 2000", "1000 1000-1900 until 60"),
+        ("10 | t: 1000 1000-1900 2000 2000-2100", "2000 2000-2100"),
+        ("50 | t: 2000 2000-2900 3000", "2000 2000-2900 until 110"),
+    ]);
+}
+
+#[test]
+fn a_target_set_without_incrementals_moves_on_at_once() {
+    check(&[("0 | t: 1000", "1000"), ("5 | t: 1000 2000", "2000"), ("9 | u: 3000", "3000")]);
+    // Nothing is held for a pair of which one half has gone.
+    check(&[
+        ("0 | t: 1000 1000-1900 2000", "1000 1000-1900 until 60"),
+        ("5 | t: 1000 2000", "2000"),
+    ]);
+}
+
+#[test]
+fn slots_do_not_go_back_while_the_archive_can_be_served() {
+    // A newer tip on an older full archive does not lead back to that.
+    check(&[
+        ("0 | t: 2000 2000-2100", "2000 2000-2100"),
+        ("5 | u: 1000 1000-2900", "2000 2000-2100"),
+        // Nor is one that no target lists an obstacle.
+        ("9 | t: ", "1000 1000-2900"),
+    ]);
+    // A newer base whose incrementals are behind waits for them.
+    check(&[
+        ("0 | t: 1000 1000-2500", "1000 1000-2500"),
+        ("5 | u: 2000 2000-2400", "1000 1000-2500"),
+        ("7 | u: 2000 2000-2600", "2000 2000-2600"),
+    ]);
+    check(&[
+        ("0 | t: 1000 1000-2500 | u: 2000 2000-2400", "1000 1000-2500"),
+        ("5 | t: 1000", "2000 2000-2400"),
+    ]);
+    check(&[
+        ("0 | t: 1000 1000-1500 1000-1400", "1000 1000-1500"),
+        ("5 | t: 1000 1000-1400", "1000 1000-1400"),
+        ("9 | t: 1000", "1000"),
+        ("9 | t: 500", "500"),
+    ]);
+    // An incremental archive that was voted down together with its base holds nothing up.
+    check(&[
+        ("0 | t: 1000 1000-2500", "1000 1000-2500"),
+        ("5 | u: 1000b 2000 2000-2100", "2000 2000-2100"),
+    ]);
+    // After a full archive that was voted down, its slot is still not gone back from.
+    check(&[
+        ("0 | t: 2000 2000-2500", "2000 2000-2500"),
+        ("5 | u: 2000b 2000-2400b | v: 2000b 1000 1000-2600", "2000b 2000-2400b"),
+    ]);
+}
+
+#[test]
+fn zstd_is_preferred_at_the_same_slot_and_hash() {
+    check(&[("0 | t: 1000.lz4 1000 1000.tar", "1000")]);
+    check(&[("0 | t: 1000.lz4 1000.bz2", "1000.lz4")]);
+    check(&[("0 | t: 1000.lz4 | u: 1000", "1000")]);
+    check(&[("0 | t: 1000 1000-1500.lz4 | u: 1000.lz4 1000-1500", "1000 1000-1500")]);
+    // Only at the same slot: a newer archive wins in any compression.
+    check(&[("0 | t: 1000 2000.tar", "2000.tar")]);
+    // A compression has no vote of its own.
+    check(&[("0 | t: 1000.lz4 1000.gz 1000.tar | u: 1000b | v: 1000b", "1000b")]);
+    check(&[("0 | t: 1000.lz4", "1000.lz4"), ("5 | u: 1000", "1000"), ("9 | u:", "1000.lz4")]);
+}
+
+/// What `main` offers, and its conflicts, as `<slots>: <winner> over <loser>`.
+#[track_caller]
+fn check_vote(step: &str, expected: &str, conflicts: &[&str]) {
+    let mut scene = Scene::new(POLICY);
+    scene.step(step);
+    assert_eq!(scene.offers(Some("main")), expected, "{step}");
+    let group = scene.view.group("main").expect("configured");
+    let found: Vec<String> = group.conflicts.iter().map(describe).collect();
+    assert_eq!(found, conflicts, "{step}");
+}
+
+fn describe(conflict: &super::Conflict) -> String {
+    let letter = |hash: ArchiveHash| char::from(hash.as_bytes()[0]);
+    let base = conflict.base.map(|base| format!("{base}-")).unwrap_or_default();
+    let (winner, loser) = (letter(conflict.winner), letter(conflict.loser));
+    let text = conflict.to_string();
+    for hash in [conflict.winner, conflict.loser] {
+        assert!(text.contains(&hash.to_string()), "both are named: {text}");
+    }
+    format!("{base}{}: {winner} over {loser}", conflict.slot)
+}
+
+#[test]
+fn the_hash_that_most_targets_list_wins() {
+    check_vote("0 | t: 1000 | u: 1000", "1000", &[]);
+    check_vote("0 | t: 1000 | u: 1000 | v: 1000b", "1000", &["1000: a over b"]);
+    check_vote("0 | t: 1000 | u: 1000b | v: 1000b", "1000b", &["1000: b over a"]);
+    check_vote(
+        "0 | t: 1000 | u: 1000b | v: 1000c | w: 1000b",
+        "1000b",
+        &["1000: b over a", "1000: b over c"],
+    );
+    // A tie is broken for good: by hash, not by who came first.
+    check_vote("0 | t: 1000 | u: 1000b", "1000b", &["1000: b over a"]);
+    check_vote("0 | t: 1000b | u: 1000", "1000b", &["1000: b over a"]);
+    // A target in another group has no say, and is not contradicted.
+    check_vote("0 | t: 1000 | other/u: 1000b | other/v: 1000b", "1000", &[]);
+    // Nor has one that does not answer, or that said so before but no longer does.
+    check_vote(
+        "9 | 1 t: 1000 | 1 u: 1000b | 1 v: 1000b | 2 u fails | 3 u fails | 4 u fails \
+         | v: 900",
+        "1000",
+        &[],
+    );
+    // The older archive of a target with two hashes is not what decides.
+    check_vote(
+        "0 | t: 1000 2000 | u: 1000b 2000 | v: 1000b 2000b",
+        "2000",
+        &["1000: b over a", "2000: a over b"],
+    );
+}
+
+#[test]
+fn incremental_archives_are_voted_on_by_those_who_have_the_right_base() {
+    check_vote(
+        "0 | t: 1000 1000-1500 | u: 1000 1000-1500b | v: 1000 1000-1500b",
+        "1000 1000-1500b",
+        &["1000-1500: b over a"],
+    );
+    // Two targets with the losing full archive have no say in what is on it, and no conflict.
+    check_vote(
+        "0 | t: 1000 1000-1500 | u: 1000 | v: 1000 | w: 1000b 1000-1500b | x: 1000b 1000-1500b",
+        "1000 1000-1500",
+        &["1000: a over b"],
+    );
+    check_vote(
+        "0 | t: 1000 | u: 1000 1000-1500 | v: 1000b 1000-1600b",
+        "1000 1000-1500",
+        &["1000: a over b"],
+    );
+    // A target without any full archive at that slot contradicts nobody.
+    check_vote("0 | t: 1000 | v: 1000-1600b", "1000 1000-1600b", &[]);
+    // The same slot on another base is another question.
+    check_vote("0 | t: 900 1000 900-1500 | u: 1000-1500b", "1000 1000-1500b", &[]);
+}
+
+#[test]
+fn a_failing_target_leaves_and_comes_back() {
+    check(&[
+        ("0 | t: 1000 | u: 900", "1000"),
+        ("15 | t fails", "1000"),
+        ("30 | t fails", "1000"),
+        ("45 | t fails", "900"),
+        ("60 | t fails", "900"),
+        ("75 | t: 1000", "1000"),
+        // One answer and the count begins anew.
+        ("90 | t fails", "1000"),
+        ("105 | t fails", "1000"),
+        ("106 | t: 1000", "1000"),
+        ("120 | t fails", "1000"),
+    ]);
+    check(&[("0 | t fails | t fails | t fails", "nothing"), ("1 | t: 1000", "1000")]);
+}
+
+#[test]
+fn old_news_change_nothing() {
+    check(&[
+        ("10 | t: 1000", "1000"),
+        ("11 | 9 t: 2000", "1000"),
+        ("12 | 9 t fails | 8 t fails | 7 t fails | 6 t fails", "1000"),
+        ("13 | 10 t fails | 10 t fails | 10 t fails", "1000"),
+        ("20 | t: 3000", "3000"),
+        ("21 | 19 t:", "3000"),
+    ]);
+}
+
+#[test]
+fn a_removed_target_and_a_gone_archive_are_forgotten() {
+    check(&[
+        ("0 | t: 1000 1000-1500 | u: 900", "1000 1000-1500"),
+        ("1 | t lost 1000-1500", "1000"),
+        ("2 | t lost 1000", "900"),
+        ("3 | t: 1000", "1000"),
+        ("4 | t leaves", "900"),
+        // Of something that nobody knows.
+        ("5 | t leaves | t lost 1000 | t fails | u lost 1000", "900"),
+        ("6 | u leaves", "nothing"),
+    ]);
+    // One target's word is not another's.
+    check(&[("0 | t: 1000 | u: 1000", "1000"), ("1 | t lost 1000", "1000")]);
+}
+
+#[test]
+fn an_unknown_group_is_an_error_and_a_silent_one_has_nothing() {
+    let mut scene = Scene::new(POLICY);
+    for step in ["0", "1 | t: 1000 1000-1500"] {
+        scene.step(step);
+        assert_eq!(scene.view.best(Some("silent")), Ok(None));
+        for unknown in ["", "Main", "main ", "unknown"] {
+            assert_eq!(scene.view.best(Some(unknown)), Err(UnknownGroup), "{unknown}");
+        }
+    }
+    assert_eq!(scene.view.groups().count(), 3);
+    // A group that is not configured is served by name, and recommended to nobody.
+    scene.step("2 | t leaves | unconfigured/t: 1000");
+    assert_eq!(scene.view.best(None), Ok(None));
+    assert_eq!(scene.view.best(Some("unconfigured")), Err(UnknownGroup));
+    assert_eq!(scene.view.sources(&name("1000")).len(), 1);
+    assert_eq!(scene.view.newest().count(), 0);
+}
+
+#[test]
+fn without_a_group_the_best_over_all_is_offered() {
+    check_in(None, &[("0", "nothing")]);
+    check_in(
+        None,
+        &[
+            ("0 | t: 1000 1000-1500 | other/t: 1000 1000-1600", "1000 1000-1600"),
+            ("5 | t: 1000 1000-1700", "1000 1000-1700"),
+            ("9 | t: 1000 1000-1700 | other/t: 2000 2000-2100", "2000 2000-2100"),
+        ],
+    );
+    // Halves of different groups are no pair.
+    check_in(None, &[("0 | t: 1000 | other/t: 1000-1500", "1000")]);
+}
+
+#[test]
+fn the_best_over_all_does_not_go_back_between_groups() {
+    // A newer tip in another group, on an older full archive.
+    check_in(
+        None,
+        &[
+            ("0 | t: 2000 2000-2100", "2000 2000-2100"),
+            ("5 | other/t: 1000 1000-2900", "2000 2000-2100"),
+            ("9 | t leaves", "1000 1000-2900"),
+        ],
+    );
+    // A newer full archive in another group, whose incremental is behind.
+    check_in(
+        None,
+        &[
+            ("0 | t: 1000 1000-2500", "1000 1000-2500"),
+            ("5 | other/t: 2000 2000-2400", "1000 1000-2500"),
+            ("7 | other/t: 2000 2000-2600", "2000 2000-2600"),
+        ],
+    );
+    // The group that offered it has gone; one that holds an older pair still has the archive.
+    check_in(
+        None,
+        &[
+            ("0 | t: 2000 2000-2500", "2000 2000-2500"),
+            ("1 | other/t: 1000 1000-1500 2000", "2000 2000-2500 until 61"),
+            ("2 | t leaves", "2000 until 61"),
+            ("3 | other/t: 1000 1000-1500", "1000 1000-1500"),
+        ],
+    );
+}
+
+fn entries<'a>(found: impl IntoIterator<Item = &'a Entry>) -> Vec<String> {
+    let text = |entry: &Entry| {
+        let TargetId { group, authority } = &entry.source.target;
+        let base = entry.base.as_ref();
+        let base = base.map(|base| format!(" on {}", short(&base.listed.name)));
+        let doubt = if entry.believed { "" } else { " ?" };
+        let archive = short(&entry.source.listed.name);
+        format!("{group}/{authority} {archive}{}{doubt}", base.unwrap_or_default())
+    };
+    found.into_iter().map(text).collect()
+}
+
+#[test]
+fn entries_are_in_order_of_group_target_and_worth() {
+    let mut scene = Scene::new(POLICY);
+    scene.step(
+        "0 | u: 1000 1000-1500 1000.lz4 | t: 2000b 1000 1000-2000 | other/x: 3000 \
+         | other/a: 1000 2000-2500 | main2/z: 1",
+    );
+    let expected = [
+        "main/t 2000b",
+        "main/t 1000-2000 on 1000",
+        "main/t 1000",
+        "main/u 1000-1500 on 1000",
+        "main/u 1000",
+        "main/u 1000.lz4",
+        "main2/z 1 ?",
+        // `2000-2500` is left out: its full archive is not on that target.
+        "other/a 1000",
+        "other/x 3000",
+    ];
+    assert_eq!(entries(scene.view.entries()), expected);
+    let orphan = scene.view.sources(&name("2000-2500"));
+    assert_eq!(orphan.len(), 1, "by its name it can still be had");
+    let updated: BTreeSet<_> =
+        scene.view.entries().iter().map(|entry| entry.source.updated_at).collect();
+    assert_eq!(updated, BTreeSet::from([UNIX_EPOCH]));
+}
+
+#[test]
+fn newest_is_in_order_of_worth_and_without_what_was_voted_down() {
+    let mut scene = Scene::new(POLICY);
+    scene.step(
+        "0 | t: 1000 1000-1500 900 | u: 1000 1000-1500 | v: 1000b 1000-1600b \
+         | w: 1000 1000-1500b | other/a: 1000b 1000-1500 1000.lz4",
+    );
+    let expected = [
+        "main/t 1000-1500 on 1000",
+        "main/u 1000-1500 on 1000",
+        "other/a 1000-1500 on 1000b",
+        "other/a 1000b",
+        "main/t 1000",
+        "main/u 1000",
+        "main/w 1000",
+        "main/t 900",
+    ];
+    assert_eq!(entries(scene.view.newest()), expected);
+    // All the same they are listed, and can be had by name.
+    let all = entries(scene.view.entries());
+    for doubted in ["main/v 1000b ?", "main/w 1000-1500b on 1000 ?", "other/a 1000.lz4 ?"] {
+        assert!(all.iter().any(|entry| entry == doubted), "{doubted} in {all:#?}");
+    }
+    assert_eq!(scene.view.sources(&name("1000b")).len(), 2);
+    assert_eq!(scene.view.sources(&name("1001")), []);
+}
+
+/// One thing that happens to one of six targets in two groups.
+#[derive(Clone, Debug)]
+enum Step {
+    Answers(Vec<ArchiveName>),
+    Fails,
+    Leaves,
+    Lost(ArchiveName),
+}
+
+fn any_archive() -> impl Strategy<Value = ArchiveName> {
+    let form = prop_oneof![4 => Just(Compression::Zstd), 1 => Just(Compression::Lz4)];
+    let hash = prop_oneof![2 => Just(b'a'), 1 => Just(b'b')];
+    let parts = (0..5_u64, 0..6_u64, any::<bool>(), hash, form);
+    parts.prop_map(|(base, more, full, hash, form)| {
+        let hash = ArchiveHash::new([hash; 32]);
+        let base = Slot(base * 10);
+        let name = ArchiveName::incremental(base, Slot(base.0 + more * 5), hash, form);
+        name.ok().filter(|_| !full).unwrap_or(ArchiveName::full(base, hash, form))
+    })
+}
+
+fn any_step() -> impl Strategy<Value = (usize, u64, Step)> {
+    let answers = prop::collection::vec(any_archive(), 0..7).prop_map(Step::Answers);
+    let step = prop_oneof![
+        6 => answers,
+        3 => Just(Step::Fails),
+        1 => Just(Step::Leaves),
+        2 => any_archive().prop_map(Step::Lost),
+    ];
+    (0..6_usize, 0..40_u64, step)
+}
+
+fn event(scene: &Scene, who: usize, at: u64, step: Step) -> Event {
+    let groups = ["main", "other"];
+    let target = target(&format!("{}/t{}", groups[who % 2], who / 2));
+    let at = scene.at(at);
+    match step {
+        Step::Answers(names) => {
+            Event::Answered { target, at, archives: names.into_iter().map(listed).collect() }
+        }
+        Step::Fails => Event::Failed { target, at },
+        Step::Leaves => Event::Removed { target },
+        Step::Lost(name) => Event::Gone { target, name },
+    }
+}
+
+const QUICK: Policy = Policy { probe_failures: 2, pair_hold: Duration::from_secs(30) };
+
+/// What the counted targets of a group (of every group for `None`) list.
+fn lists<'a>(scene: &'a Scene, group: Option<&str>) -> Vec<BTreeSet<&'a ArchiveName>> {
+    let targets = scene.catalog.targets.iter();
+    targets
+        .filter(|(id, answer)| {
+            answer.failures < scene.policy.probe_failures
+                && group.is_none_or(|group| *id.group == *group)
+        })
+        .map(|(_, answer)| answer.holdings.keys().collect())
+        .collect()
+}
+
+/// The hashes that may be offered at each slot (and base): those with the most votes.
+fn favourites(scene: &Scene, group: &str) -> HashMap<(Kind, Slot), BTreeSet<ArchiveHash>> {
+    let lists = lists(scene, Some(group));
+    let mut won = HashMap::new();
+    for full in [true, false] {
+        let mut votes: BTreeMap<_, BTreeMap<_, BTreeSet<usize>>> = BTreeMap::new();
+        for (voter, names) in lists.iter().enumerate() {
+            for name in names.iter().filter(|name| name.is_full() == full) {
+                if full || has_a_say(names, name, &won) {
+                    let seat = votes.entry((name.base_slot(), name.slot())).or_default();
+                    seat.entry(name.hash()).or_default().insert(voter);
+                }
+            }
+        }
+        for ((base, slot), hashes) in votes {
+            let most = hashes.values().map(BTreeSet::len).max().unwrap_or(0);
+            let kind = if full { Kind::Full } else { Kind::Incremental { base } };
+            let winners = hashes.iter().filter(|(_, voters)| voters.len() == most);
+            // Of several, the greatest.
+            won.insert((kind, slot), winners.map(|(hash, _)| *hash).max().into_iter().collect());
+        }
+    }
+    won
+}
+
+fn has_a_say(
+    names: &BTreeSet<&ArchiveName>,
+    name: &ArchiveName,
+    won: &HashMap<(Kind, Slot), BTreeSet<ArchiveHash>>,
+) -> bool {
+    let base = name.base_slot();
+    let mut own = names.iter().filter(|name| name.is_full() && name.slot() == base).peekable();
+    won.get(&(Kind::Full, base)).is_some_and(|believed| {
+        own.peek().is_none() || own.any(|name| believed.contains(&name.hash()))
+    })
+}
+
+/// What must hold of everything that is ever published.
+fn assert_promises(before: &View, scene: &Scene) {
+    for group in [Some("main"), Some("other"), None] {
+        let groups = group.map_or(vec!["main", "other"], |group| vec![group]);
+        let won: Vec<_> = groups.iter().map(|group| favourites(scene, group)).collect();
+        let believed = |name: &ArchiveName| {
+            won.iter().any(|won| {
+                won.get(&(name.kind(), name.slot())).is_some_and(|h| h.contains(&name.hash()))
+            })
+        };
+        let lists = lists(scene, group);
+        let is_listed = |name: &ArchiveName| lists.iter().any(|names| names.contains(name));
+        let old = before.best(group).ok().flatten();
+        let Some(new) = scene.view.best(group).expect("configured") else {
+            assert!(lists.iter().flatten().all(|name| !name.is_full()), "{group:?} is withheld");
+            continue;
+        };
+        for name in std::iter::once(new.full).chain(new.incremental) {
+            assert!(is_listed(&name), "{group:?} offers {name:?}, which no target lists");
+            assert!(believed(&name), "{group:?} offers {name:?}, which was voted down");
+            assert!(!scene.view.sources(&name).is_empty());
+        }
+        if let Some(name) = new.incremental {
+            assert_eq!(name.base_slot(), new.full.slot(), "a pair: {}", offered(Some(new)));
+        }
+        let Some(old) = old else { continue };
+        let back = format!("{group:?} from {} to {}", offered(Some(old)), offered(Some(new)));
+        // Within a group, a slot that is listed always has a winner.
+        if is_listed(&old.full) && (group.is_some() || believed(&old.full)) {
+            assert!(new.full.slot() >= old.full.slot(), "the full archive goes back, {back}");
+        }
+        let can_be_served = |name: &ArchiveName| is_listed(name) && believed(name);
+        if let (Some(old_tip), Some(tip)) = (old.incremental, new.incremental)
+            && can_be_served(&old_tip)
+            && can_be_served(&old.full)
+        {
+            assert!(tip.slot() >= old_tip.slot(), "the incremental one goes back, {back}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn promises_hold_in_any_sequence_of_events(
+        steps in prop::collection::vec((any_step(), 0..20_u64), 1..40),
+    ) {
+        let mut scene = Scene::new(QUICK);
+        let mut now = 40;
+        for ((who, age, step), pause) in steps {
+            now += pause;
+            // Reports may be late, in any order.
+            let event = event(&scene, who, now - age, step);
+            scene.catalog.apply(event);
+            let before = scene.view.clone();
+            scene.publish(now);
+            assert_promises(&before, &scene);
+            // The end of a hold is the only thing that time alone brings about.
+            let until = scene.view.until();
+            prop_assert!(until.is_none_or(|until| until > scene.at(now).instant));
+            let again = scene.catalog.view(
+                &scene.view, &scene.groups, QUICK, scene.at(now).instant,
+            );
+            prop_assert_eq!(&again, &scene.view, "a view is a fixed point");
+        }
+    }
+
+    #[test]
+    fn the_order_between_targets_does_not_matter(
+        steps in prop::collection::vec(any_step(), 1..40),
+        order in prop::collection::vec(0..6_usize, 0..80),
+    ) {
+        let scene = Scene::new(QUICK);
+        let mut queues: Vec<Vec<Event>> = vec![Vec::new(); 6];
+        for (at, (who, _, step)) in steps.into_iter().enumerate() {
+            queues[who].push(event(&scene, who, at as u64, step));
+        }
+        let final_view = |events: Vec<Event>| {
+            let mut catalog = Catalog::default();
+            for event in events {
+                catalog.apply(event);
+            }
+            catalog.view(&View::default(), &scene.groups, QUICK, scene.at(45).instant)
+        };
+        let one_by_one = final_view(queues.concat());
+        let mut rest: Vec<_> = queues.into_iter().map(Vec::into_iter).collect();
+        let mut interleaved: Vec<Event> =
+            order.into_iter().filter_map(|who| rest[who].next()).collect();
+        interleaved.extend(rest.into_iter().rev().flatten());
+        prop_assert_eq!(final_view(interleaved), one_by_one);
+    }
+}
