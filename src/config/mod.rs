@@ -7,6 +7,9 @@ mod file;
 pub(crate) mod units;
 pub(crate) mod yaml;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use file::MAX_TARGETS;
 pub use file::{ConfigError, keys, load, parse};
 pub use units::{HostPort, Scheme};

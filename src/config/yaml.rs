@@ -76,7 +76,7 @@ pub(super) fn read<T>(text: &str, read: impl FnOnce(Node) -> T) -> (Option<T>, R
     (Some(value), Report { problems, asked })
 }
 
-/// Parses a YAML (or JSON) list of `{targets: [..]}` blocks, as Prometheus' file_sd writes them.
+/// Parses a YAML (or JSON) list of `{targets: [..]}` blocks, as Prometheus' `file_sd` writes them.
 /// Keys other than `targets` (labels) are not for us and allowed.
 pub(crate) fn file_sd(text: &str) -> Result<Vec<String>, String> {
     #[derive(serde::Deserialize)]
@@ -252,4 +252,30 @@ fn without_positions(path: &str) -> String {
         inside |= c == '[';
     }
     plain
+}
+
+/// The path of every key in a document, list positions written as `[]`.
+#[cfg(test)]
+pub(super) fn keys_in(text: &str) -> std::collections::BTreeSet<String> {
+    fn walk(path: &str, value: &Value, keys: &mut std::collections::BTreeSet<String>) {
+        match value {
+            Value::Mapping(mapping) => {
+                for (key, value) in mapping {
+                    let key = key_text(key.clone());
+                    let path = if path.is_empty() { key } else { format!("{path}.{key}") };
+                    walk(&path, value, keys);
+                    keys.insert(path);
+                }
+            }
+            Value::Sequence(values) => {
+                for value in values {
+                    walk(&format!("{path}[]"), value, keys);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut keys = std::collections::BTreeSet::new();
+    walk("", &serde_yaml::from_str(text).expect("valid YAML"), &mut keys);
+    keys
 }

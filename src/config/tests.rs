@@ -1,0 +1,544 @@
+//! What the file may say, what it may not, and what it is told then.
+
+use proptest::prelude::*;
+
+use super::{Config, Problem, keys, parse, yaml};
+
+const REFERENCE: &str = include_str!("../../conf/snapedge.yaml");
+
+/// The least that a file must say.
+const LEAST: &str = "target_groups: [{group: main, static_targets: {targets: ['a:1']}}]\n";
+
+fn good(text: &str) -> Config {
+    parse(text).unwrap_or_else(|problems| panic!("{text}\n{problems:#?}"))
+}
+
+/// The reference with its commented-out examples put in: lines in which anything but one space
+/// follows the `#`.
+fn reference_with_examples() -> String {
+    let line = |line: &str| {
+        let text = line.trim_start();
+        let indent = &line[..line.len() - text.len()];
+        match text.strip_prefix('#') {
+            Some(example) if !is_sentence(text) => format!("{indent}{example}\n"),
+            _ => format!("{line}\n"),
+        }
+    };
+    REFERENCE.lines().map(line).collect()
+}
+
+fn is_sentence(line: &str) -> bool {
+    line == "#" || (line.starts_with("# ") && !line.starts_with("#  "))
+}
+
+#[test]
+fn the_reference_file_says_the_defaults() {
+    let group = "target_groups:\n  - group: mainnet\n    static_targets:\n      targets: \
+                 ['10.0.0.1:8899']\n";
+    assert_eq!(good(REFERENCE), good(group));
+    let with_examples = good(&reference_with_examples());
+    let file_targets = with_examples.groups[0].file_targets.clone();
+    let mut expected = good(group);
+    expected.groups[0].file_targets.clone_from(&file_targets);
+    assert_eq!(with_examples, expected);
+    assert!(file_targets.is_some());
+}
+
+#[test]
+fn the_reference_file_has_every_key() {
+    assert_eq!(yaml::keys_in(&reference_with_examples()), keys());
+}
+
+#[test]
+fn the_reference_file_explains_every_key() {
+    let lines: Vec<&str> = REFERENCE.lines().map(str::trim_start).collect();
+    let mut explained = 0;
+    for (above, line) in lines.iter().zip(&lines[1..]) {
+        let key = line.trim_start_matches("- ").trim_start_matches('#').trim_start();
+        let is_key = !is_sentence(line)
+            && key.split_once(':').is_some_and(|(key, _)| {
+                key.chars().all(|c| c.is_ascii_lowercase() || c == '_') && !key.is_empty()
+            });
+        if is_key {
+            let above = above.trim_start_matches('#');
+            assert!(above.starts_with(' ') && above.ends_with('.'), "`{line}` has no sentence");
+            explained += 1;
+        }
+    }
+    assert_eq!(explained, keys().len());
+}
+
+#[test]
+fn a_configuration_of_the_tracker_is_good_as_it_is() {
+    // From the documentation of rpcpool/solana-cluster.
+    let tracker = r#"
+scrape_interval: 15s
+target_groups:
+  - group: mainnet
+    scheme: http
+    api_path: ""
+    static_targets:
+      targets:
+        - solana-mainnet-1.example.org:8899
+        - solana-mainnet-2.example.org:8899
+  - group: testnet
+    scheme: http
+    file_targets:
+      path: /etc/solana-cluster/testnet.txt
+"#;
+    let config = good(tracker);
+    let mut expected = good(LEAST);
+    assert_eq!(config.scrape_interval, expected.scrape_interval);
+    expected.groups.clone_from(&config.groups);
+    assert_eq!(config, expected);
+    let [mainnet, testnet] = &config.groups[..] else { panic!("{:?}", config.groups) };
+    let targets: Vec<String> = mainnet.static_targets.iter().map(ToString::to_string).collect();
+    assert_eq!(targets, ["solana-mainnet-1.example.org:8899", "solana-mainnet-2.example.org:8899"]);
+    assert_eq!((&*mainnet.name, &*mainnet.api_path), ("mainnet", ""));
+    assert!(testnet.file_targets.is_some() && testnet.static_targets.is_empty());
+}
+
+/// `text` beside a good group is good.
+#[track_caller]
+fn accept(text: &str) -> Config {
+    good(&format!("{LEAST}{text}"))
+}
+
+#[test]
+fn accepted() {
+    assert_eq!(accept("listen: ['[::1]:80', '0.0.0.0:80']").listen.len(), 2);
+    assert_eq!(
+        accept("public_url: https://edge.example/").public_url.as_deref(),
+        Some("https://edge.example")
+    );
+    assert_eq!(accept("default_group: main").default_group.as_deref(), Some("main"));
+    assert_eq!(accept("max_snapshot_age: 0").max_snapshot_age, 0);
+    assert!(accept("pair_hold: 0s").pair_hold.is_zero());
+    assert_eq!(accept("scrape_interval: 1m30s").scrape_interval.as_secs(), 90);
+    assert_eq!(accept("limits: {probe_failures: 1000}").limits.probe_failures, 1000);
+    assert_eq!(accept("log: {level: trace}").log_level, log::LevelFilter::Trace);
+    assert_eq!(accept("server: {threads: 3}").server.threads, 3);
+    let dir = tempfile::tempdir().expect("a directory");
+    for path in [dir.path().to_owned(), dir.path().join("to/be/made")] {
+        let config = accept(&format!("proxy_snapshot_cache_dir: '{}'", path.display()));
+        assert_eq!(config.cache_dir, Some(path));
+    }
+    // A key without a value is a key that is not given.
+    let nothing: String =
+        keys().iter().filter(|key| !key.contains(['.', '['])).fold(String::new(), |all, key| {
+            if key == "target_groups" { all } else { all + &format!("{key}:\n") }
+        });
+    assert_eq!(accept(&nothing), good(LEAST));
+}
+
+/// `text` has exactly these problems, each given by its path and a part of its message, in order.
+#[track_caller]
+fn reject_file(text: &str, expected: &[(&str, &str)]) {
+    let Err(problems) = parse(text) else { panic!("accepted: {text}") };
+    let same = problems.len() == expected.len()
+        && problems
+            .iter()
+            .zip(expected)
+            .all(|(problem, (path, part))| problem.path == *path && problem.message.contains(part));
+    assert!(same, "{text}\nhas {problems:#?}\nexpected {expected:#?}");
+    for problem in &problems {
+        check_style(problem);
+    }
+}
+
+/// Messages are in lower case and without full stop.
+#[track_caller]
+fn check_style(Problem { path, message }: &Problem) {
+    let first = message.chars().next().expect("never empty");
+    assert!(first.is_lowercase() || first == '`', "{path}: {message}");
+    assert!(!message.ends_with(['.', '\n', ' ', '!']), "{path}: {message}");
+}
+
+/// `text` beside a good group has exactly one problem.
+#[track_caller]
+fn reject(text: &str, path: &str, part: &str) {
+    reject_file(&format!("{LEAST}{text}"), &[(path, part)]);
+}
+
+/// A group with good targets and `text` has exactly one problem, at `path` below the group.
+#[track_caller]
+fn reject_in_group(text: &str, path: &str, part: &str) {
+    let file = format!(
+        "target_groups:\n- group: main\n  static_targets: {{targets: ['a:1']}}\n  {text}\n"
+    );
+    reject_file(&file, &[(&format!("target_groups[0].{path}"), part)]);
+}
+
+#[test]
+fn unknown_keys_are_rejected() {
+    reject("scrape_intervall: 15s", "scrape_intervall", "unknown key, expected one of `");
+    reject("Listen: []", "Listen", "unknown key");
+    reject("1: 2", "1", "unknown key");
+    reject("? [a]\n: 2", "- a", "unknown key");
+    reject("<<: {rpc: 'http://a:1'}", "<<", "unknown key");
+    reject("limits: {probe_timeouts: 1s}", "limits.probe_timeouts", "`probe_timeout`");
+    reject("log: {file: x}", "log.file", "unknown key, expected one of `level`");
+    reject("server: {user: x}", "server.user", "unknown key");
+    reject_in_group("name: x", "name", "unknown key");
+    reject_file(
+        "target_groups: [{group: main, static_targets: {targets: ['a:1'], path: x}}]",
+        &[("target_groups[0].static_targets.path", "unknown key, expected one of `targets`")],
+    );
+    reject_in_group(
+        "file_targets: {path: x, paths: y}",
+        "file_targets.paths",
+        "unknown key, expected one of `path`",
+    );
+}
+
+#[test]
+fn what_this_version_does_not_support_is_not_ignored() {
+    let later = "this version does not support this key, remove it";
+    for key in ["tls", "internal_listen", "cache", "rpc_proxy"] {
+        reject(&format!("{key}: {{}}"), key, later);
+        reject(&format!("{key}:"), key, later);
+    }
+    for key in [
+        "basic_auth",
+        "bearer_auth",
+        "tls_config",
+        "consul_sd_config",
+        "http_targets",
+        "dns_targets",
+        "ledger_targets",
+    ] {
+        reject_in_group(&format!("{key}: {{username: x}}"), key, later);
+    }
+    reject_in_group("scheme: https", "scheme", "does not support `https`, write `http`");
+    for balance in ["pinned", "least_loaded", "round_robin"] {
+        reject_in_group(&format!("balance: {balance}"), "balance", "write `per_client`");
+    }
+    // At the wrong level they are just unknown.
+    reject("basic_auth: {}", "basic_auth", "unknown key");
+    reject_in_group("cache: {}", "cache", "unknown key");
+}
+
+#[test]
+fn a_file_without_targets_is_rejected() {
+    let none = ("target_groups", "expected at least one group with its targets");
+    for text in ["", "\n", "# nothing", "---\n", "~", "{}", "target_groups:", "target_groups: []"] {
+        reject_file(text, &[none]);
+    }
+    for text in ["[]", "text", "5", "true", "!tag {}"] {
+        reject_file(text, &[("", "expected keys and values, found"), none]);
+    }
+    reject_file(
+        "target_groups: [{group: main}]",
+        &[("target_groups[0]", "add `static_targets` or `file_targets`")],
+    );
+    reject_file(
+        "target_groups: [{group: main, static_targets: {}}]",
+        &[("target_groups[0].static_targets.targets", "expected at least one target")],
+    );
+    reject_file(
+        "target_groups: [{group: main, file_targets: {path: ''}}]",
+        &[("target_groups[0].file_targets.path", "expected the path of a file")],
+    );
+}
+
+#[test]
+fn what_is_not_yaml_is_rejected() {
+    for (text, part) in [
+        ("listen: [", "not valid YAML: "),
+        ("a: b: c", "not valid YAML: "),
+        ("\tlisten: []", "not valid YAML: "),
+        ("rpc: *nowhere", "unknown anchor"),
+        ("rpc: x\nrpc: y", "duplicate entry with key \"rpc\""),
+        ("target_groups: [{group: a, group: b}]", "duplicate entry with key \"group\""),
+        ("--- {}\n--- {}", "more than one document"),
+        // No value of the YAML library holds it; the message names the key all the same.
+        ("max_snapshot_age: 18446744073709551616", "not valid YAML: max_snapshot_age: "),
+        (&"[".repeat(100_000), "not valid YAML: "),
+    ] {
+        reject_file(text, &[("", part)]);
+    }
+}
+
+#[test]
+fn bad_groups_are_rejected() {
+    let group = |name: &str| format!("{{group: {name}, static_targets: {{targets: ['a:1']}}}}");
+    let groups = |names: &[&str]| {
+        let groups: Vec<String> = names.iter().map(|name| group(name)).collect();
+        format!("target_groups: [{}]", groups.join(", "))
+    };
+    let twice = "there is a group `a` already, choose another name";
+    reject_file(&groups(&["a", "b", "a"]), &[("target_groups[2].group", twice)]);
+    reject_file(&groups(&["''"]), &[("target_groups[0].group", "expected a name")]);
+    reject_file(&groups(&["null"]), &[("target_groups[0].group", "expected a name")]);
+    let long = "x".repeat(65);
+    reject_file(&groups(&[&long]), &[("target_groups[0].group", "at most 64 printable")]);
+    reject_file(&groups(&["\"a\\nb\""]), &[("target_groups[0].group", "at most 64 printable")]);
+    reject("default_group: mainnet", "default_group", "there is no group `mainnet`");
+    for path in ["mainnet", "/a b", "/a?b", "/a%20b", "http://a/"] {
+        reject_in_group(&format!("api_path: '{path}'"), "api_path", "is not a path");
+    }
+    reject_in_group("kind: node", "kind", "`node` is not a kind, write `auto`");
+    reject_in_group("scheme: ftp", "scheme", "`ftp` is not a scheme, write `http`");
+    reject_in_group("balance: random", "balance", "`random` is not a way to choose");
+}
+
+#[test]
+fn bad_targets_are_rejected() {
+    for (target, part) in [
+        ("10.0.0.1", "`10.0.0.1` has no port, write it like `10.0.0.1:8899`"),
+        ("http://node.example", "has no port, write it like `node.example:8899`"),
+        ("8899", "`8899` has no port"),
+        ("a:0", "bad port"),
+        ("a:99999", "bad port"),
+        ("https://a:1", "contradicts the group's `scheme: http`, remove `https://`"),
+        ("a b:1", "is not a host and port"),
+        ("''", "has no port"),
+        ("null", "expected a target, found nothing"),
+        ("[a]", "expected a target, found a list"),
+        ("b:1", "`b:1` is listed twice, remove one"),
+    ] {
+        let text = format!(
+            "target_groups: [{{group: main, static_targets: {{targets: [\"b:1\", {target}]}}}}]"
+        );
+        reject_file(&text, &[("target_groups[0].static_targets.targets[1]", part)]);
+    }
+    let many: Vec<String> = (0..=10_000).map(|at| format!("'a{at}:1'")).collect();
+    let text = format!(
+        "target_groups: [{{group: main, static_targets: {{targets: [{}]}}}}]",
+        many.join(", ")
+    );
+    let path = "target_groups[0].static_targets.targets";
+    reject_file(&text, &[(path, "expected at most 10000 targets")]);
+}
+
+#[test]
+fn bad_values_are_rejected() {
+    for bad in ["15", "-1s", "1x", "''", "1s1s", "P1D"] {
+        reject(&format!("scrape_interval: {bad}"), "scrape_interval", "is not a duration");
+        reject(&format!("pair_hold: {bad}"), "pair_hold", "write it like `15s`, `1m30s`");
+        let limits = format!("limits: {{read_timeout: {bad}}}");
+        reject(&limits, "limits.read_timeout", "is not a duration");
+    }
+    reject("scrape_interval: 99ms", "scrape_interval", "too short, the least is 100ms");
+    reject("limits: {probe_timeout: 0s}", "limits.probe_timeout", "too short, the least is 1ms");
+    reject("server: {grace_period: 721h}", "server.grace_period", "too long, the most is `720h`");
+    reject("listen: []", "listen", "expected at least one address, such as `0.0.0.0:8458`");
+    reject("listen: ['[::]:1', '[::]:1']", "listen", "an address is listed twice");
+    reject("public_url: edge.example", "public_url", "is not a URL");
+    reject("public_url: https://edge.example/path", "public_url", "must end after the host");
+    reject("public_url: https://user@edge.example", "public_url", "is not a URL");
+    reject("rpc: ftp://a", "rpc", "is not a URL, write it like `http://node.example:8899`");
+    reject("log: {level: loud}", "log.level", "`loud` is not a level, expected `error`");
+    reject("proxy_snapshot_cache_dir: ''", "proxy_snapshot_cache_dir", "the path is empty");
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let text = format!("proxy_snapshot_cache_dir: '{}'", file.path().display());
+    reject(&text, "proxy_snapshot_cache_dir", "is not a directory");
+    // An address that is none leaves the list empty as well.
+    reject_file(
+        &format!("{LEAST}listen: ['8458']"),
+        &[("listen[0]", "is not an address and port"), ("listen", "expected at least one")],
+    );
+}
+
+#[test]
+fn numbers_out_of_bounds_are_rejected() {
+    for (key, least, most) in [
+        ("limits.probe_concurrency", 1_u64, 4096_u64),
+        ("limits.probe_failures", 1, 1000),
+        ("server.threads", 1, 1024),
+    ] {
+        let (section, name) = key.split_once('.').expect("a dot");
+        let below = i128::from(least) - 1;
+        for bad in [below, -1, i128::from(most) + 1, i128::from(u64::MAX)] {
+            let part = format!("expected a whole number from {least} to {most}");
+            reject(&format!("{section}: {{{name}: {bad}}}"), key, &part);
+        }
+        for good in [least, most] {
+            accept(&format!("{section}: {{{name}: {good}}}"));
+        }
+    }
+    for bad in ["-1", "1.5", "1e3", "'5000'", ".inf"] {
+        reject(&format!("max_snapshot_age: {bad}"), "max_snapshot_age", "a whole number from 0");
+    }
+}
+
+#[test]
+fn wrong_types_are_rejected_everywhere() {
+    let wrong = |key: &str, values: &[&str], expected: &str| {
+        for value in values {
+            let (top, rest) = key.split_once('.').map_or((key, None), |(a, b)| (a, Some(b)));
+            let value = rest.map_or((*value).to_owned(), |rest| format!("{{{rest}: {value}}}"));
+            reject(&format!("{top}: {value}"), key, expected);
+        }
+    };
+    let no_text = ["[a]", "{a: b}", "true", "!tag a"];
+    for key in ["public_url", "default_group", "rpc", "scrape_interval", "pair_hold"] {
+        wrong(key, &no_text, "expected a ");
+    }
+    wrong("proxy_snapshot_cache_dir", &no_text, "expected a directory, found ");
+    wrong("log.level", &no_text, "expected a level, found ");
+    for key in ["probe_timeout", "connect_timeout", "read_timeout", "send_timeout"] {
+        wrong(&format!("limits.{key}"), &no_text, "expected a duration such as `15s`, found ");
+    }
+    wrong("server.grace_period", &no_text, "expected a duration such as `15s`, found ");
+    let no_number = ["[1]", "{a: 1}", "true", "many", "'1'"];
+    for key in ["max_snapshot_age", "limits.probe_concurrency", "limits.probe_failures"] {
+        wrong(key, &no_number, "expected a whole number from ");
+    }
+    wrong("server.threads", &no_number, "expected a whole number from ");
+    let no_boolean = ["1", "'true'", "yes", "[]"];
+    wrong("proxy_snapshot_downloads", &no_boolean, "expected `true` or `false`, found ");
+    for key in ["limits", "log", "server"] {
+        wrong(key, &["[]", "5", "text", "true"], "expected keys and values, found ");
+    }
+    for value in ["0.0.0.0:8458", "8458", "{a: b}"] {
+        let empty = ("listen", "expected at least one address");
+        let text = format!("{LEAST}listen: {value}");
+        reject_file(&text, &[("listen", "expected a list, found "), empty]);
+    }
+    for key in ["scheme", "api_path", "kind", "balance"] {
+        for value in ["[a]", "{a: b}", "true"] {
+            reject_in_group(&format!("{key}: {value}"), key, "expected a ");
+        }
+    }
+}
+
+#[test]
+fn wrong_types_of_groups_and_their_targets_are_rejected() {
+    let groups = ("target_groups", "expected at least one group");
+    for value in ["main", "{group: main}", "5"] {
+        let list = ("target_groups", "expected a list, found ");
+        reject_file(&format!("target_groups: {value}"), &[list, groups]);
+    }
+    for value in ["main", "5", "[a]"] {
+        let expected = [
+            ("target_groups[0]", "expected keys and values, found "),
+            ("target_groups[0].group", "expected a name"),
+            ("target_groups[0]", "the group has no targets"),
+        ];
+        reject_file(&format!("target_groups: [{value}]"), &expected);
+    }
+    reject_file(
+        "target_groups: [{group: [a], static_targets: {targets: ['a:1']}}]",
+        &[
+            ("target_groups[0].group", "expected a text, found a list"),
+            ("target_groups[0].group", "expected a name"),
+        ],
+    );
+    let at = "target_groups[0].static_targets";
+    reject_file(
+        "target_groups: [{group: a, static_targets: ['a:1']}]",
+        &[
+            (at, "expected keys and values, found a list"),
+            (&format!("{at}.targets"), "expected at least one target"),
+        ],
+    );
+    reject_file(
+        "target_groups: [{group: a, static_targets: {targets: 'a:1'}}]",
+        &[
+            (&format!("{at}.targets"), "expected a list, found a text"),
+            (&format!("{at}.targets"), "expected at least one target"),
+        ],
+    );
+    reject_file(
+        "target_groups: [{group: a, file_targets: /etc/targets}]",
+        &[
+            ("target_groups[0].file_targets", "expected keys and values, found a text"),
+            ("target_groups[0].file_targets.path", "expected the path of a file"),
+        ],
+    );
+}
+
+#[test]
+fn all_errors_of_a_file_are_reported_at_once() {
+    let text = "\
+listen: [nonsense, '0.0.0.0:1']
+default_group: nowhere
+scrape_interval: 15
+cache: {sharing: shared}
+limits: {probe_failures: 0, typo: 1}
+target_groups:
+  - group: a
+    scheme: https
+    static_targets: {targets: ['10.0.0.1', 'https://b:1', 'c:1']}
+  - group: a
+    basic_auth: {username: u}
+    file_targets: {}
+log: {level: loud}
+zzz: 1
+";
+    reject_file(
+        text,
+        &[
+            ("limits.probe_failures", "from 1 to 1000"),
+            ("limits.typo", "unknown key"),
+            ("listen[0]", "is not an address and port"),
+            ("scrape_interval", "`15` is not a duration"),
+            ("target_groups[0].scheme", "does not support `https`"),
+            ("target_groups[0].static_targets.targets[0]", "has no port"),
+            ("target_groups[0].static_targets.targets[1]", "contradicts"),
+            ("target_groups[1].group", "there is a group `a` already"),
+            ("target_groups[1].file_targets.path", "expected the path of a file"),
+            ("target_groups[1].basic_auth", "does not support this key"),
+            ("log.level", "is not a level"),
+            ("default_group", "there is no group `nowhere`"),
+            ("cache", "does not support this key"),
+            ("zzz", "unknown key"),
+        ],
+    );
+}
+
+#[test]
+fn an_error_of_a_file_names_the_file_and_every_problem() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("snapedge.yaml");
+    let unreadable = super::load(&path).expect_err("no such file");
+    assert!(unreadable.to_string().contains(&path.display().to_string()), "{unreadable}");
+    assert!(std::error::Error::source(&unreadable).is_some());
+    std::fs::write(&path, "typo: 1").expect("written");
+    let invalid = super::load(&path).expect_err("invalid").to_string();
+    let lines: Vec<&str> = invalid.lines().collect();
+    assert_eq!(lines.len(), 3, "{invalid}");
+    assert_eq!(lines[0], format!("2 errors in the configuration `{}`", path.display()));
+    assert!(lines[1].starts_with("  `target_groups`: "), "{invalid}");
+    assert!(lines[2].starts_with("  `typo`: unknown key"), "{invalid}");
+    std::fs::write(&path, " ".repeat((4 << 20) + 1)).expect("written");
+    let large = super::load(&path).expect_err("too large");
+    let source = std::error::Error::source(&large).map(ToString::to_string);
+    assert!(source.is_some_and(|text| text.contains("the most is 4194304")), "{large}");
+    std::fs::write(&path, LEAST).expect("written");
+    assert_eq!(super::load(&path).expect("valid"), good(LEAST));
+}
+
+/// Texts that look like a configuration, or nearly.
+fn any_file() -> impl Strategy<Value = String> {
+    let key = prop::sample::select(keys().into_iter().collect::<Vec<_>>());
+    let key = key.prop_map(|key| key.rsplit('.').next().unwrap_or_default().replace("[]", ""));
+    let scalar = prop_oneof![
+        any::<String>().prop_map(|text| format!("{text:?}")),
+        "[ -~]{0,12}",
+        any::<i64>().prop_map(|number| number.to_string()),
+        prop::sample::select(vec!["~", "true", "15s", "-1s", "1e400s", "a:1", "http", "!x y"])
+            .prop_map(str::to_owned),
+    ];
+    let value = scalar.prop_recursive(4, 32, 4, move |inner| {
+        let pair = (key.clone(), inner.clone()).prop_map(|(key, value)| format!("{key}: {value}"));
+        prop_oneof![
+            prop::collection::vec(inner, 0..4).prop_map(|all| format!("[{}]", all.join(", "))),
+            prop::collection::vec(pair, 0..6).prop_map(|all| format!("{{{}}}", all.join(", "))),
+        ]
+    });
+    prop_oneof![3 => value, 1 => any::<String>()]
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_text_never_panics(text in any_file(), more: String) {
+        for text in [&text, &more, &format!("{LEAST}{text}"), &format!("target_groups: [{text}]")] {
+            if let Err(problems) = parse(text) {
+                prop_assert!(!problems.is_empty());
+                problems.iter().for_each(check_style);
+            }
+        }
+    }
+}
