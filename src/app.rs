@@ -40,14 +40,13 @@ pub struct Services {
 
 impl Services {
     /// Builds and binds everything that the configuration asks for.
-    pub fn new(config: Config) -> Result<Self, StartError> {
-        let conf = Arc::new(server_conf(&config));
-        let listen = config.listen.clone();
+    pub fn new(config: &Config) -> Result<Self, StartError> {
+        let conf = Arc::new(server_conf(config));
         let scraper = Scraper::new(config.clone())?;
-        let edge = Edge::new(&config, &scraper);
+        let edge = Edge::new(config, &scraper);
         let published = scraper.published();
         let service = http_proxy_service_with_name(&conf, edge, "edge");
-        let public = Bound::new(service, &listen)?;
+        let public = Bound::new(service, &config.listen)?;
         Ok(Self { public, scraper: background_service("scraper", scraper), published })
     }
 
@@ -64,9 +63,9 @@ impl Services {
 }
 
 /// Runs until a signal ends it.
-pub fn run(config: Config) -> Result<(), StartError> {
-    warn_of_surprises(&config);
-    let mut server = new_server(&config);
+pub fn run(config: &Config) -> Result<(), StartError> {
+    warn_of_surprises(config);
+    let mut server = new_server(config);
     let services = Services::new(config)?;
     for address in services.addresses() {
         log::info!("listening on {address}");

@@ -43,6 +43,6 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         return Ok(());
     }
     env_logger::Builder::new().filter_level(config.log_level).parse_default_env().init();
-    app::run(config)?;
+    app::run(&config)?;
     Ok(())
 }

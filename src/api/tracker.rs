@@ -34,7 +34,8 @@ struct Element<'a> {
 
 #[derive(Serialize)]
 struct File {
-    file_name: String,
+    #[serde(rename = "file_name")]
+    name: String,
     slot: Slot,
     #[serde(skip_serializing_if = "Option::is_none")]
     base_slot: Option<Slot>,
@@ -111,7 +112,7 @@ fn file(source: &Source, urls: &Urls) -> File {
     let listed = &source.listed;
     let name = listed.name;
     File {
-        file_name: name.to_string(),
+        name: name.to_string(),
         slot: name.slot(),
         base_slot: (!name.is_full()).then(|| name.base_slot()),
         hash: name.hash().to_string(),

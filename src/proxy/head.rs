@@ -88,7 +88,7 @@ pub(super) fn to_target(
 /// The host and port that the request came for, where it is one: HTTP/1.0 names none.
 pub(super) fn authority(session: &Session) -> Option<String> {
     let request = session.req_header();
-    let named = request.uri.authority().map(|authority| authority.as_str());
+    let named = request.uri.authority().map(http::uri::Authority::as_str);
     let host = request.headers.get(HOST).and_then(|value: &HeaderValue| value.to_str().ok());
     let authority: http::uri::Authority = named.or(host)?.parse().ok()?;
     // No user name, and nothing that would need an escape where the value is shown.

@@ -131,7 +131,8 @@ mod tests {
             let mut shuffled = sources(8);
             let len = shuffled.len();
             for at in 0..len {
-                let other = usize::try_from(seed.rotate_left(at as u32 * 7) % 8).expect("small");
+                let turned = u32::try_from(at * 7).expect("small");
+                let other = usize::try_from(seed.rotate_left(turned) % 8).expect("small");
                 shuffled.swap(at, other);
             }
             prop_assert_eq!(first(client, &shuffled), first(client, &sources(8)));

@@ -56,7 +56,7 @@ mod tests {
         let day = UNIX_EPOCH + Duration::from_secs(86_400);
         let id = CopyId::new("10.0.0.1:8899", 100, Some(day));
         // Pinned: a client resumes with this across an upgrade.
-        assert_eq!(id.to_string(), "\"PINNED\"");
+        assert_eq!(id.to_string(), "\"2b486bc8274ccf184e008c184ae3d07e\"");
         assert!(id.matches(&id.to_string()));
         assert!(!id.matches(&format!("W/{id}")));
         assert_eq!(id, CopyId::new("10.0.0.1:8899", 100, Some(day + Duration::from_millis(999))));

@@ -110,7 +110,10 @@ impl Failure {
         let status = self.status();
         match self {
             // As the nodes answer: finders probe many names, and there is nothing to read in it.
-            Self::NoSuchPath | Self::NotHeld | Self::UnknownGroup => Reply::empty(status),
+            Self::NoSuchPath
+            | Self::NotHeld
+            | Self::UnknownGroup
+            | Self::Sources(SourceFailure::Gone) => Reply::empty(status),
             Self::Method => Reply::empty(status).with(ALLOW, HeaderValue::from_static("GET, HEAD")),
             Self::Query { .. } => {
                 let error = serde_json::json!({ "error": self.to_string() });
@@ -123,7 +126,6 @@ impl Failure {
                     Err(_) => reply,
                 }
             }
-            Self::Sources(SourceFailure::Gone) => Reply::empty(status),
             Self::Body | Self::Host | Self::OtherCopy | Self::Sources(_) => {
                 Reply::text(status, format!("{self}\n"))
             }

@@ -172,6 +172,7 @@ mod tests {
 
     const FULL: &str = "snapshot-1000-426qDu1xtT27veQig8FUVaqbvbGgSguUuwtgsrfBh5oY.tar.zst";
 
+    #[expect(clippy::needless_pass_by_value, reason = "rows read better without `&`")]
     fn check(path_and_query: &str, expected: Result<Route, Failure>) {
         let (path, query) = match path_and_query.split_once('?') {
             Some((path, query)) => (path, Some(query)),
@@ -190,6 +191,7 @@ mod tests {
         }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "it is what `check` compares with")]
     fn short(wanted: Wanted, style: Style, group: Option<&str>) -> Result<Route, Failure> {
         Ok(Route::ShortForm { wanted, style, group: group.map(str::to_owned) })
     }
@@ -289,6 +291,10 @@ mod tests {
         }
     }
 
+    /// Paths that look like an archive's, of which some are.
+    const SHAPES: &str =
+        "/?(v1/|snapshot/|\\./)?snapshot-[0-9]{1,3}-[1-9A-HJ-NP-Z]{43,44}\\.tar(\\.zst)?/?";
+
     proptest! {
         #[test]
         fn arbitrary_requests_never_panic(path: String, query: Option<String>) {
@@ -298,7 +304,7 @@ mod tests {
         }
 
         #[test]
-        fn only_the_path_of_a_name_leads_to_it(path in "/?(v1/|snapshot/|\\./)?snapshot-[0-9]{1,3}-[1-9A-Z]{43,44}\\.tar(\\.zst)?/?") {
+        fn only_the_path_of_a_name_leads_to_it(path in SHAPES) {
             if let Ok(Route::Archive(name)) = parse(&Method::GET, &path, None) {
                 let paths = [Style::Root.path(&name), Style::V1.path(&name)];
                 prop_assert!(paths.contains(&path));

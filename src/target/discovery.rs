@@ -65,7 +65,7 @@ async fn read(path: &Path) -> Result<String, DiscoveryError> {
 pub enum Form {
     /// One target a line; empty lines and `#` comments are skipped.
     Lines,
-    /// Prometheus' file_sd: `[{"targets": [..]}]`, in JSON or YAML.
+    /// The `file_sd` of Prometheus: `[{"targets": [..]}]`, in JSON or YAML.
     FileSd,
 }
 

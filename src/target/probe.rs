@@ -284,7 +284,8 @@ struct Info {
 
 #[derive(Deserialize)]
 struct File {
-    file_name: String,
+    #[serde(rename = "file_name")]
+    name: String,
     #[serde(default)]
     size: Option<u64>,
     #[serde(default)]
@@ -304,7 +305,7 @@ fn parse_listing(
     let mut vague = BTreeSet::new();
     for file in files {
         // The file name may be a path or a URL in some trackers.
-        let Some(name) = archive_at(&file.file_name) else { continue };
+        let Some(name) = archive_at(&file.name) else { continue };
         let listed = Listed {
             name,
             size: file.size.filter(|size| *size > 0),
@@ -318,11 +319,10 @@ fn parse_listing(
             Some(known) if *known != listed => {
                 vague.insert(name);
             }
-            Some(_) => {}
             None if found.len() < MAX_ARCHIVES => {
                 found.insert(name, listed);
             }
-            None => {}
+            Some(_) | None => {}
         }
     }
     for name in vague {

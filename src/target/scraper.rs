@@ -280,10 +280,10 @@ impl Watch {
             ticks.tick().await;
             let Ok(permit) = self.probes.acquire().await else { return };
             let at = Now::read();
-            let probed = tokio::time::timeout(self.timeout, prober.probe()).await;
+            let outcome = tokio::time::timeout(self.timeout, prober.probe()).await;
             drop(permit);
             let target = self.id.clone();
-            let failure = match probed {
+            let failure = match outcome {
                 Ok(Ok(archives)) => {
                     if failing {
                         log::info!("target {target} answers again");

@@ -1,1 +1,25 @@
-fn main() {}
+//! The edge as its clients and upstreams see it: over real sockets, with real faults.
+#![allow(
+    clippy::case_sensitive_file_extension_comparisons,
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::format_push_string,
+    clippy::missing_panics_doc,
+    clippy::panic,
+    clippy::single_match_else,
+    clippy::unwrap_used,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests are read by people, and their helpers are nobody's interface"
+)]
+
+mod agave;
+mod copies;
+mod failover;
+mod hostile;
+mod process;
+mod ranges;
+mod routes;
+mod scraping;
+mod support;
+mod tracker;

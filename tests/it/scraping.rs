@@ -1,0 +1,276 @@
+//! How the index follows what targets do.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use super::support::body::Content;
+use super::support::client::Ask;
+use super::support::edge::{Edge, config};
+use super::support::origin::{Fault, Origin, Program};
+use super::support::{eventually, full, incremental};
+
+const SMALL: Content = Content::new(1, 1000);
+
+async fn location(edge: &Edge, path: &str) -> Option<String> {
+    let answer = edge.ask(Ask::head(path)).await;
+    answer.header("location").map(str::to_owned)
+}
+
+async fn becomes(edge: &Edge, path: &str, expected: Option<&str>) {
+    let expected = expected.map(|name| format!("/{name}"));
+    eventually(&format!("{path} leads to {expected:?}"), || async {
+        location(edge, path).await == expected
+    })
+    .await;
+}
+
+const FULL: &str = "/snapshot.tar.bz2";
+const INCREMENTAL: &str = "/incremental-snapshot.tar.bz2";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_target_is_understood_and_auto_finds_out() {
+    let (base, newest) = (full(1000), incremental(1000, 1500));
+    let archives = [(&*base, SMALL), (&*newest, SMALL)];
+    let agave = Origin::run(Program::Agave, &archives).await;
+    let sidecar = Origin::run(Program::Sidecar, &archives).await;
+    let snapshots = Origin::run(Program::FiredancerSnapshots, &archives).await;
+    let rpc = Origin::run(Program::FiredancerRpc(snapshots.address()), &[]).await;
+    for (kind, origin) in [
+        ("auto", &agave),
+        ("rpc", &agave),
+        ("auto", &sidecar),
+        ("sidecar", &sidecar),
+        ("auto", &snapshots),
+        ("rpc", &snapshots),
+        ("auto", &rpc),
+        ("rpc", &rpc),
+    ] {
+        let text =
+            config("", &[&[origin]]).replace("group: a,", &format!("group: a, kind: {kind},"));
+        let edge = Edge::start(&text);
+        becomes(&edge, FULL, Some(&base)).await;
+        becomes(&edge, INCREMENTAL, Some(&newest)).await;
+        let answer = edge.get(&format!("/{base}")).await;
+        assert!(answer.status == 200 && answer.body == SMALL.all(), "{kind}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_target_has_none_and_is_not_down() {
+    for program in [Program::Agave, Program::Sidecar, Program::FiredancerSnapshots] {
+        let origin = Origin::run(program, &[]).await;
+        let other = Origin::run(program, &[(&full(1000), SMALL)]).await;
+        let edge = Edge::before(&[&origin, &other]).await;
+        origin.add(&full(2000), SMALL);
+        becomes(&edge, FULL, Some(&full(2000))).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statuses_that_mean_none_are_no_failures() {
+    let origin = Origin::run(Program::Agave, &[(&full(1000), SMALL)]).await;
+    let edge = Edge::before(&[&origin]).await;
+    for status in [202, 400, 403, 404, 405, 500, 503] {
+        origin.fail_probes(Fault::Status(status));
+        // What was named before is still looked for by its name, and still there.
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert_eq!(location(&edge, FULL).await, Some(format!("/{}", full(1000))), "{status}");
+        }
+    }
+    origin.remove(&full(1000));
+    becomes(&edge, FULL, None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_fails_three_times_leaves_and_comes_back() {
+    for fault in [Fault::StallBeforeHead, Fault::Status(502), Fault::CloseAfter(0)] {
+        let bad = Origin::run(Program::Sidecar, &[(&full(2000), SMALL)]).await;
+        let good = Origin::run(Program::Sidecar, &[(&full(1000), SMALL)]).await;
+        let edge = Edge::before(&[&bad, &good]).await;
+        assert_eq!(location(&edge, FULL).await, Some(format!("/{}", full(2000))));
+        bad.fail_probes(fault);
+        becomes(&edge, FULL, Some(&full(1000))).await;
+        bad.fail_probes(None);
+        becomes(&edge, FULL, Some(&full(2000))).await;
+        bad.stop().await;
+        becomes(&edge, FULL, Some(&full(1000))).await;
+        bad.restart().await;
+        becomes(&edge, FULL, Some(&full(2000))).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redirects_that_lead_nowhere_good_are_failures() {
+    for to in [
+        "http://127.0.0.9:1/snapshot.tar.bz2",
+        "/snapshot.tar.bz2",
+        "https://127.0.0.1/x",
+        "//other.example/x",
+        "http://",
+    ] {
+        let bad = Origin::run(Program::Agave, &[]).await;
+        bad.fail_probes(Fault::Redirect(to.to_owned()));
+        let good = Origin::run(Program::Agave, &[(&full(1000), SMALL)]).await;
+        let edge = Edge::before(&[&good, &bad]).await;
+        eventually("it was asked", || async { bad.seen().len() > 12 }).await;
+        assert_eq!(location(&edge, FULL).await, Some(format!("/{}", full(1000))), "{to}");
+        let asked = bad.seen().len();
+        assert!(asked < 500, "{to}: redirects are followed five times, not {asked}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_old_pair_of_a_node_stays_until_the_new_one_is_whole() {
+    let (base, newest) = (full(1000), incremental(1000, 1900));
+    let node = Origin::run(Program::Agave, &[(&base, SMALL), (&newest, SMALL)]).await;
+    let edge = Edge::before(&[&node]).await;
+    // From now on the node says nothing of the old pair: 404 on the incremental short form.
+    let next = full(2000);
+    node.add(&next, SMALL);
+    let parsed = next.parse().expect("valid");
+    edge.sees("the new full archive", |view| !view.sources(&parsed).is_empty()).await;
+    for _ in 0..3 {
+        assert_eq!(location(&edge, FULL).await, Some(format!("/{base}")));
+        assert_eq!(location(&edge, INCREMENTAL).await, Some(format!("/{newest}")));
+        tokio::time::sleep(Duration::from_millis(120)).await;
+    }
+    node.add(&incremental(2000, 2100), SMALL);
+    becomes(&edge, INCREMENTAL, Some(&incremental(2000, 2100))).await;
+    assert_eq!(location(&edge, FULL).await, Some(format!("/{next}")));
+    // A name that a client learned before still leads to the bytes.
+    assert_eq!(edge.get(&format!("/{newest}")).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hold_of_the_old_pair_ends() {
+    let archives = [(&*full(1000), SMALL), (&*incremental(1000, 1900), SMALL)];
+    let node = Origin::run(Program::Sidecar, &archives).await;
+    let text = config("", &[&[&node]]).replace("pair_hold: 1h", "pair_hold: 700ms");
+    let edge = Edge::start(&text);
+    becomes(&edge, INCREMENTAL, Some(&incremental(1000, 1900))).await;
+    node.add(&full(2000), SMALL);
+    let start = Instant::now();
+    becomes(&edge, FULL, Some(&full(2000))).await;
+    assert!(start.elapsed() >= Duration::from_millis(700), "{:?}", start.elapsed());
+    assert_eq!(location(&edge, INCREMENTAL).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_are_bounded_in_number_and_time() {
+    let hanging = Origin::run(Program::Agave, &[]).await;
+    hanging.fail_probes(Fault::StallBeforeHead);
+    // One server in many groups, so that its count is that of all probes.
+    let port = hanging.address().port();
+    let targets: Vec<String> = (0..6).map(|_| format!("'127.0.0.1:{port}'")).collect();
+    let good = Origin::run(Program::Agave, &[(&full(1000), SMALL)]).await;
+    let mut text = "listen: ['127.0.0.1:0']\nscrape_interval: 100ms\n\
+        limits: {probe_timeout: 300ms, probe_concurrency: 2}\ntarget_groups:\n"
+        .to_owned();
+    for (at, target) in targets.iter().enumerate() {
+        text.push_str(&format!("  - {{group: g{at}, static_targets: {{targets: [{target}]}}}}\n"));
+    }
+    text.push_str(&format!(
+        "  - {{group: good, static_targets: {{targets: ['{}']}}}}\n",
+        good.address()
+    ));
+    let edge = Edge::start(&text);
+    // Behind six that hang, two at a time, each for 300 ms.
+    becomes(&edge, FULL, Some(&full(1000))).await;
+    eventually("several rounds", || async { hanging.connections() > 12 }).await;
+    // A probe that finds out what a target is asks one thing at a time.
+    assert!(hanging.most_at_once() <= 2, "{} at once", hanging.most_at_once());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_probe_ends_by_its_own_deadline_and_not_by_the_next_tick() {
+    let slow = Origin::run(Program::Sidecar, &[(&full(1000), SMALL)]).await;
+    // Several times slower than the scrape interval, faster than the deadline.
+    slow.slow_down(Duration::from_millis(400));
+    let edge = Edge::before(&[&slow]).await;
+    becomes(&edge, FULL, Some(&full(1000))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_targets_is_followed_also_by_rename_and_survives_nonsense() {
+    let a = Origin::run(Program::Agave, &[(&full(1000), SMALL)]).await;
+    let b = Origin::run(Program::Sidecar, &[(&full(2000), SMALL)]).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    for extension in ["txt", "json", "yaml"] {
+        let path = directory.path().join(format!("targets.{extension}"));
+        let write = |targets: &[&Origin]| {
+            let list: Vec<String> =
+                targets.iter().map(|origin| origin.address().to_string()).collect();
+            let text = match extension {
+                "txt" => format!("# ours\n\n{}\n", list.join("\n")),
+                "json" => serde_json::json!([{ "targets": list, "labels": {} }]).to_string(),
+                _ => {
+                    let items = list.iter().map(|target| format!("    - '{target}'\n"));
+                    format!("- targets:\n{}", items.collect::<String>())
+                }
+            };
+            let mut new = tempfile::NamedTempFile::new_in(directory.path()).expect("a file");
+            new.write_all(text.as_bytes()).expect("written");
+            new.persist(&path).expect("renamed");
+        };
+        write(&[&a]);
+        let text = format!(
+            "listen: ['127.0.0.1:0']\nscrape_interval: 100ms\ntarget_groups:\n  \
+             - {{group: a, file_targets: {{path: '{}'}}}}\n",
+            path.display()
+        );
+        let edge = Edge::start(&text);
+        becomes(&edge, FULL, Some(&full(1000))).await;
+        write(&[&a, &b]);
+        becomes(&edge, FULL, Some(&full(2000))).await;
+        std::fs::write(&path, "[{\"targets\": [\"no port\"").expect("written");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(location(&edge, FULL).await, Some(format!("/{}", full(2000))), "kept");
+        std::fs::remove_file(&path).expect("removed");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(location(&edge, FULL).await, Some(format!("/{}", full(2000))), "kept");
+        write(&[&a]);
+        becomes(&edge, FULL, Some(&full(1000))).await;
+        let gone = full(2000).parse().expect("valid");
+        assert!(edge.view().sources(&gone).is_empty(), "a removed target leaves at once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_transfer_of_a_removed_target_finishes() {
+    let content = Content::new(1, 3000);
+    let a = Origin::run(Program::Agave, &[(&full(1000), content)]).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("targets");
+    std::fs::write(&path, a.address().to_string()).expect("written");
+    let text = format!(
+        "listen: ['127.0.0.1:0']\nscrape_interval: 100ms\ntarget_groups:\n  \
+         - {{group: a, file_targets: {{path: '{}'}}}}\n",
+        path.display()
+    );
+    let edge = Edge::start(&text);
+    edge.knows(&a).await;
+    a.fail(Fault::Drip { bytes: 100, pause: Duration::from_millis(30) });
+    let address = edge.address;
+    let download = tokio::spawn(Ask::get(format!("/{}", full(1000))).send(address));
+    eventually("the download began", || async { a.asked("GET", &full(1000)) > 0 }).await;
+    std::fs::write(&path, "").expect("written");
+    becomes(&edge, FULL, None).await;
+    assert!(download.await.expect("no panic").body == content.all());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_name_is_resolved_and_asked_by_its_name() {
+    let origin = Origin::run(Program::Agave, &[(&full(1000), SMALL)]).await;
+    let port = origin.address().port();
+    let text = format!(
+        "listen: ['127.0.0.1:0']\nscrape_interval: 100ms\ntarget_groups:\n  \
+         - {{group: a, static_targets: {{targets: ['localhost:{port}']}}}}\n"
+    );
+    let edge = Edge::start(&text);
+    becomes(&edge, FULL, Some(&full(1000))).await;
+    assert_eq!(edge.get(&format!("/{}", full(1000))).await.status, 200);
+    let hosts: Vec<_> =
+        origin.seen().iter().map(|request| request.header("host").map(str::to_owned)).collect();
+    assert!(hosts.iter().all(|host| *host == Some(format!("localhost:{port}"))), "{hosts:?}");
+}

@@ -1,0 +1,111 @@
+//! An edge in this process: the real services, on a port of their own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use pingora::server::ShutdownWatch;
+use pingora::services::Service;
+use pingora::services::background::BackgroundService;
+use snapedge::app::Services;
+use snapedge::index::View;
+use snapedge::target::Published;
+use tokio::sync::watch;
+
+use super::client::{Answer, Ask};
+use super::eventually;
+use super::origin::Origin;
+
+/// A running edge. It ends with the test's runtime.
+pub struct Edge {
+    pub address: SocketAddr,
+    published: Arc<Published>,
+    // Dropping it would look like a broken channel to the services.
+    _stop: watch::Sender<bool>,
+}
+
+/// Short times, so that a test need not wait for a fault to be noticed.
+const QUICK: &str = "listen: ['127.0.0.1:0']\nscrape_interval: 100ms\npair_hold: 1h\n\
+    limits: {connect_timeout: 500ms, read_timeout: 700ms, probe_timeout: 1s}\n";
+
+/// A configuration with one group for each list of origins, named `a`, `b` and so on.
+pub fn config(extra: &str, groups: &[&[&Origin]]) -> String {
+    let mut text = format!("{QUICK}{extra}\ntarget_groups:\n");
+    for (group, origins) in "abcdefgh".chars().zip(groups) {
+        let targets: Vec<String> =
+            origins.iter().map(|origin| format!("'{}'", origin.address())).collect();
+        text.push_str(&format!(
+            "  - {{group: {group}, static_targets: {{targets: [{}]}}}}\n",
+            targets.join(", ")
+        ));
+    }
+    text
+}
+
+impl Edge {
+    /// Starts an edge from the text of a configuration file.
+    pub fn start(config: &str) -> Self {
+        let config = match snapedge::config::parse(config) {
+            Ok(config) => config,
+            Err(problems) => panic!("{problems:?} in\n{config}"),
+        };
+        let services = Services::new(&config).expect("a free port");
+        let address = services.addresses()[0];
+        let Services { mut public, scraper, published } = services;
+        let (stop, shutdown): (_, ShutdownWatch) = watch::channel(false);
+        let watch = shutdown.clone();
+        tokio::spawn(async move { public.start_service(None, watch, 1).await });
+        let task = scraper.task();
+        tokio::spawn(async move { task.start(shutdown).await });
+        Self { address, published, _stop: stop }
+    }
+
+    /// An edge before one group of origins, once each of them has answered.
+    pub async fn before(origins: &[&Origin]) -> Self {
+        Self::with("", origins).await
+    }
+
+    /// The same with more configuration.
+    pub async fn with(extra: &str, origins: &[&Origin]) -> Self {
+        let edge = Self::start(&config(extra, &[origins]));
+        for origin in origins {
+            edge.knows(origin).await;
+        }
+        edge
+    }
+
+    /// Waits until the index lists everything that an origin has.
+    pub async fn knows(&self, origin: &Origin) {
+        let authority = origin.address().to_string();
+        let names: Vec<String> =
+            origin.handler.state.lock().unwrap().archives.keys().cloned().collect();
+        self.sees(&format!("{authority} with {names:?}"), |view| {
+            names.iter().all(|name| {
+                let name = name.parse().expect("an archive's name");
+                let sources = view.sources(&name);
+                sources.iter().any(|source| *source.target.authority == *authority)
+            })
+        })
+        .await;
+    }
+
+    /// Waits until the view is as `condition` wants it.
+    pub async fn sees(&self, what: &str, condition: impl Fn(&View) -> bool) {
+        eventually(what, || {
+            let holds = condition(&self.published.load());
+            async move { holds }
+        })
+        .await;
+    }
+
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.published.load())
+    }
+
+    pub async fn ask(&self, ask: Ask) -> Answer {
+        ask.send(self.address).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.ask(Ask::get(path)).await
+    }
+}

@@ -1,0 +1,36 @@
+//! Origins with faults, an edge in this process, and a client that sees every byte.
+
+pub mod body;
+pub mod client;
+pub mod edge;
+pub mod origin;
+pub mod server;
+
+use std::time::Duration;
+
+/// Longest that anything in a test may take that is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A base58 hash that differs with `number`.
+pub fn hash(number: u8) -> String {
+    snapedge::snapshot::ArchiveHash::new([number; 32]).to_string()
+}
+
+/// Name of a full archive whose hash follows from its slot.
+pub fn full(slot: u64) -> String {
+    format!("snapshot-{slot}-{}.tar.zst", hash(slot as u8))
+}
+
+/// Name of an incremental archive whose hash follows from its slot.
+pub fn incremental(base: u64, slot: u64) -> String {
+    format!("incremental-snapshot-{base}-{slot}-{}.tar.zst", hash(slot as u8))
+}
+
+/// Waits until `condition` holds, looking again and again; panics with `what` when it never does.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(tokio::time::Instant::now() < deadline, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
