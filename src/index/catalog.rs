@@ -92,6 +92,8 @@ pub enum Event {
         target: TargetId,
         /// Which archive.
         name: ArchiveName,
+        /// When it said so: a probe that began before may still have seen the archive.
+        at: Instant,
     },
 }
 
@@ -117,6 +119,8 @@ pub(super) struct Answer {
     pub(super) at: Now,
     pub(super) failures: u32,
     pub(super) holdings: BTreeMap<ArchiveName, Holding>,
+    /// Archives that are gone since then, for probes that are still under way.
+    gone: BTreeMap<ArchiveName, Instant>,
 }
 
 /// Everything that the targets said last. Feed it with [`Catalog::apply`].
@@ -143,28 +147,32 @@ impl Catalog {
             Event::Removed { target } => {
                 self.targets.remove(&target);
             }
-            Event::Gone { target, name } => {
-                if let Some(answer) = self.targets.get_mut(&target) {
-                    answer.holdings.remove(&name);
+            Event::Gone { target, name, at } => {
+                // Only what is listed can go, which also bounds what is remembered.
+                if let Some(answer) = self.targets.get_mut(&target)
+                    && answer.holdings.remove(&name).is_some()
+                {
+                    answer.gone.insert(name, at);
                 }
             }
         }
     }
 
     fn answered(&mut self, target: TargetId, at: Now, archives: Vec<Listed>) {
-        let known = self.targets.get(&target);
-        if known.is_some_and(|answer| answer.at.instant > at.instant) {
+        if self.targets.get(&target).is_some_and(|answer| answer.at.instant > at.instant) {
             return;
         }
-        let since = |name: &ArchiveName| {
-            let known = known.and_then(|answer| answer.holdings.get(name));
-            known.map_or(at.instant, |holding| holding.since)
-        };
+        let known = self.targets.remove(&target).unwrap_or_else(|| Answer::new(at));
+        let Answer { holdings: before, mut gone, .. } = known;
+        gone.retain(|_, since| *since > at.instant);
+        let since =
+            |name: &ArchiveName| before.get(name).map_or(at.instant, |holding| holding.since);
         let holdings = archives
             .into_iter()
+            .filter(|listed| !gone.contains_key(&listed.name))
             .map(|listed| (listed.name, Holding { since: since(&listed.name), listed }))
             .collect();
-        self.targets.insert(target, Answer { at, failures: 0, holdings });
+        self.targets.insert(target, Answer { at, failures: 0, holdings, gone });
     }
 
     /// What can be served and what is best, given what was offered before.
@@ -188,6 +196,10 @@ impl Catalog {
 }
 
 impl Answer {
+    fn new(at: Now) -> Self {
+        Self { at, failures: 0, holdings: BTreeMap::new(), gone: BTreeMap::new() }
+    }
+
     fn counts(&self, policy: Policy) -> bool {
         self.failures < policy.probe_failures
     }

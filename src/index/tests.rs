@@ -110,7 +110,9 @@ impl Scene {
         match text.split_whitespace().collect::<Vec<_>>()[..] {
             [id, "fails"] => Event::Failed { target: target(id), at },
             [id, "leaves"] => Event::Removed { target: target(id) },
-            [id, "lost", gone] => Event::Gone { target: target(id), name: name(gone) },
+            [id, "lost", gone] => {
+                Event::Gone { target: target(id), name: name(gone), at: at.instant }
+            }
             _ => panic!("cannot read `{text}`"),
         }
     }
@@ -418,6 +420,13 @@ fn a_removed_target_and_a_gone_archive_are_forgotten() {
     ]);
     // One target's word is not another's.
     check(&[("0 | t: 1000 | u: 1000", "1000"), ("1 | t lost 1000", "1000")]);
+    // A probe that began before may have seen what is gone, one that began after has not.
+    check(&[
+        ("0 | t: 1000 900", "1000"),
+        ("5 | t lost 1000", "900"),
+        ("6 | 4 t: 1000 900", "900"),
+        ("8 | 7 t: 1000 900", "1000"),
+    ]);
 }
 
 #[test]
@@ -594,7 +603,7 @@ fn event(scene: &Scene, who: usize, at: u64, step: Step) -> Event {
         }
         Step::Fails => Event::Failed { target, at },
         Step::Leaves => Event::Removed { target },
-        Step::Lost(name) => Event::Gone { target, name },
+        Step::Lost(name) => Event::Gone { target, name, at: at.instant },
     }
 }
 

@@ -148,6 +148,8 @@ impl ProxyHttp for Edge {
         let client = client_address(session);
         let reply = match self.plan(session, client) {
             Ok(Plan::Transfer(transfer)) => {
+                // Of a target's answers only the last one is checked and passed on.
+                session.as_downstream_mut().set_ignore_info_resp(true);
                 let relay = self.relay(session, transfer, client);
                 ctx.phase = Phase::Relay(Box::new(relay));
                 return Ok(false);
@@ -200,7 +202,8 @@ impl ProxyHttp for Edge {
         upstream_response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        if upstream_response.status.is_informational() {
+        let status = upstream_response.status;
+        if status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
         let Phase::Relay(relay) = &mut ctx.phase else { return refused(false) };

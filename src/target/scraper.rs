@@ -28,6 +28,8 @@ use crate::snapshot::ArchiveName;
 const QUEUE: usize = 1024;
 /// Least time between two views: what comes meanwhile goes into one.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(50);
+/// Rest before tasks that ended by a fault are begun again.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// Longest sleep of the publisher, which bounds how late the end of a hold is seen.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -50,7 +52,7 @@ impl Reporter {
     /// The target answered that it does not have the archive any more. A hint: where the queue is
     /// full it is dropped, and the next probe finds out.
     pub fn gone(&self, target: &TargetId, name: ArchiveName) {
-        let event = Event::Gone { target: target.clone(), name };
+        let event = Event::Gone { target: target.clone(), name, at: Instant::now() };
         if self.0.try_send(event).is_err() {
             log::debug!("the index is busy, {target} will be found without {name} by a probe");
         }
@@ -153,10 +155,21 @@ impl BackgroundService for Scraper {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let mut tasks = JoinSet::new();
         self.spawn_all(&mut tasks);
-        tokio::select! {
-            () = self.publish() => {}
-            // While transfers finish, there is nobody left to be redirected.
-            _ = shutdown.wait_for(|stop| *stop) => {}
+        let publish = self.publish();
+        tokio::pin!(publish);
+        loop {
+            let ended = tokio::select! {
+                () = &mut publish => break,
+                // While transfers finish, there is nobody left to be redirected.
+                _ = shutdown.wait_for(|stop| *stop) => break,
+                ended = tasks.join_next() => ended,
+            };
+            // None of them ends by itself: this was a panic, and an index that stands still must
+            // neither pass in silence nor last.
+            log::error!("a task of the scraper ended, all are begun again: {ended:?}");
+            tasks.shutdown().await;
+            tokio::time::sleep(RESTART_PAUSE).await;
+            self.spawn_all(&mut tasks);
         }
         tasks.shutdown().await;
     }
@@ -222,6 +235,14 @@ impl Roster {
     }
 
     async fn reconcile(&mut self, targets: BTreeSet<HostPort>) {
+        self.running.retain(|target, task| {
+            let ended = task.is_finished();
+            if ended {
+                // None ends by itself, so this was a panic; the target is watched anew below.
+                log::error!("the probes of target {target} ended and are begun again");
+            }
+            !ended
+        });
         let gone: Vec<HostPort> =
             self.running.keys().filter(|target| !targets.contains(target)).cloned().collect();
         for target in gone {

@@ -1,0 +1,174 @@
+//! What goes wrong at an origin.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::super::body::Content;
+use super::super::server::{Next, Request, head};
+use super::{Node, reply};
+
+/// What goes wrong with requests for archives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing is answered.
+    StallBeforeHead,
+    /// Silence after so many bytes of the body.
+    StallAfter(u64),
+    /// The connection is closed after so many bytes of the body.
+    CloseAfter(u64),
+    /// The connection is reset after so many bytes of the body.
+    ResetAfter(u64),
+    /// A status without a body.
+    Status(u16),
+    /// A `content-length` and body that are longer by this.
+    Longer(u64),
+    /// `transfer-encoding: chunked` and no length.
+    Chunked,
+    /// No length, the end is where the connection ends.
+    CloseDelimited,
+    /// A 200 without a byte.
+    Empty,
+    /// A page, with a 200.
+    Html,
+    /// A page of exactly the archive's length.
+    HtmlOfRightLength,
+    /// `content-encoding: gzip`.
+    Encoded,
+    /// A redirect to this.
+    Redirect(String),
+    /// A few bytes at a time.
+    Drip { bytes: usize, pause: Duration },
+    /// Ranges are answered with another part than the asked one.
+    WrongRange,
+}
+
+impl Node {
+    pub(super) async fn probe_fault(
+        &self,
+        request: &Request,
+        stream: &mut TcpStream,
+    ) -> io::Result<Option<Next>> {
+        let name = request.path().rsplit('/').next().unwrap_or_default();
+        let fault = self.state.lock().unwrap().probe_fault.clone();
+        match fault {
+            Some(fault) if self.content(name).is_none() => {
+                self.apply(fault, request, Content::new(0, 1000), stream).await.map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    pub(super) async fn archive_fault(
+        &self,
+        request: &Request,
+        content: Content,
+        stream: &mut TcpStream,
+    ) -> io::Result<Option<Next>> {
+        let fault = self.state.lock().unwrap().fault.clone();
+        // Probes are HEADs; a fault is about what is downloaded.
+        match fault.filter(|_| request.method == "GET") {
+            Some(Fault::WrongRange) if request.header("range").is_none() => Ok(None),
+            Some(fault) => self.apply(fault, request, content, stream).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn apply(
+        &self,
+        fault: Fault,
+        request: &Request,
+        content: Content,
+        stream: &mut TcpStream,
+    ) -> io::Result<Next> {
+        let length = |length: u64| vec![("content-length", length.to_string())];
+        let html = ("content-type", "text/html; charset=utf-8".to_owned());
+        match fault {
+            Fault::StallBeforeHead => stall(stream).await,
+            Fault::StallAfter(bytes) => {
+                self.begin(stream, content, bytes).await?;
+                stall(stream).await
+            }
+            Fault::CloseAfter(bytes) => {
+                self.begin(stream, content, bytes).await?;
+                Ok(Next::Close)
+            }
+            Fault::ResetAfter(bytes) => {
+                self.begin(stream, content, bytes).await?;
+                Ok(Next::Reset)
+            }
+            Fault::Status(status) => {
+                reply(stream, request, &format!("{status} Fault"), &length(0), b"").await
+            }
+            Fault::Longer(by) => {
+                let longer = Content { len: content.len + by, ..content };
+                let headers = length(longer.len);
+                self.send(stream, request, "200 OK", headers, longer, 0).await
+            }
+            Fault::Chunked => {
+                stream
+                    .write_all(&head("200 OK", &[("transfer-encoding", "chunked".to_owned())]))
+                    .await?;
+                let body = content.all();
+                stream.write_all(format!("{:x}\r\n", body.len()).as_bytes()).await?;
+                stream.write_all(&body).await?;
+                stream.write_all(b"\r\n0\r\n\r\n").await?;
+                Ok(Next::KeepAlive)
+            }
+            Fault::CloseDelimited => {
+                stream.write_all(&head("200 OK", &[("connection", "close".to_owned())])).await?;
+                stream.write_all(&content.all()).await?;
+                Ok(Next::Close)
+            }
+            Fault::Empty => reply(stream, request, "200 OK", &length(0), b"").await,
+            Fault::Html => {
+                let page = "<html><body>This is not what you are looking for.</body></html>";
+                let headers = [length(page.len() as u64).remove(0), html];
+                reply(stream, request, "200 OK", &headers, page.as_bytes()).await
+            }
+            Fault::HtmlOfRightLength => {
+                let headers = vec![length(content.len).remove(0), html];
+                self.send(stream, request, "200 OK", headers, content, 0).await
+            }
+            Fault::Encoded => {
+                let mut headers = length(content.len);
+                headers.push(("content-encoding", "gzip".to_owned()));
+                self.send(stream, request, "200 OK", headers, content, 0).await
+            }
+            Fault::Redirect(to) => {
+                let headers = [("location", to), length(0).remove(0)];
+                reply(stream, request, "302 Found", &headers, b"").await
+            }
+            Fault::Drip { bytes, pause } => {
+                stream.write_all(&head("200 OK", &length(content.len))).await?;
+                for block in content.all().chunks(bytes) {
+                    stream.write_all(block).await?;
+                    tokio::time::sleep(pause).await;
+                }
+                Ok(Next::KeepAlive)
+            }
+            Fault::WrongRange => {
+                let place = ("content-range", format!("bytes 0-9/{}", content.len));
+                let headers = [place, length(10).remove(0)];
+                let body = content.bytes(0, 10);
+                reply(stream, request, "206 Partial Content", &headers, &body).await
+            }
+        }
+    }
+
+    /// The head of the whole archive, and so many of its bytes.
+    async fn begin(&self, stream: &mut TcpStream, content: Content, bytes: u64) -> io::Result<()> {
+        let headers = [("content-length", content.len.to_string())];
+        stream.write_all(&head("200 OK", &headers)).await?;
+        stream.write_all(&content.bytes(0, bytes)).await?;
+        stream.flush().await
+    }
+}
+
+/// Silence until the peer gives up.
+async fn stall(stream: &mut TcpStream) -> io::Result<Next> {
+    while stream.read(&mut [0; 1024]).await? > 0 {}
+    Ok(Next::Close)
+}

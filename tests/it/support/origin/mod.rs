@@ -1,0 +1,224 @@
+//! The servers that an edge stands in front of, each answering as the real one does, and the ways
+//! in which they fail.
+
+mod agave;
+mod fault;
+mod firedancer;
+mod sidecar;
+
+pub use fault::Fault;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use snapedge::snapshot::ArchiveName;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::body::Content;
+use super::server::{Handler, Next, Request, Server, head};
+
+/// Bytes that are written at once.
+const BLOCK: usize = 256 << 10;
+
+/// Which program an origin is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// The RPC port of Agave and Jito.
+    Agave,
+    /// `solana-cluster sidecar`.
+    Sidecar,
+    /// The snapshot server of Firedancer.
+    FiredancerSnapshots,
+    /// The RPC port of Firedancer, which redirects to its snapshot server.
+    FiredancerRpc(SocketAddr),
+}
+
+/// What an origin has and does.
+#[derive(Debug)]
+pub struct State {
+    pub archives: BTreeMap<String, Content>,
+    /// On archives' paths.
+    pub fault: Option<Fault>,
+    /// On everything else: the answer to probes.
+    pub probe_fault: Option<Fault>,
+    /// Every request so far.
+    pub seen: Vec<Request>,
+    /// Requests that are being answered, and the most at once.
+    pub running: usize,
+    pub most: usize,
+    /// How long every answer takes.
+    pub pause: Duration,
+    /// What `getHighestSnapshotSlot` and the genesis path are answered from.
+    pub genesis: u64,
+}
+
+pub struct Node {
+    program: Program,
+    pub state: Mutex<State>,
+}
+
+/// A running origin.
+pub type Origin = Server<Node>;
+
+impl Origin {
+    pub async fn run(program: Program, archives: &[(&str, Content)]) -> Self {
+        let archives = archives.iter().map(|(name, content)| ((*name).to_owned(), *content));
+        Self::start(Node {
+            program,
+            state: Mutex::new(State {
+                archives: archives.collect(),
+                fault: None,
+                probe_fault: None,
+                seen: Vec::new(),
+                running: 0,
+                most: 0,
+                pause: Duration::ZERO,
+                genesis: 328_348,
+            }),
+        })
+        .await
+    }
+
+    pub fn add(&self, name: &str, content: Content) {
+        self.handler.state.lock().unwrap().archives.insert(name.to_owned(), content);
+    }
+
+    pub fn remove(&self, name: &str) {
+        self.handler.state.lock().unwrap().archives.remove(name);
+    }
+
+    pub fn fail(&self, fault: impl Into<Option<Fault>>) {
+        self.handler.state.lock().unwrap().fault = fault.into();
+    }
+
+    pub fn fail_probes(&self, fault: impl Into<Option<Fault>>) {
+        self.handler.state.lock().unwrap().probe_fault = fault.into();
+    }
+
+    pub fn slow_down(&self, pause: Duration) {
+        self.handler.state.lock().unwrap().pause = pause;
+    }
+
+    /// How many requests with this method came for this archive.
+    pub fn asked(&self, method: &str, name: &str) -> usize {
+        let state = self.handler.state.lock().unwrap();
+        let ours = |request: &&Request| request.method == method && request.path().ends_with(name);
+        state.seen.iter().filter(ours).count()
+    }
+
+    /// True for a request that the fault of probes has met.
+    pub fn listing_stalls(&self, request: &Request) -> bool {
+        let state = self.handler.state.lock().unwrap();
+        state.probe_fault.is_some() && state.running > 0 && request.path() == "/v1/snapshots"
+    }
+
+    pub fn seen(&self) -> Vec<Request> {
+        self.handler.state.lock().unwrap().seen.clone()
+    }
+
+    pub fn most_at_once(&self) -> usize {
+        self.handler.state.lock().unwrap().most
+    }
+}
+
+/// When every archive of a sidecar was changed last.
+pub fn modified() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_790_000_000)
+}
+
+impl Handler for Node {
+    async fn handle(&self, request: Request, stream: &mut TcpStream) -> io::Result<Next> {
+        let running = Running::new(&self.state, &request);
+        let pause = self.state.lock().unwrap().pause;
+        tokio::time::sleep(pause).await;
+        let done = match self.program {
+            Program::Agave => self.agave(&request, stream).await,
+            Program::Sidecar => self.sidecar(&request, stream).await,
+            Program::FiredancerSnapshots => self.firedancer_snapshots(&request, stream).await,
+            Program::FiredancerRpc(to) => self.firedancer_rpc(&request, to, stream).await,
+        };
+        drop(running);
+        done
+    }
+}
+
+/// Counts a request for as long as it is answered; a client that leaves ends it too.
+struct Running<'a>(&'a Mutex<State>);
+
+impl<'a> Running<'a> {
+    fn new(state: &'a Mutex<State>, request: &Request) -> Self {
+        let mut locked = state.lock().unwrap();
+        locked.seen.push(request.clone());
+        locked.running += 1;
+        locked.most = locked.most.max(locked.running);
+        drop(locked);
+        Self(state)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().running -= 1;
+    }
+}
+
+impl Node {
+    fn content(&self, name: &str) -> Option<Content> {
+        self.state.lock().unwrap().archives.get(name).copied()
+    }
+
+    /// The newest archive that `wanted` accepts.
+    fn newest(&self, wanted: impl Fn(&ArchiveName) -> bool) -> Option<ArchiveName> {
+        let state = self.state.lock().unwrap();
+        let names = state.archives.keys().filter_map(|name| name.parse().ok());
+        names.filter(|name| wanted(name)).max()
+    }
+
+    /// A head, and the content from `start` on.
+    async fn send(
+        &self,
+        stream: &mut TcpStream,
+        request: &Request,
+        status: &str,
+        headers: Vec<(&str, String)>,
+        content: Content,
+        start: u64,
+    ) -> io::Result<Next> {
+        stream.write_all(&head(status, &headers)).await?;
+        if request.method == "HEAD" {
+            return Ok(Next::KeepAlive);
+        }
+        let mut block = vec![0; BLOCK];
+        let mut at = start;
+        while at < content.len {
+            let count = BLOCK.min((content.len - at) as usize);
+            content.fill(at, &mut block[..count]);
+            stream.write_all(&block[..count]).await?;
+            at += count as u64;
+        }
+        Ok(Next::KeepAlive)
+    }
+}
+
+fn date() -> (&'static str, String) {
+    ("date", httpdate::fmt_http_date(SystemTime::now()))
+}
+
+async fn reply(
+    stream: &mut TcpStream,
+    request: &Request,
+    status: &str,
+    headers: &[(&str, String)],
+    body: &[u8],
+) -> io::Result<Next> {
+    let mut bytes = head(status, headers);
+    if request.method != "HEAD" {
+        bytes.extend_from_slice(body);
+    }
+    stream.write_all(&bytes).await?;
+    Ok(Next::KeepAlive)
+}
