@@ -119,12 +119,10 @@ fn part(asked: &Asked, source: &Source, headers: &HeaderMap) -> Result<Verdict, 
     let length = body_length(headers)?;
     let content_range = text(headers, &CONTENT_RANGE).and_then(ContentRange::parse);
     let (total, content_type) = match (asked.range, content_range) {
-        (RangeRequest::Single(spec), Some(found)) => {
-            let fits = found.range.is_some_and(|range| range.len() == length)
-                && found.range == spec.resolve(found.total);
-            if !fits {
-                return Err(SourceFailure::Range);
-            }
+        (_, Some(found)) if found.range.is_none_or(|range| range.len() != length) => {
+            return Err(SourceFailure::Range);
+        }
+        (RangeRequest::Single(spec), Some(found)) if found.range == spec.resolve(found.total) => {
             (found.total, own_type(source))
         }
         // Several ranges may be answered by one that covers them, or by a body in parts whose
@@ -227,4 +225,232 @@ fn multipart(headers: &HeaderMap) -> Option<HeaderValue> {
     let text = value.to_str().ok()?;
     let starts = text.get(..PREFIX.len())?.eq_ignore_ascii_case(PREFIX);
     (starts && text.len() <= PREFIX.len() + 72).then(|| value.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::{Listed, Location, TargetId};
+    use crate::route::{ByteRange, RangeSpec};
+    use std::time::{Duration, UNIX_EPOCH};
+
+    const TOTAL: u64 = 1000;
+    const DATE: &str = "Mon, 21 Sep 2026 14:13:20 GMT";
+
+    fn changed() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_790_000_000)
+    }
+
+    fn source(size: Option<u64>) -> Source {
+        let name = format!("snapshot-1-{}.tar.zst", "1".repeat(32)).parse().expect("valid");
+        Source {
+            target: TargetId { group: "g".into(), authority: "10.0.0.1:8899".into() },
+            listed: Listed {
+                name,
+                size,
+                modified: None,
+                location: Location {
+                    address: ([10, 0, 0, 1], 8899).into(),
+                    authority: "10.0.0.1:8899".into(),
+                    path: "/x".to_owned(),
+                },
+            },
+            updated_at: UNIX_EPOCH,
+        }
+    }
+
+    fn copy(modified: Option<SystemTime>) -> CopyId {
+        CopyId::new("10.0.0.1:8899", TOTAL, modified)
+    }
+
+    fn asked(range: &str, if_range: Option<&str>) -> Asked {
+        Asked {
+            method: Method::GET,
+            range: RangeRequest::parse(range),
+            if_range: if_range.map(IfRange::parse),
+        }
+    }
+
+    /// An upstream's answer: a status, and headers as `name: value` lines.
+    fn check_with(size: Option<u64>, asked: &Asked, status: u16, head: &str, expected: &Verdict) {
+        let mut headers = HeaderMap::new();
+        for line in head.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (name, value) = line.split_once(": ").expect("a header");
+            let name: HeaderName = name.parse().expect("a name");
+            headers.append(name, value.parse().expect("a value"));
+        }
+        let status = StatusCode::from_u16(status).expect("a status");
+        let found = judge(asked, &source(size), status, &headers);
+        assert_eq!(found, *expected, "{asked:?} {status} {head}");
+    }
+
+    fn check(asked: &Asked, status: u16, head: &str, expected: &Verdict) {
+        check_with(Some(TOTAL), asked, status, head, expected);
+    }
+
+    fn fail(failure: SourceFailure) -> Verdict {
+        Verdict::Fail(failure)
+    }
+
+    fn whole_head(modified: Option<SystemTime>, ranges: bool) -> Verdict {
+        Verdict::Deliver(ArchiveHead {
+            status: StatusCode::OK,
+            length: TOTAL,
+            copy: copy(modified),
+            modified,
+            content_range: None,
+            content_type: HeaderValue::from_static("application/zstd"),
+            ranges,
+        })
+    }
+
+    fn part_head(start: u64, end: u64) -> Verdict {
+        let range = ByteRange::new(start, end);
+        Verdict::Deliver(ArchiveHead {
+            status: StatusCode::PARTIAL_CONTENT,
+            length: end - start,
+            copy: copy(Some(changed())),
+            modified: Some(changed()),
+            content_range: Some(ContentRange { range, total: TOTAL }),
+            content_type: HeaderValue::from_static("application/zstd"),
+            ranges: true,
+        })
+    }
+
+    #[test]
+    fn a_whole_archive() {
+        let all = asked("", None);
+        check(&all, 200, "content-length: 1000", &whole_head(None, false));
+        let go = format!("content-length: 1000\naccept-ranges: bytes\nlast-modified: {DATE}");
+        check(&all, 200, &go, &whole_head(Some(changed()), true));
+        let odd = "content-length: 1000\nlast-modified: yesterday\naccept-ranges: none\n\
+                   content-encoding: identity\ncontent-type: text/plain\nset-cookie: a=b";
+        check(&all, 200, odd, &whole_head(None, false));
+        // All of it is a right answer to any range and under any condition.
+        check(&asked("bytes=5-9", Some("\"x\"")), 200, &go, &whole_head(Some(changed()), true));
+
+        let unknown = whole_head(None, false);
+        check_with(None, &all, 200, "content-length: 1000", &unknown);
+        let wrong = SourceFailure::Length { expected: 1001, found: 1000 };
+        check_with(Some(1001), &all, 200, "content-length: 1000", &fail(wrong));
+        for head in ["", "content-length: -1", "content-length: 1e3", "transfer-encoding: chunked"]
+        {
+            check(&all, 200, head, &fail(SourceFailure::NoLength));
+        }
+        let both = "content-length: 1000\ntransfer-encoding: chunked";
+        check(&all, 200, both, &fail(SourceFailure::NoLength));
+        check(&all, 200, "content-length: 0", &fail(SourceFailure::Empty));
+        for encoding in ["gzip", "br", "GZIP", "zstd"] {
+            let head = format!("content-length: 1000\ncontent-encoding: {encoding}");
+            check(&all, 200, &head, &fail(SourceFailure::Encoded));
+        }
+        for media in ["text/html", "Text/HTML; charset=utf-8", "application/xhtml+xml"] {
+            let head = format!("content-length: 1000\ncontent-type: {media}");
+            check(&all, 200, &head, &fail(SourceFailure::Html));
+        }
+    }
+
+    #[test]
+    fn other_statuses() {
+        let all = asked("", None);
+        for status in [404, 410] {
+            check(&all, status, "", &fail(SourceFailure::Gone));
+        }
+        for status in [301, 302, 303, 307, 308, 304] {
+            check(&all, status, "location: /x", &fail(SourceFailure::Redirect));
+        }
+        for status in [101, 201, 202, 204, 206, 400, 401, 403, 405, 416, 429, 500, 502, 503] {
+            let head = "content-length: 1000\ncontent-range: bytes 0-999/1000";
+            check(&all, status, head, &fail(SourceFailure::Status(status)));
+        }
+    }
+
+    #[test]
+    fn a_part() {
+        let head = |range: &str, length: u64| {
+            format!("content-range: {range}\ncontent-length: {length}\nlast-modified: {DATE}")
+        };
+        let middle = asked("bytes=10-19", None);
+        check(&middle, 206, &head("bytes 10-19/1000", 10), &part_head(10, 20));
+        check(&asked("bytes=-5", None), 206, &head("bytes 995-999/1000", 5), &part_head(995, 1000));
+        let clamped = asked("bytes=990-5000", None);
+        check(&clamped, 206, &head("bytes 990-999/1000", 10), &part_head(990, 1000));
+
+        let wrong = [
+            head("bytes 10-19/1000", 11),
+            head("bytes 11-19/1000", 9),
+            head("bytes 0-999/1000", 1000),
+            head("bytes */1000", 10),
+            head("bytes 10-19/*", 10),
+            "content-length: 10".to_owned(),
+        ];
+        for head in wrong {
+            check(&middle, 206, &head, &fail(SourceFailure::Range));
+        }
+        let total = SourceFailure::Length { expected: TOTAL, found: 2000 };
+        check(&middle, 206, &head("bytes 10-19/2000", 10), &fail(total));
+        let html = head("bytes 10-19/1000", 10) + "\ncontent-type: text/html";
+        check(&middle, 206, &html, &fail(SourceFailure::Html));
+    }
+
+    #[test]
+    fn a_condition_is_the_copys() {
+        let head =
+            format!("content-range: bytes 10-19/1000\ncontent-length: 10\nlast-modified: {DATE}");
+        let tag = copy(Some(changed())).to_string();
+        for holds in [&*tag, DATE] {
+            check(&asked("bytes=10-19", Some(holds)), 206, &head, &part_head(10, 20));
+        }
+        let weak = format!("W/{tag}");
+        for fails in ["\"x\"", "", "*", &weak, "Mon, 21 Sep 2026 14:13:21 GMT"] {
+            check(&asked("bytes=10-19", Some(fails)), 206, &head, &Verdict::AskWhole);
+        }
+        // Nothing can be said of a copy whose range is unsatisfiable.
+        let beyond = asked("bytes=5000-", Some(&tag));
+        check(&beyond, 416, "content-range: bytes */1000", &Verdict::AskWhole);
+    }
+
+    #[test]
+    fn an_unsatisfiable_range_is_believed_where_it_is_one() {
+        let beyond = asked("bytes=5000-", None);
+        let refused = Verdict::Refuse(Failure::Unsatisfiable { total: TOTAL });
+        check(&beyond, 416, "content-range: bytes */1000", &refused);
+        check(&beyond, 416, "", &refused);
+        check_with(None, &beyond, 416, "", &fail(SourceFailure::Range));
+        let within = asked("bytes=5-", None);
+        let claimed = "content-range: bytes */1000";
+        check(&within, 416, claimed, &fail(SourceFailure::Range));
+        let shorter = SourceFailure::Length { expected: TOTAL, found: 4 };
+        check(&within, 416, "content-range: bytes */4", &fail(shorter));
+    }
+
+    #[test]
+    fn several_ranges() {
+        let several = asked("bytes=0-1,5-6", None);
+        assert_eq!(several.range, RangeRequest::Multiple);
+        let multipart = "multipart/byteranges; boundary=THIS";
+        let head = format!("content-length: 150\ncontent-type: {multipart}");
+        let parts = Verdict::Deliver(ArchiveHead {
+            status: StatusCode::PARTIAL_CONTENT,
+            length: 150,
+            copy: copy(None),
+            modified: None,
+            content_range: None,
+            content_type: HeaderValue::from_static(multipart),
+            ranges: true,
+        });
+        check(&several, 206, &head, &parts);
+        // Without a known total the copy cannot be named.
+        check_with(None, &several, 206, &head, &Verdict::AskWhole);
+        let long = format!("{head}{}", "x".repeat(100));
+        check(&several, 206, &long, &Verdict::AskWhole);
+        let one = "content-range: bytes 0-6/1000\ncontent-length: 8";
+        check(&several, 206, one, &fail(SourceFailure::Range));
+        for status in [400, 416] {
+            check(&several, status, "content-range: bytes */1000", &Verdict::AskWhole);
+        }
+        let single = RangeRequest::Single(RangeSpec::Suffix(5));
+        let asked = Asked { method: Method::GET, range: single, if_range: None };
+        check(&asked, 206, &head, &fail(SourceFailure::Range));
+    }
 }
