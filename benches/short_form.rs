@@ -83,7 +83,8 @@ fn benches(criterion: &mut Criterion) {
     };
     let answer = |path: &str, query: Option<&str>, settings: &Settings| -> Plan {
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let requester = Requester { client, suspended: &|_| false };
+        let requester =
+            Requester { client, suspended: &|_| false, preferred: &|_| false, continues: None };
         let route = parse(&Method::GET, black_box(path), query).expect("a known path");
         plan(route, &view, settings, &requester).expect("a plan")
     };

@@ -98,7 +98,7 @@ fn element<'a>(entry: &'a Entry, urls: &Urls) -> Element<'a> {
         base_slot: name.base_slot(),
         hash: name.hash().to_string(),
         files: chain().map(|source| file(source, urls)).collect(),
-        size: chain().filter_map(|source| source.listed.size).sum(),
+        size: chain().filter_map(|source| source.listed.size).fold(0, u64::saturating_add),
         target: match urls {
             Urls::Own(base) => base.clone(),
             Urls::Targets => format!("http://{}", source.target.authority),

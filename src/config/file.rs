@@ -181,7 +181,8 @@ fn rpc_url(text: &str) -> Result<String, String> {
 fn http_url(text: &str) -> Result<url::Url, String> {
     let expected = || format!("`{text}` is not a URL, write it like `http://node.example:8899`");
     let url = url::Url::parse(text).map_err(|_| expected())?;
-    let plain = matches!(url.scheme(), "http" | "https") && url.username().is_empty();
+    let anonymous = url.username().is_empty() && url.password().is_none();
+    let plain = matches!(url.scheme(), "http" | "https") && anonymous;
     if plain && url.has_host() { Ok(url) } else { Err(expected()) }
 }
 
@@ -306,7 +307,7 @@ fn group_name(section: &mut Section, names: &mut BTreeSet<String>) -> Arc<str> {
 
 /// Nothing, or an absolute path; a trailing slash is taken off.
 fn api_path(text: &str) -> Result<String, String> {
-    let path = text.strip_suffix('/').unwrap_or(text);
+    let path = text.trim_end_matches('/');
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
     if path.is_empty() || (path.starts_with('/') && path.chars().all(plain)) {
         return Ok(path.to_owned());

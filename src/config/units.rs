@@ -42,6 +42,15 @@ impl HostPort {
     ///
     /// The error names what is missing.
     pub fn parse(text: &str, scheme: Scheme) -> Result<Self, String> {
+        // Escaped, since what a file says may end up in a log.
+        let escaped = |c: char| match c {
+            c if c.is_control() => c.escape_default().to_string(),
+            c => c.to_string(),
+        };
+        Self::read(text, scheme).map_err(|error| error.chars().map(escaped).collect())
+    }
+
+    fn read(text: &str, scheme: Scheme) -> Result<Self, String> {
         let bare = match text.split_once("://") {
             None => text,
             Some((prefix, bare)) if prefix == scheme.as_str() => bare,
@@ -58,7 +67,7 @@ impl HostPort {
             return Err(no_port());
         }
         let port = match port.parse::<u16>() {
-            Ok(port) if port > 0 && !port.to_string().starts_with('+') => port,
+            Ok(number) if number > 0 && !port.starts_with('+') => number,
             _ => return Err(format!("`{text}` has a bad port, expected 1 to 65535")),
         };
         let host = url::Host::parse(host)
@@ -162,6 +171,8 @@ mod tests {
             ("node.example:", "has no port"),
             ("node.example:0", "bad port"),
             ("node.example:65536", "bad port"),
+            ("node.example:+80", "bad port"),
+            ("node\n.example:80", "`node\\n.example:80` is not a host"),
             ("https://node.example:1", "contradicts"),
             ("ftp://node.example:1", "contradicts"),
             (":8899", "not a host"),

@@ -9,6 +9,9 @@ use std::rc::Rc;
 
 use serde_yaml::Value;
 
+/// Longest target of a list: a scheme, a host name and a port.
+const MAX_TARGET: usize = 300;
+
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -81,10 +84,45 @@ pub(super) fn read<T>(text: &str, read: impl FnOnce(Node) -> T) -> (Option<T>, R
 pub(crate) fn file_sd(text: &str) -> Result<Vec<String>, String> {
     #[derive(serde::Deserialize)]
     struct Block {
-        targets: Vec<String>,
+        targets: Targets,
     }
     let blocks: Vec<Block> = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
-    Ok(blocks.into_iter().flat_map(|block| block.targets).collect())
+    Ok(blocks.into_iter().flat_map(|block| block.targets.0).collect())
+}
+
+/// A list of targets that is bounded while it is read: an alias is a few bytes that can stand for
+/// many.
+struct Targets(Vec<String>);
+
+impl<'de> serde::Deserialize<'de> for Targets {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(TargetsVisitor).map(Self)
+    }
+}
+
+struct TargetsVisitor;
+
+impl<'de> serde::de::Visitor<'de> for TargetsVisitor {
+    type Value = Vec<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of targets")
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<String>, A::Error> {
+        use serde::de::Error;
+        let mut targets = Vec::new();
+        while let Some(target) = seq.next_element::<String>()? {
+            if targets.len() >= super::MAX_TARGETS {
+                return Err(A::Error::custom(format!("more than {} targets", super::MAX_TARGETS)));
+            }
+            if target.len() > MAX_TARGET {
+                return Err(A::Error::custom(format!("a target of more than {MAX_TARGET} bytes")));
+            }
+            targets.push(target);
+        }
+        Ok(targets)
+    }
 }
 
 impl Node {

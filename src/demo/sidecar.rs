@@ -106,7 +106,9 @@ async fn archive(shelf: &Shelf, name: Option<ArchiveName>, request: &RequestHead
     let modified = httpdate::fmt_http_date(holding.modified);
     let total = holding.size;
     let answer = match wanted(request, &modified) {
-        RangeRequest::Whole | RangeRequest::Multiple => Answer::file(StatusCode::OK, file, whole),
+        RangeRequest::Whole | RangeRequest::Multiple(_) => {
+            Answer::file(StatusCode::OK, file, whole)
+        }
         RangeRequest::Single(spec) => {
             let Some(range) = spec.resolve(total) else { return unsatisfiable(total) };
             let content_range = ContentRange { range: Some(range), total };

@@ -3,14 +3,21 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use http::Method;
+use http::{HeaderMap, HeaderValue, Method};
 
 use super::copies::Given;
 use crate::index::Source;
 use crate::route::{ArchiveHead, Asked, Failure, IfRange, RangeRequest, SourceFailure, Transfer};
 use crate::snapshot::ArchiveName;
+
+/// A pause of this length between two pieces of a body means that the client took none. Servers cut
+/// such readers, which says nothing about the server; what was under way still arrives after that.
+const CLIENT_IS_SLOW: Duration = Duration::from_secs(1);
+/// A body that breaks off this late has met a server's bound on the whole transfer (250 s on
+/// Agave), or a server that will refuse the next connection anyway.
+const LONG_TRANSFER: Duration = Duration::from_secs(200);
 
 /// State of one request.
 pub struct Context {
@@ -35,22 +42,33 @@ pub(super) struct Relay {
     asked: Asked,
     sources: Vec<Arc<Source>>,
     at: usize,
-    failure: SourceFailure,
+    failure: Option<SourceFailure>,
     /// What the client is told although sources are left.
     refusal: Option<Failure>,
-    /// The copy that the client has the start of; no other one will do.
+    /// The copy that the client has other bytes of; no other one will do.
     bound_to: Option<Arc<Given>>,
     delivered: Option<ArchiveHead>,
+    /// When the current source was turned to.
+    turned_to: Instant,
+    /// When the last piece of the body was passed on.
+    last_piece: Option<Instant>,
+    /// Whether there was a pause within the body.
+    paused: bool,
 }
 
 impl Relay {
+    /// A transfer for a client that was `given` a copy of the archive before. A request for a part
+    /// without a condition is bound to that copy: its answer goes into one file with other bytes.
     pub(super) fn new(
         transfer: Transfer,
         client: IpAddr,
         asked: Asked,
-        bound_to: Option<Arc<Given>>,
+        given: Option<Arc<Given>>,
+        now: Instant,
     ) -> Self {
         let Transfer { name, mut sources } = transfer;
+        let blind = asked.range.is_part_of_a_file() && asked.if_range.is_none();
+        let bound_to = given.filter(|_| blind);
         if let Some(given) = &bound_to {
             sources.retain(|source| source.target == given.target);
         }
@@ -60,10 +78,13 @@ impl Relay {
             asked,
             sources,
             at: 0,
-            failure: SourceFailure::Gone,
+            failure: None,
             refusal: None,
             bound_to,
             delivered: None,
+            turned_to: now,
+            last_piece: None,
+            paused: false,
         }
     }
 
@@ -77,19 +98,42 @@ impl Relay {
         &self.asked
     }
 
+    /// Notes that the current source is turned to, again or for the first time.
+    pub(super) fn turn(&mut self, now: Instant) {
+        self.turned_to = now;
+    }
+
+    /// How long the current source has had for its answer.
+    pub(super) fn waited(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.turned_to)
+    }
+
+    /// Notes that a piece of the body is passed on.
+    pub(super) fn piece(&mut self, now: Instant) {
+        let since = self.last_piece.replace(now).unwrap_or(now);
+        self.paused |= now.saturating_duration_since(since) >= CLIENT_IS_SLOW;
+    }
+
+    /// Whether a body that breaks off now does so by the target's fault. Silence is told apart
+    /// before: Pingora counts it only while it waits for the target.
+    pub(super) fn broke_by_target(&self, now: Instant) -> bool {
+        let since = self.last_piece.unwrap_or(self.turned_to);
+        let pauses = self.paused || now.saturating_duration_since(since) >= CLIENT_IS_SLOW;
+        !pauses && self.waited(now) < LONG_TRANSFER
+    }
+
     /// From now on all of the archive is asked for.
     pub(super) fn ask_whole(&mut self) {
         self.asked.range = RangeRequest::Whole;
         self.asked.if_range = None;
-        if self.bound_to.is_some() {
-            // The client would append it.
-            self.refusal = Some(Failure::OtherCopy);
-        }
     }
 
     /// Goes on to the next source; true where there is one.
     pub(super) fn next(&mut self, failure: SourceFailure) -> bool {
-        self.failure = self.failure.clone().or(failure);
+        self.failure = Some(match self.failure.take() {
+            None => failure,
+            Some(earlier) => earlier.or(failure),
+        });
         self.at += 1;
         self.at < self.sources.len()
     }
@@ -98,12 +142,8 @@ impl Relay {
         self.refusal = Some(failure);
     }
 
-    pub(super) const fn is_refused(&self) -> bool {
-        self.refusal.is_some()
-    }
-
     /// Accepts the answer of the current source, unless it is of another copy than the one that
-    /// the client has the start of.
+    /// the client has other bytes of.
     pub(super) fn accept(&mut self, head: ArchiveHead) -> Result<&ArchiveHead, Failure> {
         match &self.bound_to {
             Some(given) if given.copy != head.copy => {
@@ -123,19 +163,19 @@ impl Relay {
 
     /// Why the client got nothing.
     pub(super) fn outcome(&self) -> Failure {
-        self.refusal.clone().unwrap_or_else(|| {
-            if self.bound_to.is_some() {
-                return Failure::OtherCopy;
-            }
-            Failure::Sources(self.failure.clone())
-        })
+        match (&self.refusal, &self.bound_to, &self.failure) {
+            (Some(refusal), _, _) => refusal.clone(),
+            (None, Some(_), _) => Failure::OtherCopy,
+            (None, None, Some(failure)) => Failure::Sources(failure.clone()),
+            (None, None, None) => Failure::Internal,
+        }
     }
 }
 
 /// What a request's headers ask of an archive's bytes. A range on a HEAD means nothing (RFC 9110,
 /// section 14.2).
-pub(super) fn asked(method: &Method, headers: &http::HeaderMap) -> Asked {
-    let text = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
+pub(super) fn asked(method: &Method, headers: &HeaderMap) -> Asked {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let range = match text(http::header::RANGE) {
         Some(value) if *method == Method::GET => RangeRequest::parse(value),
         _ => RangeRequest::Whole,
@@ -145,15 +185,4 @@ pub(super) fn asked(method: &Method, headers: &http::HeaderMap) -> Asked {
         _ => text(http::header::IF_RANGE).map(IfRange::parse),
     };
     Asked { method: method.clone(), range, if_range }
-}
-
-/// True for a range whose answer will be put behind bytes that the client has, without a word
-/// about which copy they are of.
-pub(super) fn continues_blindly(asked: &Asked) -> bool {
-    asked.if_range.is_none()
-        && match asked.range {
-            RangeRequest::Whole => false,
-            RangeRequest::Single(spec) => spec.continues(),
-            RangeRequest::Multiple => true,
-        }
 }

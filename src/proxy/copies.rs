@@ -1,10 +1,12 @@
-//! Which copy of an archive each client was given last.
+//! What each client was given last: which archive of a kind, and which copy of an archive.
 //!
 //! Clients such as wget and aria2 continue a broken download by a bare range, without saying which
-//! copy they have the start of. Rendezvous choice leads them back to it while it is there; this
-//! memory notices when it is not, so that the rest of another copy is never appended.
+//! copy they have the start of, and some begin again at the short form. Rendezvous choice leads
+//! them back to their copy while nothing fails; this memory leads them back after a failure, and
+//! notices when the copy is no longer there, so that the rest of another one is never appended.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,11 +15,11 @@ use crate::index::TargetId;
 use crate::route::CopyId;
 use crate::snapshot::ArchiveName;
 
-/// A client is remembered for at least this long after its last transfer of an archive, and for at
-/// most twice as long.
+/// A client is remembered for at least this long after its last transfer, and for at most twice as
+/// long.
 const MEMORY: Duration = Duration::from_secs(3600);
-/// Most clients and archives of one half of the memory; with more, the older half is forgotten
-/// early. About 300 bytes each.
+/// Most entries of one half of a memory; with more, the older half is forgotten early. About 300
+/// bytes each.
 const MAX_HALF: usize = 50_000;
 
 /// The copy that a client has, and where it is.
@@ -27,49 +29,80 @@ pub(super) struct Given {
     pub(super) copy: CopyId,
 }
 
-type Half = HashMap<(IpAddr, ArchiveName), Arc<Given>>;
-
-/// Bounded in number and time: two halves, of which the older one is dropped as a whole.
+/// What was given to whom.
 #[derive(Debug)]
 pub(super) struct Copies {
-    halves: Mutex<Halves>,
-}
-
-#[derive(Debug)]
-struct Halves {
-    young: Half,
-    old: Half,
-    since: Instant,
+    copies: Memory<(IpAddr, ArchiveName), Arc<Given>>,
+    archives: Memory<(IpAddr, bool), ArchiveName>,
 }
 
 impl Copies {
     pub(super) fn new(now: Instant) -> Self {
-        let halves = Halves { young: Half::new(), old: Half::new(), since: now };
-        Self { halves: Mutex::new(halves) }
+        Self { copies: Memory::new(now), archives: Memory::new(now) }
     }
 
-    /// Notes that the client is given bytes of this copy.
+    /// Notes that the client begins to get bytes of this copy.
     pub(super) fn give(&self, client: IpAddr, name: ArchiveName, given: Arc<Given>, now: Instant) {
-        let mut halves = self.halves.lock().unwrap_or_else(PoisonError::into_inner);
-        halves.turn(now);
-        halves.young.insert((client.to_canonical(), name), given);
+        self.archives.set((client.to_canonical(), name.is_full()), name, now);
+        self.copies.set((client.to_canonical(), name), given, now);
     }
 
-    /// The copy that the client was given last.
+    /// Notes that the client is done with a transfer, which can be longer than the memory. What it
+    /// was given meanwhile by another transfer stays: that one began later.
+    pub(super) fn keep(&self, client: IpAddr, name: ArchiveName, given: Arc<Given>, now: Instant) {
+        let latest = self.given(client, name, now);
+        if latest.is_none_or(|latest| latest == given) {
+            self.copies.set((client.to_canonical(), name), given, now);
+        }
+    }
+
+    /// The copy that the client began to get last.
     pub(super) fn given(
         &self,
         client: IpAddr,
         name: ArchiveName,
         now: Instant,
     ) -> Option<Arc<Given>> {
-        let mut halves = self.halves.lock().unwrap_or_else(PoisonError::into_inner);
-        halves.turn(now);
-        let key = (client.to_canonical(), name);
-        halves.young.get(&key).or_else(|| halves.old.get(&key)).cloned()
+        self.copies.get(&(client.to_canonical(), name), now)
+    }
+
+    /// The full or incremental archive that the client began to get last.
+    pub(super) fn archive(&self, client: IpAddr, full: bool, now: Instant) -> Option<ArchiveName> {
+        self.archives.get(&(client.to_canonical(), full), now)
     }
 }
 
-impl Halves {
+/// A map that forgets. Bounded in number and time: of its two halves the older one is dropped as a
+/// whole. The lock is held for a look-up or an insertion, by the request path alone.
+#[derive(Debug)]
+struct Memory<K, V>(Mutex<Halves<K, V>>);
+
+#[derive(Debug)]
+struct Halves<K, V> {
+    young: HashMap<K, V>,
+    old: HashMap<K, V>,
+    since: Instant,
+}
+
+impl<K: Eq + Hash, V: Clone> Memory<K, V> {
+    fn new(now: Instant) -> Self {
+        Self(Mutex::new(Halves { young: HashMap::new(), old: HashMap::new(), since: now }))
+    }
+
+    fn set(&self, key: K, value: V, now: Instant) {
+        let mut halves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        halves.turn(now);
+        halves.young.insert(key, value);
+    }
+
+    fn get(&self, key: &K, now: Instant) -> Option<V> {
+        let mut halves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        halves.turn(now);
+        halves.young.get(key).or_else(|| halves.old.get(key)).cloned()
+    }
+}
+
+impl<K, V> Halves<K, V> {
     fn turn(&mut self, now: Instant) {
         let age = now.saturating_duration_since(self.since);
         if age >= MEMORY || self.young.len() >= MAX_HALF {
@@ -105,28 +138,43 @@ mod tests {
         let start = Instant::now();
         let copies = Copies::new(start);
         assert_eq!(copies.given(client(1), name(), start), None);
+        assert_eq!(copies.archive(client(1), true, start), None);
         copies.give(client(1), name(), given("a:1"), start);
         copies.give(client(1), name(), given("b:1"), start);
         copies.give(client(2), name(), given("a:1"), start);
         let later = start + MEMORY / 2;
         assert_eq!(copies.given(client(1), name(), later), Some(given("b:1")));
+        assert_eq!(copies.archive(client(1), true, later), Some(name()));
+        assert_eq!(copies.archive(client(1), false, later), None);
         let mapped = IpAddr::V6(Ipv4Addr::from(1).to_ipv6_mapped());
         assert_eq!(copies.given(mapped, name(), start + MEMORY), Some(given("b:1")));
-        copies.give(client(1), name(), given("b:1"), start + MEMORY);
+        copies.keep(client(1), name(), given("b:1"), start + MEMORY);
         assert_eq!(copies.given(client(2), name(), start + 2 * MEMORY), None);
         assert_eq!(copies.given(client(1), name(), start + 2 * MEMORY), Some(given("b:1")));
         assert_eq!(copies.given(client(1), name(), start + 9 * MEMORY), None);
     }
 
     #[test]
-    fn the_memory_is_bounded() {
+    fn the_end_of_an_old_transfer_changes_nothing() {
         let start = Instant::now();
         let copies = Copies::new(start);
-        let one = given("a:1");
-        for number in 0..u32::try_from(3 * MAX_HALF).expect("small") {
-            copies.give(client(number), name(), Arc::clone(&one), start);
+        copies.give(client(1), name(), given("a:1"), start);
+        copies.give(client(1), name(), given("b:1"), start);
+        copies.keep(client(1), name(), given("a:1"), start);
+        assert_eq!(copies.given(client(1), name(), start), Some(given("b:1")));
+        // One that was longer than the memory is remembered from its end.
+        copies.keep(client(1), name(), given("a:1"), start + 9 * MEMORY);
+        assert_eq!(copies.given(client(1), name(), start + 9 * MEMORY), Some(given("a:1")));
+    }
+
+    #[test]
+    fn the_memory_is_bounded() {
+        let start = Instant::now();
+        let memory = Memory::new(start);
+        for number in 0..3 * MAX_HALF {
+            memory.set(number, (), start);
         }
-        let halves = copies.halves.lock().expect("not poisoned");
+        let halves = memory.0.lock().expect("not poisoned");
         assert!(halves.young.len() <= MAX_HALF && halves.old.len() <= MAX_HALF);
     }
 }

@@ -2,22 +2,24 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use super::context::{Context, Phase, Relay, asked, continues_blindly};
+use super::context::{Context, Phase, Relay, asked};
 use super::copies::Copies;
 use super::head;
 use crate::api::{self, Reference, Urls};
 use crate::config::{Config, Downloads, Limits};
-use crate::index::TargetId;
+use crate::index::{Source, TargetId};
 use crate::route::{
-    self, ApiCall, Failure, Plan, Reply, Requester, Settings, SourceFailure, Transfer, Verdict,
+    self, ApiCall, Failure, Plan, Reply, Requester, Route, Settings, SourceFailure, Verdict, Wanted,
 };
 use crate::target::{Backoff, Published, ReferenceSlot, Reporter, Scraper};
 
@@ -34,6 +36,8 @@ pub struct Edge {
     reporter: Reporter,
     backoff: Backoff,
     copies: Copies,
+    /// Number of tries so far; none shares a connection with another.
+    tries: AtomicU64,
 }
 
 impl Edge {
@@ -52,21 +56,49 @@ impl Edge {
             reporter: scraper.reporter(),
             backoff: Backoff::default(),
             copies: Copies::new(Instant::now()),
+            tries: AtomicU64::new(0),
         }
     }
 
     /// Decides about a request; nothing here waits.
-    fn plan(&self, session: &mut Session, client: IpAddr) -> Result<Plan, Failure> {
+    fn plan(&self, session: &mut Session, client: IpAddr) -> Result<Planned, Failure> {
         let request = session.req_header();
         let uri = &request.uri;
         let route = route::parse(&request.method, uri.path(), uri.query())?;
+        let asked = asked(&request.method, &request.headers);
         if !session.as_downstream_mut().is_body_empty() {
             return Err(Failure::Body);
         }
         let now = Instant::now();
         let suspended = |target: &TargetId| self.backoff.is_resting(target, now);
-        let requester = Requester { client, suspended: &suspended };
-        route::plan(route, &self.published.load(), &self.settings, &requester)
+        let (mut given, mut continues) = (None, None);
+        let part = asked.range.is_part_of_a_file();
+        match &route {
+            Route::Archive(name) => given = self.copies.given(client, *name, now),
+            Route::ShortForm { wanted, .. } if part => {
+                continues = self.copies.archive(client, *wanted == Wanted::Full, now);
+            }
+            _ => {}
+        }
+        let preferred = |source: &Source| {
+            let held = given.as_ref().is_some_and(|given| given.target == source.target);
+            match &asked.if_range {
+                _ if !part => false,
+                None => held,
+                // Without a size, the listing does not tell whether the tag is that of the source.
+                Some(tag) => tag.names(source) || (held && source.listed.size.is_none()),
+            }
+        };
+        let requester =
+            Requester { client, suspended: &suspended, preferred: &preferred, continues };
+        let planned = route::plan(route, &self.published.load(), &self.settings, &requester)?;
+        Ok(match planned {
+            Plan::Transfer(transfer) => {
+                Planned::Relay(Box::new(Relay::new(transfer, client, asked, given, now)))
+            }
+            Plan::Reply(reply) => Planned::Reply(reply),
+            Plan::Api(call) => Planned::Reply(self.call(session, &call)?),
+        })
     }
 
     fn call(&self, session: &Session, call: &ApiCall) -> Result<Reply, Failure> {
@@ -84,23 +116,16 @@ impl Edge {
         Ok(api::answer(call, &self.published.load(), &self.settings, reference, &urls))
     }
 
-    fn relay(&self, session: &Session, transfer: Transfer, client: IpAddr) -> Relay {
-        let request = session.req_header();
-        let asked = asked(&request.method, &request.headers);
-        let bound_to = continues_blindly(&asked)
-            .then(|| self.copies.given(client, transfer.name, Instant::now()))
-            .flatten();
-        Relay::new(transfer, client, asked, bound_to)
-    }
-
     /// Notes that the current source failed before anything went to the client, and says whether
     /// another one is left.
     fn source_failed(&self, relay: &mut Relay, failure: SourceFailure) -> bool {
         if let Some(source) = relay.source() {
             log::warn!("{} from target {}: {failure}", relay.name, source.target);
+            let answered = matches!(failure, SourceFailure::Broken | SourceFailure::Status(_));
             if failure == SourceFailure::Gone {
                 self.reporter.gone(&source.target, relay.name);
-            } else {
+            } else if !(answered && relay.asked().method == http::Method::HEAD) {
+                // Some servers do not answer a HEAD and serve a GET well.
                 self.backoff.failed(&source.target, Instant::now());
             }
         }
@@ -123,7 +148,7 @@ impl Edge {
             }
             Verdict::AskWhole => {
                 relay.ask_whole();
-                refused(!relay.is_refused())
+                refused(true)
             }
             Verdict::Refuse(failure) => {
                 relay.refuse(failure);
@@ -147,17 +172,13 @@ impl ProxyHttp for Edge {
         session.as_downstream_mut().set_write_timeout(Some(self.limits.send_timeout));
         let client = client_address(session);
         let reply = match self.plan(session, client) {
-            Ok(Plan::Transfer(transfer)) => {
+            Ok(Planned::Relay(relay)) => {
                 // Of a target's answers only the last one is checked and passed on.
                 session.as_downstream_mut().set_ignore_info_resp(true);
-                let relay = self.relay(session, transfer, client);
-                ctx.phase = Phase::Relay(Box::new(relay));
+                ctx.phase = Phase::Relay(relay);
                 return Ok(false);
             }
-            Ok(Plan::Reply(reply)) => reply,
-            Ok(Plan::Api(call)) => {
-                self.call(session, &call).unwrap_or_else(|failure| failure.reply())
-            }
+            Ok(Planned::Reply(reply)) => reply,
             Err(failure) => failure.reply(),
         };
         if !session.as_downstream_mut().is_body_empty() {
@@ -173,14 +194,17 @@ impl ProxyHttp for Edge {
         _session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
-        let Phase::Relay(relay) = &ctx.phase else { return refused(false) };
+        let Phase::Relay(relay) = &mut ctx.phase else { return refused(false) };
+        relay.turn(Instant::now());
         let Some(source) = relay.source() else { return refused(false) };
         let mut peer = HttpPeer::new(source.listed.location.address, false, String::new());
+        // Its own for each try, so that no connection is used twice.
+        peer.group_key = self.tries.fetch_add(1, Ordering::Relaxed);
         peer.options.connection_timeout = Some(self.limits.connect_timeout);
         peer.options.total_connection_timeout = Some(self.limits.connect_timeout);
         peer.options.read_timeout = Some(self.limits.read_timeout);
         peer.options.write_timeout = Some(self.limits.read_timeout);
-        peer.options.idle_timeout = Some(IDLE_UPSTREAM);
+        peer.options.idle_timeout = Some(Duration::ZERO);
         Ok(Box::new(peer))
     }
 
@@ -203,12 +227,29 @@ impl ProxyHttp for Edge {
         ctx: &mut Context,
     ) -> Result<()> {
         let status = upstream_response.status;
-        if status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(());
-        }
         let Phase::Relay(relay) = &mut ctx.phase else { return refused(false) };
+        if status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS {
+            // Each of them is a sign of life to Pingora, and no answer to the client.
+            if relay.waited(Instant::now()) < self.limits.read_timeout {
+                return Ok(());
+            }
+            return refused(self.source_failed(relay, SourceFailure::Timeout));
+        }
         *upstream_response = self.judge(relay, upstream_response)?;
         Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        if let Phase::Relay(relay) = &mut ctx.phase {
+            relay.piece(Instant::now());
+        }
+        Ok(None)
     }
 
     fn fail_to_connect(
@@ -231,31 +272,33 @@ impl ProxyHttp for Edge {
         session: &mut Session,
         mut e: Box<Error>,
         ctx: &mut Context,
-        client_reused: bool,
+        _client_reused: bool,
     ) -> Box<Error> {
         let Phase::Relay(relay) = &mut ctx.phase else { return e };
         if *e.etype() == REFUSED {
             // Judged already, and the judge said whether there is another try.
             return e;
         }
-        e.retry.decide_reuse(client_reused);
-        let ours = *e.esource() == ErrorSource::Upstream;
-        let begun = session.response_written().is_some();
-        if !ours {
-            e.set_retry(false);
-        } else if begun {
+        let theirs = *e.esource() == ErrorSource::Upstream;
+        let timeout = matches!(e.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
+        let retry = if !theirs {
+            false
+        } else if session.response_written().is_none() {
+            let failure = if timeout { SourceFailure::Timeout } else { SourceFailure::Broken };
+            self.source_failed(relay, failure)
+        } else {
             // Some bytes are with the client: no other source may supply the rest.
-            e.set_retry(false);
             if let Some(source) = relay.source() {
                 log::warn!("{} from target {} broke off: {e}", relay.name, source.target);
-                self.backoff.failed(&source.target, Instant::now());
+                let now = Instant::now();
+                if timeout || relay.broke_by_target(now) {
+                    self.backoff.failed(&source.target, now);
+                }
             }
-        } else if !e.retry() {
-            // A stale kept-alive connection is tried again as it is; everything else is a failure.
-            let timeout = matches!(e.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
-            let failure = if timeout { SourceFailure::Timeout } else { SourceFailure::Broken };
-            e.set_retry(self.source_failed(relay, failure));
-        }
+            false
+        };
+        // Pingora leaves some errors undecided, and asking those panics.
+        e.set_retry(retry);
         e
     }
 
@@ -303,19 +346,18 @@ impl ProxyHttp for Edge {
             if e.is_none() {
                 self.backoff.succeeded(&source.target);
             }
-            // Again at the end: a transfer can be longer than the memory.
-            self.copies.give(relay.client, relay.name, given, Instant::now());
+            self.copies.keep(relay.client, relay.name, given, Instant::now());
         }
         let request = session.req_header();
         let status = session.response_written().map_or(0, |head| head.status.as_u16());
         let path = request.uri.path();
         let shown: String = path.chars().take(MAX_LOGGED_PATH).collect();
+        let method: String = request.method.as_str().chars().take(MAX_LOGGED_METHOD).collect();
         let broken = if e.is_some() && status < 400 { " (broken off)" } else { "" };
         log::info!(
             target: "access",
-            "{} {} {} {status} {} bytes {:.3} s{target}{broken}",
+            "{} {method} {} {status} {} bytes {:.3} s{target}{broken}",
             client_address(session),
-            request.method,
             shown.escape_debug(),
             session.body_bytes_sent(),
             ctx.started.elapsed().as_secs_f64(),
@@ -323,8 +365,14 @@ impl ProxyHttp for Edge {
     }
 }
 
-/// How long a connection to a target is kept for the next request.
-const IDLE_UPSTREAM: Duration = Duration::from_secs(30);
+/// What [`Edge::plan`] decided.
+enum Planned {
+    Reply(Reply),
+    Relay(Box<Relay>),
+}
+
+/// Most characters of a method that go into the log.
+const MAX_LOGGED_METHOD: usize = 16;
 /// Most characters of a path that go into the log.
 const MAX_LOGGED_PATH: usize = 200;
 

@@ -4,8 +4,8 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE,
-    ETAG, HOST, HeaderName, LAST_MODIFIED, RANGE, USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, ACCEPT_RANGES, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_TYPE, DATE, ETAG, HOST, HeaderName, LAST_MODIFIED, RANGE, USER_AGENT,
 };
 use http::{HeaderValue, Method};
 use pingora::Result;
@@ -13,7 +13,12 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
 use crate::index::Location;
-use crate::route::{ArchiveHead, Asked, RangeRequest, Reply};
+use crate::route::{ArchiveHead, Asked, Reply};
+
+/// Longest host and port that is repeated in an answer: a name of 255 bytes, and a port.
+const MAX_AUTHORITY: usize = 255 + 6;
+/// Bytes of a reply that are written at once: the bound on a client's slowness is for each piece.
+const PIECE: usize = 16 << 10;
 
 /// How the answer came about (RFC 9211).
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -34,7 +39,11 @@ pub(super) async fn write(session: &mut Session, reply: Reply) -> Result<()> {
         return session.write_response_body(None::<Bytes>, true).await;
     }
     session.write_response_header(Box::new(head), false).await?;
-    session.write_response_body(Some(reply.body), true).await
+    let mut body = reply.body;
+    while body.len() > PIECE {
+        session.write_response_body(Some(body.split_to(PIECE)), false).await?;
+    }
+    session.write_response_body(Some(body), true).await
 }
 
 /// The head of an archive, made from nothing but what was checked: whatever else a target says
@@ -57,23 +66,24 @@ pub(super) fn archive(archive: &ArchiveHead) -> Result<ResponseHeader> {
     Ok(head)
 }
 
-/// The request to a target: nothing of the client's but its range, and who it is. Cookies and
+/// The request to a target: nothing of the client's but its range, its address and the host that
+/// it asked. Cookies and
 /// credentials of clients are none of a target's business, and conditions are judged here.
 pub(super) fn to_target(
     session: &Session,
     location: &Location,
     asked: &Asked,
 ) -> Result<RequestHeader> {
-    let client = session.req_header();
     let mut head = RequestHeader::build(asked.method.clone(), location.path.as_bytes(), Some(9))?;
     head.insert_header(HOST, location.authority.as_bytes())?;
     head.insert_header(USER_AGENT, concat!("snapedge/", env!("CARGO_PKG_VERSION")))?;
     head.insert_header(ACCEPT, "*/*")?;
     head.insert_header(ACCEPT_ENCODING, "identity")?;
-    if asked.range != RangeRequest::Whole
-        && let Some(range) = client.headers.get(RANGE)
-    {
-        head.insert_header(RANGE, range.clone())?;
+    // A connection for each transfer: next to an archive it costs nothing, and no answer can be
+    // taken for that to another request.
+    head.insert_header(CONNECTION, "close")?;
+    if let Some(range) = asked.range.to_header() {
+        head.insert_header(RANGE, range)?;
     }
     if let Some(address) = session.client_addr().and_then(|address| address.as_inet()) {
         head.insert_header(FORWARDED_FOR, address.ip().to_canonical().to_string())?;
@@ -90,7 +100,8 @@ pub(super) fn authority(session: &Session) -> Option<String> {
     let request = session.req_header();
     let named = request.uri.authority().map(http::uri::Authority::as_str);
     let host = request.headers.get(HOST).and_then(|value: &HeaderValue| value.to_str().ok());
-    let authority: http::uri::Authority = named.or(host)?.parse().ok()?;
+    let named = named.or(host).filter(|name| name.len() <= MAX_AUTHORITY)?;
+    let authority: http::uri::Authority = named.parse().ok()?;
     // No user name, and nothing that would need an escape where the value is shown.
     (!authority.as_str().contains('@')).then(|| authority.to_string())
 }

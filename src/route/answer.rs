@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use super::etag::CopyId;
 use super::failure::{Failure, SourceFailure};
 use super::range::{ContentRange, RangeRequest};
-use crate::index::Source;
+use crate::index::{Listed, Source};
 
 /// The condition of a range request: which copy the client has the rest of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,13 @@ impl IfRange {
     /// copy has.
     pub fn parse(value: &str) -> Self {
         httpdate::parse_http_date(value).map_or_else(|_| Self::Tag(value.to_owned()), Self::Date)
+    }
+
+    /// Whether the condition is about the copy of this source, as far as its listing tells.
+    pub fn names(&self, source: &Source) -> bool {
+        let Listed { size, modified, .. } = source.listed;
+        let copy = |size| CopyId::new(&source.target.authority, size, modified);
+        size.is_some_and(|size| self.holds(copy(size), modified))
     }
 
     fn holds(&self, copy: CopyId, modified: Option<SystemTime>) -> bool {
@@ -90,8 +97,15 @@ pub fn judge(asked: &Asked, source: &Source, status: StatusCode, headers: &Heade
         StatusCode::OK => whole(source, headers),
         StatusCode::PARTIAL_CONTENT if ranged => part(asked, source, headers),
         StatusCode::RANGE_NOT_SATISFIABLE if ranged => unsatisfiable(asked, source, headers),
-        // Firedancer's answer to several ranges, of which it knows nothing.
-        StatusCode::BAD_REQUEST if asked.range == RangeRequest::Multiple => Ok(Verdict::AskWhole),
+        // Firedancer's answer to several ranges, and others' to spellings that they do not know:
+        // what the client asks is not the source's fault.
+        StatusCode::BAD_REQUEST if ranged => Ok(Verdict::AskWhole),
+        // The probe found another way, and what it found is the answer.
+        StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED
+            if asked.method == Method::HEAD && source.listed.size.is_some() =>
+        {
+            Ok(Verdict::Deliver(from_listing(source)))
+        }
         StatusCode::NOT_FOUND | StatusCode::GONE => Err(SourceFailure::Gone),
         status if status.is_redirection() => Err(SourceFailure::Redirect),
         status => Err(SourceFailure::Status(status.as_u16())),
@@ -102,6 +116,10 @@ pub fn judge(asked: &Asked, source: &Source, status: StatusCode, headers: &Heade
 fn whole(source: &Source, headers: &HeaderMap) -> Result<Verdict, SourceFailure> {
     let length = body_length(headers)?;
     check_total(source, length)?;
+    if source.listed.size.is_none() && is_text(headers) {
+        // With a length to compare, a careless default type is forgiven.
+        return Err(SourceFailure::Text);
+    }
     let accepts = text(headers, &ACCEPT_RANGES).is_some_and(|value| value.contains("bytes"));
     let modified = modified(headers);
     Ok(Verdict::Deliver(ArchiveHead {
@@ -115,10 +133,25 @@ fn whole(source: &Source, headers: &HeaderMap) -> Result<Verdict, SourceFailure>
     }))
 }
 
+/// The head of a source that answers no HEAD, from what its listing says.
+fn from_listing(source: &Source) -> ArchiveHead {
+    let Listed { size, modified, .. } = source.listed;
+    let length = size.unwrap_or_default();
+    ArchiveHead {
+        status: StatusCode::OK,
+        length,
+        copy: CopyId::new(&source.target.authority, length, modified),
+        modified,
+        content_range: None,
+        content_type: own_type(source),
+        ranges: false,
+    }
+}
+
 fn part(asked: &Asked, source: &Source, headers: &HeaderMap) -> Result<Verdict, SourceFailure> {
     let length = body_length(headers)?;
     let content_range = text(headers, &CONTENT_RANGE).and_then(ContentRange::parse);
-    let (total, content_type) = match (asked.range, content_range) {
+    let (total, content_type) = match (&asked.range, content_range) {
         (_, Some(found)) if found.range.is_none_or(|range| range.len() != length) => {
             return Err(SourceFailure::Range);
         }
@@ -127,8 +160,8 @@ fn part(asked: &Asked, source: &Source, headers: &HeaderMap) -> Result<Verdict, 
         }
         // Several ranges may be answered by one that covers them, or by a body in parts whose
         // boundary is in the type. The total is then in the parts, out of sight.
-        (RangeRequest::Multiple, Some(found)) => (found.total, own_type(source)),
-        (RangeRequest::Multiple, None) => match (source.listed.size, multipart(headers)) {
+        (RangeRequest::Multiple(_), Some(found)) => (found.total, own_type(source)),
+        (RangeRequest::Multiple(_), None) => match (source.listed.size, multipart(headers)) {
             (Some(total), Some(content_type)) => (total, content_type),
             _ => return Ok(Verdict::AskWhole),
         },
@@ -151,33 +184,29 @@ fn part(asked: &Asked, source: &Source, headers: &HeaderMap) -> Result<Verdict, 
     }))
 }
 
-/// A 416 is believed where it is plausible. Under a condition it proves nothing about the copy, so
-/// all of it is asked for.
+/// A 416 is believed where it is plausible. Otherwise, and under a condition, of which it says
+/// nothing, all of the archive is asked for.
 fn unsatisfiable(
     asked: &Asked,
     source: &Source,
     headers: &HeaderMap,
 ) -> Result<Verdict, SourceFailure> {
-    if asked.if_range.is_some() {
-        return Ok(Verdict::AskWhole);
-    }
     let found = text(headers, &CONTENT_RANGE).and_then(ContentRange::parse);
-    let total = found.map(|found| found.total).or(source.listed.size);
-    let total = total.ok_or(SourceFailure::Range)?;
-    check_total(source, total)?;
-    match asked.range {
-        RangeRequest::Single(spec) if spec.resolve(total).is_none() => {
+    match (&asked.range, found.map(|found| found.total).or(source.listed.size)) {
+        (RangeRequest::Single(spec), Some(total))
+            if asked.if_range.is_none() && spec.resolve(total).is_none() =>
+        {
+            check_total(source, total)?;
             Ok(Verdict::Refuse(Failure::Unsatisfiable { total }))
         }
-        RangeRequest::Multiple => Ok(Verdict::AskWhole),
-        RangeRequest::Single(_) | RangeRequest::Whole => Err(SourceFailure::Range),
+        _ => Ok(Verdict::AskWhole),
     }
 }
 
 /// Length of the body that follows, when it is one that can be passed on as it is.
 fn body_length(headers: &HeaderMap) -> Result<u64, SourceFailure> {
-    let encoding = text(headers, &CONTENT_ENCODING);
-    if encoding.is_some_and(|value| !value.trim().eq_ignore_ascii_case("identity")) {
+    let plain = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
+    if !headers.get_all(CONTENT_ENCODING).iter().all(plain) {
         return Err(SourceFailure::Encoded);
     }
     let html = |value: &str| {
@@ -196,6 +225,11 @@ fn body_length(headers: &HeaderMap) -> Result<u64, SourceFailure> {
         Some(0) => Err(SourceFailure::Empty),
         Some(length) => Ok(length),
     }
+}
+
+fn is_text(headers: &HeaderMap) -> bool {
+    let media = text(headers, &CONTENT_TYPE).unwrap_or_default().trim_start().to_ascii_lowercase();
+    media.starts_with("text/") || media.starts_with("application/json")
 }
 
 fn check_total(source: &Source, found: u64) -> Result<(), SourceFailure> {
@@ -230,7 +264,7 @@ fn multipart(headers: &HeaderMap) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::{Listed, Location, TargetId};
+    use crate::index::{Location, TargetId};
     use crate::route::{ByteRange, RangeSpec};
     use std::time::{Duration, UNIX_EPOCH};
 
@@ -340,6 +374,12 @@ mod tests {
         let both = "content-length: 1000\ntransfer-encoding: chunked";
         check(&all, 200, both, &fail(SourceFailure::NoLength));
         check(&all, 200, "content-length: 0", &fail(SourceFailure::Empty));
+        let text = "content-length: 1000\ncontent-type: text/plain";
+        check_with(None, &all, 200, text, &fail(SourceFailure::Text));
+        let json = "content-length: 1000\ncontent-type: application/json";
+        check_with(None, &all, 200, json, &fail(SourceFailure::Text));
+        let twice = "content-length: 1000\ncontent-encoding: identity\ncontent-encoding: gzip";
+        check(&all, 200, twice, &fail(SourceFailure::Encoded));
         for encoding in ["gzip", "br", "GZIP", "zstd"] {
             let head = format!("content-length: 1000\ncontent-encoding: {encoding}");
             check(&all, 200, &head, &fail(SourceFailure::Encoded));
@@ -363,6 +403,17 @@ mod tests {
             let head = "content-length: 1000\ncontent-range: bytes 0-999/1000";
             check(&all, status, head, &fail(SourceFailure::Status(status)));
         }
+    }
+
+    #[test]
+    fn a_source_that_refuses_head_is_answered_for() {
+        let head = Asked { method: Method::HEAD, range: RangeRequest::Whole, if_range: None };
+        for status in [405, 501] {
+            check(&head, status, "content-length: 60", &whole_head(None, false));
+            let failure = fail(SourceFailure::Status(status));
+            check_with(None, &head, status, "content-length: 60", &failure);
+        }
+        check(&head, 404, "", &fail(SourceFailure::Gone));
     }
 
     #[test]
@@ -416,18 +467,18 @@ mod tests {
         let refused = Verdict::Refuse(Failure::Unsatisfiable { total: TOTAL });
         check(&beyond, 416, "content-range: bytes */1000", &refused);
         check(&beyond, 416, "", &refused);
-        check_with(None, &beyond, 416, "", &fail(SourceFailure::Range));
+        check_with(None, &beyond, 416, "", &Verdict::AskWhole);
         let within = asked("bytes=5-", None);
-        let claimed = "content-range: bytes */1000";
-        check(&within, 416, claimed, &fail(SourceFailure::Range));
+        check(&within, 416, "content-range: bytes */1000", &Verdict::AskWhole);
         let shorter = SourceFailure::Length { expected: TOTAL, found: 4 };
         check(&within, 416, "content-range: bytes */4", &fail(shorter));
+        check(&within, 400, "", &Verdict::AskWhole);
     }
 
     #[test]
     fn several_ranges() {
         let several = asked("bytes=0-1,5-6", None);
-        assert_eq!(several.range, RangeRequest::Multiple);
+        assert!(matches!(several.range, RangeRequest::Multiple(_)));
         let multipart = "multipart/byteranges; boundary=THIS";
         let head = format!("content-length: 150\ncontent-type: {multipart}");
         let parts = Verdict::Deliver(ArchiveHead {

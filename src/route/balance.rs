@@ -17,18 +17,21 @@ const MAX_TRIES: usize = 8;
 ///
 /// Rendezvous hashing of client address, name and target: a client that comes back meets the same
 /// copy for as long as it is there, clients spread evenly, and a target that leaves or comes moves
-/// only its own clients. Targets that are `suspended` for their failures come last, in the same
-/// order. At most eight are returned.
+/// only its own clients. Sources that are `preferred` come first whatever else is true of them, and
+/// targets that are `suspended` for their failures last, in the same order. At most eight are
+/// returned.
 pub fn order(
     client: IpAddr,
     name: &ArchiveName,
     sources: &[Arc<Source>],
+    preferred: impl Fn(&Source) -> bool,
     suspended: impl Fn(&TargetId) -> bool,
 ) -> Vec<Arc<Source>> {
     let mut ordered = sources.to_vec();
     ordered.sort_by_cached_key(|source| {
         let weight = Reverse(weight(client, name, &source.target));
-        (suspended(&source.target), weight, source.target.clone())
+        let preferred = preferred(source);
+        (!preferred, suspended(&source.target), weight, source.target.clone())
     });
     ordered.truncate(MAX_TRIES);
     ordered
@@ -88,7 +91,7 @@ mod tests {
 
     fn first(client: u32, sources: &[Arc<Source>]) -> Arc<Source> {
         let client = IpAddr::V4(Ipv4Addr::from(client));
-        Arc::clone(&order(client, &name(), sources, |_| false)[0])
+        Arc::clone(&order(client, &name(), sources, |_| false, |_| false)[0])
     }
 
     #[test]
@@ -107,11 +110,23 @@ mod tests {
     fn a_suspended_target_comes_last() {
         let sources = sources(3);
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let before = order(client, &name(), &sources, |_| false);
-        let after = order(client, &name(), &sources, |id| *id == before[0].target);
+        let before = order(client, &name(), &sources, |_| false, |_| false);
+        let after = order(client, &name(), &sources, |_| false, |id| *id == before[0].target);
         assert_eq!(after, [before[1].clone(), before[2].clone(), before[0].clone()]);
         let mapped = IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped());
-        assert_eq!(before, order(mapped, &name(), &sources, |_| false));
+        assert_eq!(before, order(mapped, &name(), &sources, |_| false, |_| false));
+    }
+
+    #[test]
+    fn a_preferred_source_comes_first_among_many_and_though_it_rests() {
+        let sources = sources(30);
+        let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        for wanted in &sources {
+            let is_it = |source: &Source| source.target == wanted.target;
+            let resting = |target: &TargetId| *target == wanted.target;
+            let ordered = order(client, &name(), &sources, is_it, resting);
+            assert_eq!((&ordered[0], ordered.len()), (wanted, MAX_TRIES));
+        }
     }
 
     proptest! {

@@ -48,6 +48,9 @@ pub enum Failure {
     /// Every source of the archive failed; the last failure that was not a plain "gone".
     #[error("no source could deliver this archive")]
     Sources(#[source] SourceFailure),
+    /// Something went wrong here.
+    #[error("internal error")]
+    Internal,
 }
 
 /// Why one source did not deliver.
@@ -91,6 +94,9 @@ pub enum SourceFailure {
     /// The body would arrive under an encoding.
     #[error("a content-encoding")]
     Encoded,
+    /// A text, from a target that did not tell how long the archive is.
+    #[error("a text instead of an archive")]
+    Text,
     /// A page for people.
     #[error("a page of HTML instead of an archive")]
     Html,
@@ -126,7 +132,7 @@ impl Failure {
                     Err(_) => reply,
                 }
             }
-            Self::Body | Self::Host | Self::OtherCopy | Self::Sources(_) => {
+            Self::Body | Self::Host | Self::OtherCopy | Self::Sources(_) | Self::Internal => {
                 Reply::text(status, format!("{self}\n"))
             }
         }
@@ -146,6 +152,7 @@ impl Failure {
             Self::OtherCopy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Sources(SourceFailure::Timeout) => StatusCode::GATEWAY_TIMEOUT,
             Self::Sources(_) => StatusCode::BAD_GATEWAY,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }

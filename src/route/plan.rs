@@ -32,6 +32,10 @@ pub struct Requester<'a> {
     pub client: IpAddr,
     /// True for targets that failed lately.
     pub suspended: &'a dyn Fn(&TargetId) -> bool,
+    /// True for the source that the client has bytes of.
+    pub preferred: &'a dyn Fn(&Source) -> bool,
+    /// The archive that a request for a part of a short form's archive goes on with.
+    pub continues: Option<ArchiveName>,
 }
 
 /// What to do with a request.
@@ -95,7 +99,9 @@ pub fn plan(
                 Wanted::Full => Some(best.full),
                 Wanted::Incremental => best.incremental,
             });
-            let name = name.ok_or(Failure::NotHeld)?;
+            // aria2 begins every part and every retry at the short form, so a part of what was best
+            // when it began must not lead to what is best now.
+            let name = continued(view, group, requester).or(name).ok_or(Failure::NotHeld)?;
             short_form(&name, style, view, settings, requester).map(Plan::Reply)
         }
         Route::Archive(name) => {
@@ -112,6 +118,12 @@ pub fn plan(
         Route::TrackerHealth { group } => Ok(Plan::Api(ApiCall::TrackerHealth { group })),
         Route::Health => Ok(Plan::Api(ApiCall::Health)),
     }
+}
+
+/// The archive that the client goes on with, while the group still has it.
+fn continued(view: &View, group: Option<&str>, requester: &Requester<'_>) -> Option<ArchiveName> {
+    let in_group = |source: &Arc<Source>| group.is_none_or(|group| *source.target.group == *group);
+    requester.continues.filter(|name| view.sources(name).iter().any(in_group))
 }
 
 fn short_form(
@@ -135,7 +147,8 @@ fn sources(
     view: &View,
     requester: &Requester<'_>,
 ) -> Result<Vec<Arc<Source>>, Failure> {
-    let sources = order(requester.client, name, view.sources(name), requester.suspended);
+    let Requester { client, suspended, preferred, .. } = requester;
+    let sources = order(*client, name, view.sources(name), preferred, suspended);
     if sources.is_empty() { Err(Failure::NotHeld) } else { Ok(sources) }
 }
 

@@ -2,6 +2,12 @@
 
 use std::fmt;
 
+/// Most ranges of one request; a request for more is answered with the whole, as RFC 9110 allows.
+const MAX_RANGES: usize = 64;
+/// Greatest position that is told apart from "beyond every end". Go's servers, among others, read
+/// positions as signed numbers.
+const MAX_POSITION: u64 = i64::MAX as u64;
+
 /// Bytes `start..end` of something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ByteRange {
@@ -47,14 +53,14 @@ pub enum RangeSpec {
 }
 
 /// What a request asks of a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RangeRequest {
-    /// All of it: no `range`, or one that must be ignored (another unit, bad syntax).
+    /// All of it: no `range`, or one that is ignored (another unit, bad syntax, no byte, too many).
     Whole,
     /// One range.
     Single(RangeSpec),
-    /// Several ranges.
-    Multiple,
+    /// Several ranges, at least two.
+    Multiple(Vec<RangeSpec>),
 }
 
 impl RangeRequest {
@@ -65,11 +71,43 @@ impl RangeRequest {
             return Self::Whole;
         }
         let specs: Option<Vec<RangeSpec>> =
-            set.split(',').map(|text| RangeSpec::parse(text.trim())).collect();
-        match specs.as_deref() {
-            Some([spec]) => Self::Single(*spec),
-            Some([_, _, ..]) => Self::Multiple,
-            Some([]) | None => Self::Whole,
+            set.split(',').take(MAX_RANGES + 1).map(|text| RangeSpec::parse(text.trim())).collect();
+        match specs {
+            None => Self::Whole,
+            Some(specs) if specs.len() > MAX_RANGES => Self::Whole,
+            Some(specs) => match specs[..] {
+                [] => Self::Whole,
+                [spec] => Self::Single(spec),
+                _ => Self::Multiple(specs),
+            },
+        }
+    }
+
+    /// The value of a `range` header that means this, in the plainest spelling: what one server
+    /// accepts, another one must not read otherwise. `None` for all of it.
+    pub fn to_header(&self) -> Option<String> {
+        let specs = match self {
+            Self::Whole => return None,
+            Self::Single(spec) => std::slice::from_ref(spec),
+            Self::Multiple(specs) => specs,
+        };
+        let specs: Vec<String> = specs.iter().map(ToString::to_string).collect();
+        Some(format!("bytes={}", specs.join(",")))
+    }
+
+    /// True where the answer goes into a file that the client has other bytes of already, or will
+    /// have by other requests. `bytes=0-` is everything, and so a new start.
+    pub const fn is_part_of_a_file(&self) -> bool {
+        !matches!(self, Self::Whole | Self::Single(RangeSpec::From { first: 0, last: None }))
+    }
+}
+
+impl fmt::Display for RangeSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::From { first, last: None } => write!(f, "{first}-"),
+            Self::From { first, last: Some(last) } => write!(f, "{first}-{last}"),
+            Self::Suffix(count) => write!(f, "-{count}"),
         }
     }
 }
@@ -77,7 +115,8 @@ impl RangeRequest {
 impl RangeSpec {
     fn parse(text: &str) -> Option<Self> {
         match text.split_once('-')? {
-            ("", count) => number(count).map(Self::Suffix),
+            // No byte at all: unsatisfiable, which servers disagree about how to say.
+            ("", count) => number(count).filter(|count| *count > 0).map(Self::Suffix),
             (first, "") => Some(Self::From { first: number(first)?, last: None }),
             (first, last) => {
                 let (first, last) = (number(first)?, number(last)?);
@@ -96,20 +135,14 @@ impl RangeSpec {
             Self::Suffix(count) => ByteRange::new(total.saturating_sub(count), total),
         }
     }
-
-    /// True where a client that asks this holds the start already, and so mixes copies if it is
-    /// given the rest of another one.
-    pub const fn continues(self) -> bool {
-        !matches!(self, Self::From { first: 0, .. })
-    }
 }
 
-/// Digits only; what is above `u64` counts as the greatest `u64`, which no archive reaches.
+/// Digits only; what is beyond every end is cut to the greatest position.
 fn number(text: &str) -> Option<u64> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    Some(text.parse().unwrap_or(u64::MAX))
+    Some(text.parse().unwrap_or(MAX_POSITION).min(MAX_POSITION))
 }
 
 /// The value of a `content-range` header.
@@ -156,6 +189,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "rows read better without `&`")]
     fn check(value: &str, total: u64, expected: Result<Option<(u64, u64)>, RangeRequest>) {
         let found = match RangeRequest::parse(value) {
             RangeRequest::Single(spec) => {
@@ -175,13 +209,17 @@ mod tests {
         check("bytes=0-5000", 1000, Ok(Some((0, 1000))));
         check("bytes=-1", 1000, Ok(Some((999, 1000))));
         check("bytes=-5000", 1000, Ok(Some((0, 1000))));
-        check("bytes=-0", 1000, Ok(None));
+        check("bytes=-0", 1000, Err(RangeRequest::Whole));
         check("bytes=0-0", 0, Ok(None));
         check("BYTES=0-0", 1, Ok(Some((0, 1))));
         check("bytes= 5-6 ", 1000, Ok(Some((5, 7))));
         check("bytes=0-99999999999999999999999", 10, Ok(Some((0, 10))));
         check("bytes=18446744073709551615-", 10, Ok(None));
-        check("bytes=0-1,3-4", 1000, Err(RangeRequest::Multiple));
+        let two = [(0, 1), (3, 4)].map(|(first, last)| RangeSpec::From { first, last: Some(last) });
+        check("bytes=0-1,3-4", 1000, Err(RangeRequest::Multiple(two.to_vec())));
+        let many = |count| format!("bytes={}", vec!["0-0"; count].join(","));
+        assert!(matches!(RangeRequest::parse(&many(MAX_RANGES)), RangeRequest::Multiple(_)));
+        check(&many(MAX_RANGES + 1), 1000, Err(RangeRequest::Whole));
         for bad in [
             "",
             "bytes",
@@ -199,6 +237,34 @@ mod tests {
             "bytes=0x1-2",
         ] {
             check(bad, 1000, Err(RangeRequest::Whole));
+        }
+    }
+
+    #[test]
+    fn a_range_goes_on_in_its_plainest_spelling() {
+        for (value, expected) in [
+            ("BYTES = 5-6 ", Some("bytes=5-6")),
+            ("bytes=0005-", Some("bytes=5-")),
+            ("bytes= 0-1 , -7", Some("bytes=0-1,-7")),
+            ("bytes=0-99999999999999999999", Some("bytes=0-9223372036854775807")),
+            ("bytes=-0", None),
+            ("bytes=x", None),
+        ] {
+            assert_eq!(RangeRequest::parse(value).to_header().as_deref(), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn only_everything_is_a_new_start() {
+        for (value, part) in [
+            ("", false),
+            ("bytes=0-", false),
+            ("bytes=0-99", true),
+            ("bytes=1-", true),
+            ("bytes=-5", true),
+            ("bytes=0-0,5-5", true),
+        ] {
+            assert_eq!(RangeRequest::parse(value).is_part_of_a_file(), part, "{value}");
         }
     }
 

@@ -41,6 +41,9 @@ impl Backoff {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         if failed.len() >= MAX_REMEMBERED && !failed.contains_key(target) {
             failed.retain(|_, record| record.until.is_some_and(|until| until > now));
+            if failed.len() >= MAX_REMEMBERED {
+                return;
+            }
         }
         let record = failed.entry(target.clone()).or_default();
         if record.until.is_none_or(|until| until <= now) {

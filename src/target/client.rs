@@ -8,8 +8,8 @@ use http::{HeaderMap, Method, StatusCode};
 
 use crate::config::HostPort;
 
-/// Largest document that is read, in bytes: a listing of tens of thousands of archives.
-const MAX_DOCUMENT: usize = 16 << 20;
+/// Largest document that is read, in bytes: a listing of thousands of archives.
+const MAX_DOCUMENT: usize = 2 << 20;
 /// Idle connections that are kept for each target.
 const IDLE_PER_HOST: usize = 2;
 
@@ -103,7 +103,7 @@ impl Client {
             .body(body.to_owned());
         let failed = |source: reqwest::Error| ClientError::Request {
             method: Method::POST,
-            url: url.to_owned(),
+            url: without_secrets(url),
             source: source.without_url(),
         };
         read_bounded(request.send().await.map_err(failed)?).await
@@ -139,6 +139,12 @@ impl Place {
 
 fn head_of(response: &reqwest::Response) -> Head {
     Head { status: response.status(), headers: response.headers().clone() }
+}
+
+/// Scheme, host and port: paths and queries of RPC providers are the keys to them.
+fn without_secrets(url: &str) -> String {
+    let origin = url::Url::parse(url).map(|url| url.origin().ascii_serialization());
+    origin.unwrap_or_else(|_| "the configured URL".to_owned())
 }
 
 async fn read_bounded(mut response: reqwest::Response) -> Result<Vec<u8>, ClientError> {

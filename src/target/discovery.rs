@@ -9,7 +9,7 @@ use crate::config::units::{HostPort, Scheme};
 use crate::config::{Group, yaml};
 
 /// Largest file of targets, in bytes.
-const MAX_FILE: u64 = 4 << 20;
+const MAX_FILE: u64 = 1 << 20;
 /// Most targets that one group may have.
 const MAX_TARGETS: usize = crate::config::MAX_TARGETS;
 
@@ -35,18 +35,14 @@ pub enum DiscoveryError {
     },
 }
 
-/// Everything that the group's configuration and files name now.
+/// Everything that the group's file names now; nothing for a group without a file.
 ///
 /// Fails as a whole where a part fails, so that half a file takes no target away.
 pub(super) async fn discover(group: &Group) -> Result<BTreeSet<HostPort>, DiscoveryError> {
-    let mut targets: BTreeSet<HostPort> = group.static_targets.iter().cloned().collect();
-    if let Some(path) = &group.file_targets {
-        let text = read(path).await?;
-        let invalid = |message| DiscoveryError::Invalid { path: path.clone(), message };
-        let form = Form::of(path);
-        targets.extend(parse_targets(form, &text, group.scheme).map_err(invalid)?);
-    }
-    Ok(targets)
+    let Some(path) = &group.file_targets else { return Ok(BTreeSet::new()) };
+    let text = read(path).await?;
+    let invalid = |message| DiscoveryError::Invalid { path: path.clone(), message };
+    parse_targets(Form::of(path), &text, group.scheme).map_err(invalid)
 }
 
 async fn read(path: &Path) -> Result<String, DiscoveryError> {
@@ -126,6 +122,11 @@ mod tests {
         check(Form::FileSd, r#"[{"targets": ["a"]}]"#, Err("`a` has no port"));
         check(Form::FileSd, r#"[{"targets": "#, Err(""));
         check(Form::FileSd, "a:1", Err("invalid type"));
+        let many = format!("[{{targets: [&a x:1{}]}}]", ", *a".repeat(MAX_TARGETS));
+        check(Form::FileSd, &many, Err("more than 10000 targets"));
+        let long = format!("[{{targets: [{}]}}]", "x".repeat(1000));
+        check(Form::FileSd, &long, Err("a target of more than 300 bytes"));
+        check(Form::Lines, "a\u{1b}[31m:1", Err(r"a\u{1b}[31m"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::header::{CONTENT_LENGTH, HeaderMap, LAST_MODIFIED, LOCATION};
 use http::status::StatusCode;
@@ -16,10 +16,17 @@ use crate::snapshot::ArchiveName;
 
 /// Redirects that are followed from a short form.
 const MAX_REDIRECTS: usize = 5;
+/// Largest size that is believed, in bytes: a pebibyte, so that sums of sizes cannot overflow.
+const MAX_SIZE: u64 = 1 << 50;
 /// Most archives that are taken from one target.
 const MAX_ARCHIVES: usize = 1000;
 /// Full archives that are looked for again after a node stopped naming them.
 const REMEMBERED_FULL: usize = 2;
+/// Time for the look at one remembered archive. Its port may be closed since, and must not take the
+/// time of the whole probe.
+const REMEMBERED_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest path that a redirect may lead to, in bytes: it goes into the heads of redirects.
+const MAX_PATH: usize = 1024;
 /// Incremental archives that are looked for again after a node stopped naming them: nodes keep
 /// four on the newest full archive and one on each older one.
 const REMEMBERED_INCREMENTAL: usize = 6;
@@ -177,8 +184,11 @@ impl Prober {
         let mut found: BTreeMap<ArchiveName, Listed> =
             right_kind.map(|listed| (listed.name, listed)).collect();
         for (name, location) in &self.remembered {
-            if !found.contains_key(name)
-                && let Some(listed) = self.still_there(*name, location).await?
+            // At an address that is no longer the target's, there is nothing of it.
+            let here = location.address.ip() == address.ip();
+            if here
+                && !found.contains_key(name)
+                && let Some(listed) = self.still_there(*name, location).await
             {
                 found.insert(*name, listed);
             }
@@ -187,18 +197,17 @@ impl Prober {
         Ok(found.into_values().collect())
     }
 
-    async fn still_there(
-        &self,
-        name: ArchiveName,
-        location: &Location,
-    ) -> Result<Option<Listed>, ProbeError> {
+    /// A remembered archive, if it can still be had. What does not answer does not have it: the
+    /// short forms have told already that the target is alive.
+    async fn still_there(&self, name: ArchiveName, location: &Location) -> Option<Listed> {
         let place = Place {
             address: location.address,
             authority: location.authority.to_string(),
             path: location.path.clone(),
         };
-        let head = self.client.head(&place).await?;
-        Ok((head.status == StatusCode::OK).then(|| listed(name, &place, &head.headers)))
+        let head = tokio::time::timeout(REMEMBERED_TIMEOUT, self.client.head(&place)).await;
+        let head = head.ok()?.ok()?;
+        (head.status == StatusCode::OK).then(|| listed(name, &place, &head.headers))
     }
 
     /// Follows a short form to an archive; `None` where the node has none.
@@ -228,14 +237,15 @@ impl Prober {
         let to = base.join(location.ok_or_else(bad)?).map_err(|_| bad())?;
         let host = to.host().ok_or_else(bad)?.to_string();
         let same = host == self.target.host() || host.parse() == Ok(from.address.ip());
+        if to.path().len() > MAX_PATH {
+            return Err(bad());
+        }
         if to.scheme() != "http" || !same {
             return Err(ProbeError::Elsewhere { path: from.path.clone(), to: to.to_string() });
         }
         let port = to.port_or_known_default().ok_or_else(bad)?;
-        let path = match to.query() {
-            None => to.path().to_owned(),
-            Some(query) => format!("{}?{query}", to.path()),
-        };
+        // A query is dropped: where one is needed, it is a grant that ends before the next probe.
+        let path = to.path().to_owned();
         Ok(Place {
             address: SocketAddr::new(from.address.ip(), port),
             authority: format!("{host}:{port}"),
@@ -253,7 +263,9 @@ fn listed(name: ArchiveName, place: &Place, headers: &HeaderMap) -> Listed {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     Listed {
         name,
-        size: text(CONTENT_LENGTH).and_then(|value| value.parse().ok()).filter(|size| *size > 0),
+        size: text(CONTENT_LENGTH)
+            .and_then(|value| value.parse().ok())
+            .filter(|size| (1..=MAX_SIZE).contains(size)),
         modified: text(LAST_MODIFIED).and_then(|value| httpdate::parse_http_date(value).ok()),
         location: Location {
             address: place.address,
@@ -308,7 +320,7 @@ fn parse_listing(
         let Some(name) = archive_at(&file.name) else { continue };
         let listed = Listed {
             name,
-            size: file.size.filter(|size| *size > 0),
+            size: file.size.filter(|size| (1..=MAX_SIZE).contains(size)),
             modified: file
                 .mod_time
                 .and_then(|time| time.parse::<jiff::Timestamp>().ok())
@@ -372,6 +384,8 @@ mod tests {
         );
         let zero = file.replace("5}", "0}");
         check(&format!(r#"[{{"files": [{zero}]}}]"#), Some(&[(FULL, None)]));
+        let huge = file.replace("5}", "18446744073709551615}");
+        check(&format!(r#"[{{"files": [{huge}]}}]"#), Some(&[(FULL, None)]));
         check(r#"[{"files": [{"file_name": "../../etc/passwd"}]}]"#, Some(&[]));
         check("", None);
         check("{}", None);

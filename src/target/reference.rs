@@ -80,7 +80,10 @@ async fn ask(client: &Client, url: &str) -> Result<u64, ReferenceError> {
     Ok(answer.result)
 }
 
-/// An error with its causes, in one line.
+/// Most characters of an error that go into the log: some quote what a target sent.
+const MAX_LOGGED: usize = 500;
+
+/// An error with its causes, in one line of bounded length and without control characters.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -89,5 +92,6 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         text.push_str(&cause.to_string());
         source = cause.source();
     }
-    text
+    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().take(MAX_LOGGED).map(printable).collect()
 }

@@ -28,6 +28,8 @@ use crate::snapshot::ArchiveName;
 const QUEUE: usize = 1024;
 /// Least time between two views: what comes meanwhile goes into one.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(50);
+/// Most new disagreements of one view that are logged in full.
+const MAX_LOGGED_CONFLICTS: usize = 5;
 /// Rest before tasks that ended by a fault are begun again.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// Longest sleep of the publisher, which bounds how late the end of a hold is seen.
@@ -63,9 +65,17 @@ impl Reporter {
 pub struct Scraper {
     config: Config,
     client: Client,
+    publisher: Arc<Publisher>,
     published: Arc<Published>,
     reference: Arc<ReferenceSlot>,
     events: mpsc::Sender<Event>,
+}
+
+/// Takes events in and publishes views.
+struct Publisher {
+    policy: Policy,
+    groups: Vec<Arc<str>>,
+    published: Arc<Published>,
     inbox: Mutex<mpsc::Receiver<Event>>,
 }
 
@@ -74,14 +84,18 @@ impl Scraper {
     pub fn new(config: Config) -> Result<Self, ClientError> {
         let client = Client::new(config.limits.connect_timeout)?;
         let (events, inbox) = mpsc::channel(QUEUE);
-        Ok(Self {
-            config,
-            client,
-            published: Arc::default(),
-            reference: Arc::default(),
-            events,
+        let views = Arc::<Published>::default();
+        let index = Publisher {
+            policy: Policy {
+                probe_failures: config.limits.probe_failures,
+                pair_hold: config.pair_hold,
+            },
+            groups: config.groups.iter().map(|group| Arc::clone(&group.name)).collect(),
+            published: Arc::clone(&views),
             inbox: Mutex::new(inbox),
-        })
+        };
+        let (publisher, reference) = (Arc::new(index), Arc::default());
+        Ok(Self { config, client, publisher, published: views, reference, events })
     }
 
     /// Where the views appear.
@@ -99,7 +113,9 @@ impl Scraper {
         Reporter(self.events.clone())
     }
 
+    /// Starts everything, with an empty catalog: what is known is known by those that run.
     fn spawn_all(&self, tasks: &mut JoinSet<()>) {
+        tasks.spawn(Arc::clone(&self.publisher).publish());
         let probes = Arc::new(Semaphore::new(self.config.limits.probe_concurrency));
         for group in &self.config.groups {
             let roster = Roster {
@@ -119,14 +135,10 @@ impl Scraper {
             tasks.spawn(async move { reference.keep(client, url, interval).await });
         }
     }
+}
 
-    async fn publish(&self) {
-        let policy = Policy {
-            probe_failures: self.config.limits.probe_failures,
-            pair_hold: self.config.pair_hold,
-        };
-        let groups: Vec<Arc<str>> =
-            self.config.groups.iter().map(|group| Arc::clone(&group.name)).collect();
+impl Publisher {
+    async fn publish(self: Arc<Self>) {
         let mut inbox = self.inbox.lock().await;
         let mut catalog = Catalog::default();
         let mut events = Vec::new();
@@ -142,7 +154,7 @@ impl Scraper {
                 catalog.apply(event);
             }
             let before = self.published.load();
-            let view = catalog.view(&before, &groups, policy, Instant::now());
+            let view = catalog.view(&before, &self.groups, self.policy, Instant::now());
             report_changes(&before, &view);
             self.published.0.store(Arc::new(view));
             tokio::time::sleep(PUBLISH_PAUSE).await;
@@ -155,11 +167,8 @@ impl BackgroundService for Scraper {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let mut tasks = JoinSet::new();
         self.spawn_all(&mut tasks);
-        let publish = self.publish();
-        tokio::pin!(publish);
         loop {
             let ended = tokio::select! {
-                () = &mut publish => break,
                 // While transfers finish, there is nobody left to be redirected.
                 _ = shutdown.wait_for(|stop| *stop) => break,
                 ended = tasks.join_next() => ended,
@@ -184,8 +193,13 @@ fn report_changes(before: &View, after: &View) {
             log::info!("group `{name}` now offers {}", describe(group.best));
         }
         let known: BTreeSet<&Conflict> = old.iter().flat_map(|old| &old.conflicts).collect();
-        for conflict in group.conflicts.iter().filter(|conflict| !known.contains(conflict)) {
+        let mut new = group.conflicts.iter().filter(|conflict| !known.contains(conflict));
+        for conflict in new.by_ref().take(MAX_LOGGED_CONFLICTS) {
             log::warn!("group `{name}`: {conflict}");
+        }
+        let more = new.count();
+        if more > 0 {
+            log::warn!("group `{name}`: {more} more disagreements");
         }
     }
 }
@@ -216,33 +230,29 @@ impl Roster {
         let mut ticks = tokio::time::interval(self.interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut failing = false;
+        // What the file said when it last made sense.
+        let mut from_file = BTreeSet::new();
         loop {
             ticks.tick().await;
-            match discover(&self.group).await {
-                Ok(targets) => {
-                    failing = false;
-                    self.reconcile(targets).await;
+            let failure = match tokio::time::timeout(self.timeout, discover(&self.group)).await {
+                Ok(Ok(targets)) => {
+                    from_file = targets;
+                    None
                 }
-                Err(error) => {
-                    if !failing {
-                        let name = &self.group.name;
-                        log::warn!("group `{name}` keeps its targets: {}", chain(&error));
-                    }
-                    failing = true;
-                }
+                Ok(Err(error)) => Some(chain(&error)),
+                Err(_) => Some(format!("not read within {:?}", self.timeout)),
+            };
+            if let Some(failure) = failure.as_ref().filter(|_| !failing) {
+                let name = &self.group.name;
+                log::warn!("group `{name}` keeps its targets as they are: {failure}");
             }
+            failing = failure.is_some();
+            let named = self.group.static_targets.iter();
+            self.reconcile(named.chain(&from_file).cloned().collect()).await;
         }
     }
 
     async fn reconcile(&mut self, targets: BTreeSet<HostPort>) {
-        self.running.retain(|target, task| {
-            let ended = task.is_finished();
-            if ended {
-                // None ends by itself, so this was a panic; the target is watched anew below.
-                log::error!("the probes of target {target} ended and are begun again");
-            }
-            !ended
-        });
         let gone: Vec<HostPort> =
             self.running.keys().filter(|target| !targets.contains(target)).cloned().collect();
         for target in gone {
@@ -256,8 +266,11 @@ impl Roster {
             }
         }
         for target in targets {
-            if self.running.contains_key(&target) {
-                continue;
+            match self.running.get(&target) {
+                Some(task) if !task.is_finished() => continue,
+                // None ends by itself, so this was a panic; the target is watched anew.
+                Some(_) => log::error!("the probes of target {target} ended, they begin again"),
+                None => {}
             }
             let prober = Prober::new(self.client.clone(), &self.group, target.clone());
             let watch = Watch {

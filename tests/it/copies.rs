@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::support::body::Content;
 use super::support::client::{Ask, Ended};
 use super::support::edge::Edge;
-use super::support::origin::{Origin, Program};
+use super::support::origin::{Fault, Origin, Program};
 use super::support::{eventually, full};
 
 const LENGTH: u64 = 200_000;
@@ -111,4 +111,122 @@ async fn head_and_get_tell_the_same_copy() {
         lengths.insert(get.length());
     }
     assert_eq!(lengths.len(), 2, "both origins were used");
+}
+
+/// Bytes `start..end` of one of the two copies; which one is the answer.
+async fn part(edge: &Edge, name: &str, client: u8, start: u64, end: u64) -> (u16, u64) {
+    let range = format!("bytes={start}-{}", end - 1);
+    let answer = edge.ask(Ask::get(format!("/{name}")).from(client).with("range", range)).await;
+    let is = |seed: &u64| Content::new(*seed, LENGTH).bytes(start, end) == answer.body;
+    (answer.status, [1, 2].into_iter().find(is).unwrap_or(0))
+}
+
+/// A client that is sent to the first copy, where nothing is wrong.
+async fn client_of_first(edge: &Edge, name: &str) -> u8 {
+    for client in 1..=100 {
+        let cut = Ask::get(format!("/{name}")).from(client).leave_after(1000);
+        if Content::new(1, LENGTH).matches(0, &edge.ask(cut).await.body) {
+            return client;
+        }
+    }
+    panic!("no client of a hundred is sent to the first copy");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_stay_on_the_copy_that_a_failure_led_to() {
+    let (a, _b, edge, name) = two_copies().await;
+    let client = client_of_first(&edge, &name).await;
+    // A fails once; the client starts over, and is given B.
+    a.fail(Fault::Status(500));
+    let whole = edge.ask(Ask::get(format!("/{name}")).from(client)).await;
+    let tag = whole.header("etag").expect("a tag").to_owned();
+    assert_eq!(whose(&whole.body), 2);
+    a.fail(None);
+    // A has rested, and is this address' first choice again.
+    let before = a.asked("GET", &name);
+    eventually("A is back", || async {
+        for other in 130..=160 {
+            edge.ask(Ask::get(format!("/{name}")).from(other).leave_after(1)).await;
+        }
+        a.asked("GET", &name) > before
+    })
+    .await;
+    for (start, end) in [(100_000, 100_100), (0, 100), (150_000, 150_001), (100_000, 100_100)] {
+        assert_eq!(part(&edge, &name, client, start, end).await, (206, 2), "{start}-{end}");
+    }
+    let careful = Ask::get(format!("/{name}")).from(client).with("range", "bytes=1000-");
+    let careful = edge.ask(careful.with("if-range", &tag)).await;
+    assert_eq!(careful.status, 206, "a tag leads to its copy");
+    assert!(careful.body == Content::new(2, LENGTH).bytes(1000, LENGTH));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_an_old_transfer_does_not_change_the_copy() {
+    let (a, b, edge, name) = two_copies().await;
+    let client = client_of_first(&edge, &name).await;
+    let path = format!("/{name}");
+    // A transfer of A that hangs for a while and then breaks off.
+    a.fail(Fault::StallAfter(1000));
+    let old = tokio::spawn(Ask::get(&path).from(client).send(edge.address));
+    eventually("A was asked", || async { a.asked("GET", &name) > 1 }).await;
+    // Meanwhile the client gave up on it and begins afresh, which leads to B.
+    a.fail(Fault::Status(500));
+    assert_eq!(whose(&edge.ask(Ask::get(&path).from(client)).await.body), 2);
+    assert_eq!(old.await.expect("no panic").ended, Ended::Short);
+    a.fail(None);
+    assert_eq!(part(&edge, &name, client, 1000, 2000).await, (206, 2));
+    b.stop().await;
+    assert_eq!(part(&edge, &name, client, 1000, 2000).await.0, 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resting_target_is_still_the_one_to_resume_from() {
+    let name = full(1000);
+    let mut origins = Vec::new();
+    for seed in 1..=10 {
+        let content = Content::new(seed, LENGTH);
+        origins.push(Origin::run(Program::Sidecar, &[(&name, content)]).await);
+    }
+    let edge = Edge::before(&origins.iter().collect::<Vec<_>>()).await;
+    let path = format!("/{name}");
+    let half = edge.ask(Ask::get(&path).from(1).leave_after(1000)).await;
+    let own = (1..=10).find(|seed| Content::new(*seed, LENGTH).matches(0, &half.body));
+    let own = own.expect("one of them");
+    let origin = &origins[usize::try_from(own - 1).expect("small")];
+    // It fails for somebody else, so it is the last of ten in every order.
+    origin.fail(Fault::Status(500));
+    eventually("it failed", || async {
+        for client in 100..=150 {
+            edge.ask(Ask::get(&path).from(client).leave_after(1)).await;
+        }
+        origin.asked("GET", &name) > 1
+    })
+    .await;
+    origin.fail(None);
+    let rest = edge.ask(Ask::get(&path).from(1).with("range", "bytes=1000-")).await;
+    assert_eq!(rest.status, 206);
+    assert!(rest.body == Content::new(own, LENGTH).bytes(1000, LENGTH));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_short_form_goes_on_with_the_archive_it_began_with() {
+    let name = full(1000);
+    let origin = Origin::run(Program::Sidecar, &[(&name, Content::new(1, LENGTH))]).await;
+    let edge = Edge::before(&[&origin]).await;
+    let short = "/snapshot.tar.bz2";
+    edge.ask(Ask::get(format!("/{name}")).from(1).leave_after(1000)).await;
+    origin.add(&full(2000), Content::new(2, LENGTH));
+    edge.knows(&origin).await;
+    let location = |ask: Ask| async { edge.ask(ask).await.header("location").map(str::to_owned) };
+    let (old, new) = (format!("/{name}"), format!("/{}", full(2000)));
+    let part = Ask::get(short).with("range", "bytes=1000-1999");
+    assert_eq!(location(part.clone().from(1)).await, Some(old), "as aria2 retries");
+    assert_eq!(location(part.clone().from(2)).await, Some(new.clone()), "who began nothing");
+    assert_eq!(location(Ask::get(short).from(1)).await, Some(new.clone()), "who starts over");
+    origin.remove(&name);
+    eventually("the old one is gone", || async {
+        edge.view().sources(&name.parse().expect("valid")).is_empty()
+    })
+    .await;
+    assert_eq!(location(part.from(1)).await, Some(new));
 }

@@ -7,6 +7,7 @@ use super::support::client::{Ask, Ended};
 use super::support::edge::Edge;
 use super::support::origin::{Fault, Origin, Program};
 use super::support::{eventually, full};
+use tokio::io::AsyncReadExt;
 
 const LENGTH: u64 = 300_000;
 
@@ -184,15 +185,71 @@ async fn a_slow_drip_arrives_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_is_not_the_targets_fault() {
-    let name = full(1000);
-    let content = Content::new(1, 50_000_000);
-    let first = Origin::run(Program::Agave, &[(&name, content)]).await;
-    let edge = Edge::before(&[&first]).await;
+    let pair = Pair::new().await;
     for _ in 0..5 {
-        let answer = edge.ask(Ask::get(format!("/{name}")).leave_after(10_000)).await;
+        let answer = pair.edge.ask(pair.ask().leave_after(10_000)).await;
         assert_eq!((answer.status, answer.ended), (200, Ended::Left));
-        assert!(content.matches(0, &answer.body));
+        assert!(bytes_of_first().starts_with(&answer.body));
     }
-    let answer = edge.ask(Ask::head(format!("/{name}"))).await;
-    assert_eq!((answer.status, answer.length()), (200, content.len));
+    // Another client, of which nothing is remembered, is still sent where its address belongs.
+    let seen = pair.first.asked("GET", &pair.name);
+    for client in 101..=120 {
+        pair.edge.ask(Ask::get(format!("/{}", pair.name)).from(client)).await;
+    }
+    assert!(pair.first.asked("GET", &pair.name) > seen, "the first origin does not rest");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_is_cut_for_its_slowness_puts_no_target_to_rest() {
+    let name = full(1000);
+    let content = Content::new(1, 30_000_000);
+    let origin = Origin::run(Program::Agave, &[(&name, content)]).await;
+    let other = Origin::run(Program::Agave, &[(&name, content)]).await;
+    let edge = Edge::before(&[&origin, &other]).await;
+    // Both cut what is not read for a while, as Firedancer and Agave do.
+    for origin in [&origin, &other] {
+        origin.fail(Fault::CutSlowReaders(Duration::from_millis(1500)));
+    }
+    let (head, mut stream) = Ask::get(format!("/{name}")).begin(edge.address).await;
+    assert_eq!(head.status, 200);
+    let mut received = head.body.len() as u64;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let mut block = vec![0; 1 << 20];
+    while let Ok(count @ 1..) = stream.read(&mut block).await {
+        received += count as u64;
+    }
+    assert!(received < content.len, "it was cut, and the end was not clean");
+    for origin in [&origin, &other] {
+        origin.fail(None);
+    }
+    let before = (origin.asked("GET", &name), other.asked("GET", &name));
+    for client in 1..=20 {
+        assert_eq!(edge.ask(Ask::get(format!("/{name}")).from(client)).await.status, 200);
+    }
+    assert!(origin.asked("GET", &name) > before.0, "neither of them rests");
+    assert!(other.asked("GET", &name) > before.1, "neither of them rests");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_refuses_head_is_answered_for() {
+    let name = full(1000);
+    let origin = Origin::run(Program::Sidecar, &[(&name, Content::new(1, 1000))]).await;
+    let edge = Edge::before(&[&origin]).await;
+    origin.fail_heads(405);
+    let head = edge.ask(Ask::head(format!("/{name}"))).await;
+    let get = edge.get(&format!("/{name}")).await;
+    assert_eq!((head.status, head.length()), (200, 1000));
+    assert_eq!(head.header("etag"), get.header("etag"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn interim_answers_are_no_answer() {
+    let pair = Pair::new().await;
+    pair.first.fail(Fault::Interim(Duration::from_millis(100)));
+    let start = std::time::Instant::now();
+    let answer = pair.edge.ask(pair.ask()).await;
+    assert_eq!((answer.status, answer.ended), (200, Ended::Whole));
+    assert!(answer.head.starts_with("HTTP/1.1 200"), "{}", answer.head);
+    assert!(answer.body == bytes_of_second());
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }

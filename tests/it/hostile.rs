@@ -119,6 +119,20 @@ async fn http_1_0_and_odd_hosts_are_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_long_host_is_not_repeated() {
+    let origin = Origin::run(Program::Sidecar, &[(&full(1000), Content::new(1, 10))]).await;
+    let edge = Edge::before(&[&origin]).await;
+    for (length, status) in [(255, "200"), (300, "400"), (100_000, "400")] {
+        let host = "a".repeat(length);
+        let request =
+            format!("GET /v1/snapshots HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        let answer = last(edge.address, request.as_bytes()).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{length}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn arbitrary_bytes_end_in_an_answer_or_a_closed_connection() {
     let name = full(1000);
     let origin = Origin::run(Program::Agave, &[(&name, Content::new(1, 10))]).await;

@@ -14,10 +14,10 @@ fn expected(edge: &str, base: &str, newest: &str, updated_at: &str) -> String {
         concat!(
             r#"{{"slot":1500,"base_slot":1000,"hash":"{new_hash}","files":["#,
             r#"{{"file_name":"{newest}","slot":1500,"base_slot":1000,"hash":"{new_hash}","#,
-            r#""ext":".tar.zst","mod_time":"2026-09-21T13:33:20.123456789Z","size":20,"#,
+            r#""ext":".tar.zst","mod_time":"2026-09-21T14:13:20.123456789Z","size":20,"#,
             r#""url":"{edge}/v1/snapshot/{newest}"}},"#,
             r#"{{"file_name":"{base}","slot":1000,"hash":"{hash}","ext":".tar.zst","#,
-            r#""mod_time":"2026-09-21T13:33:20.123456789Z","size":100,"#,
+            r#""mod_time":"2026-09-21T14:13:20.123456789Z","size":100,"#,
             r#""url":"{edge}/v1/snapshot/{base}"}}],"#,
             r#""size":120,"target":"{edge}","group":"a","updated_at":"{updated_at}"}}"#
         ),

@@ -43,6 +43,10 @@ pub enum Fault {
     Drip { bytes: usize, pause: Duration },
     /// Ranges are answered with another part than the asked one.
     WrongRange,
+    /// A connection whose peer takes nothing for so long is reset.
+    CutSlowReaders(Duration),
+    /// A 103 after each such pause, and never anything else.
+    Interim(Duration),
 }
 
 impl Node {
@@ -68,6 +72,11 @@ impl Node {
         stream: &mut TcpStream,
     ) -> io::Result<Option<Next>> {
         let fault = self.state.lock().unwrap().fault.clone();
+        let refused = self.state.lock().unwrap().head_status;
+        if let Some(status) = refused.filter(|_| request.method == "HEAD") {
+            let fault = Fault::Status(status);
+            return self.apply(fault, request, content, stream).await.map(Some);
+        }
         // Probes are HEADs; a fault is about what is downloaded.
         match fault.filter(|_| request.method == "GET") {
             Some(Fault::WrongRange) if request.header("range").is_none() => Ok(None),
@@ -149,6 +158,21 @@ impl Node {
                 }
                 Ok(Next::KeepAlive)
             }
+            Fault::CutSlowReaders(patience) => {
+                stream.write_all(&head("200 OK", &length(content.len))).await?;
+                for start in (0..content.len).step_by(1 << 16) {
+                    let block = content.bytes(start, (start + (1 << 16)).min(content.len));
+                    let written = tokio::time::timeout(patience, stream.write_all(&block)).await;
+                    if written.is_err() {
+                        return Ok(Next::Reset);
+                    }
+                }
+                Ok(Next::KeepAlive)
+            }
+            Fault::Interim(pause) => loop {
+                stream.write_all(&head("103 Early Hints", &[("link", "x".to_owned())])).await?;
+                tokio::time::sleep(pause).await;
+            },
             Fault::WrongRange => {
                 let place = ("content-range", format!("bytes 0-9/{}", content.len));
                 let headers = [place, length(10).remove(0)];

@@ -43,6 +43,8 @@ pub struct State {
     pub archives: BTreeMap<String, Content>,
     /// On archives' paths.
     pub fault: Option<Fault>,
+    /// The answer to HEAD on archives' paths.
+    pub head_status: Option<u16>,
     /// On everything else: the answer to probes.
     pub probe_fault: Option<Fault>,
     /// Every request so far.
@@ -50,6 +52,8 @@ pub struct State {
     /// Requests that are being answered, and the most at once.
     pub running: usize,
     pub most: usize,
+    /// Where a Firedancer RPC port redirects to, once it is another port than at first.
+    pub moved_to: Option<SocketAddr>,
     /// How long every answer takes.
     pub pause: Duration,
     /// What `getHighestSnapshotSlot` and the genesis path are answered from.
@@ -72,11 +76,13 @@ impl Origin {
             state: Mutex::new(State {
                 archives: archives.collect(),
                 fault: None,
+                head_status: None,
                 probe_fault: None,
                 seen: Vec::new(),
                 running: 0,
                 most: 0,
                 pause: Duration::ZERO,
+                moved_to: None,
                 genesis: 328_348,
             }),
         })
@@ -95,8 +101,16 @@ impl Origin {
         self.handler.state.lock().unwrap().fault = fault.into();
     }
 
+    pub fn fail_heads(&self, status: u16) {
+        self.handler.state.lock().unwrap().head_status = Some(status);
+    }
+
     pub fn fail_probes(&self, fault: impl Into<Option<Fault>>) {
         self.handler.state.lock().unwrap().probe_fault = fault.into();
+    }
+
+    pub fn redirect_to(&self, port: SocketAddr) {
+        self.handler.state.lock().unwrap().moved_to = Some(port);
     }
 
     pub fn slow_down(&self, pause: Duration) {
@@ -139,7 +153,10 @@ impl Handler for Node {
             Program::Agave => self.agave(&request, stream).await,
             Program::Sidecar => self.sidecar(&request, stream).await,
             Program::FiredancerSnapshots => self.firedancer_snapshots(&request, stream).await,
-            Program::FiredancerRpc(to) => self.firedancer_rpc(&request, to, stream).await,
+            Program::FiredancerRpc(first) => {
+                let to = self.state.lock().unwrap().moved_to.unwrap_or(first);
+                self.firedancer_rpc(&request, to, stream).await
+            }
         };
         drop(running);
         done

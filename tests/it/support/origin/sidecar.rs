@@ -74,7 +74,7 @@ impl Node {
                 "slot": name.slot(),
                 "hash": name.hash().to_string(),
                 "ext": format!(".{}", name.compression().extension()),
-                "mod_time": "2026-09-21T13:33:20.123456789Z",
+                "mod_time": "2026-09-21T14:13:20.123456789Z",
                 "size": state.archives[&name.to_string()].len,
             });
             if !name.is_full() {
@@ -144,7 +144,7 @@ impl Node {
                     reply(stream, request, status, &headers, body.as_bytes()).await
                 }
             },
-            RangeRequest::Multiple => {
+            RangeRequest::Multiple(_) => {
                 let body = in_parts(request.header("range").unwrap_or_default(), content);
                 let mut headers = common.to_vec();
                 let multipart = "multipart/byteranges; boundary=BOUNDARY".to_owned();
