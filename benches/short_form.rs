@@ -1,6 +1,6 @@
 //! The path of a short form through a large index: 2,500 targets with four archives each.
 //!
-//! The promise is that 10,000 sources do not make a short form slower than 1 ms.
+//! To be read against one millisecond, which a short form must not exceed with 10,000 sources.
 
 #![allow(missing_docs, reason = "`criterion_group!` makes a public function without any")]
 #![allow(clippy::expect_used, reason = "a benchmark that cannot set itself up has failed")]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::units::{HostPort, Scheme, duration, listen_address};
 use super::yaml::{self, Node, Problem, Report, Section};
-use super::{Balance, Config, Downloads, Group, Limits, Server, TargetKind};
+use super::{Config, Downloads, Group, Limits, Server, TargetKind};
 
 /// Largest configuration file, in bytes.
 const MAX_FILE: u64 = 4 << 20;
@@ -268,6 +268,8 @@ fn group(node: Node, names: &mut BTreeSet<String>) -> Group {
     let mut section = node.section();
     let scheme = section.take("scheme").and_then(|node| node.parsed("a scheme", Scheme::parse));
     let scheme = scheme.unwrap_or_default();
+    // There is one way to choose as yet; the key is checked, so that nobody relies on another.
+    section.take("balance").and_then(|node| node.parsed("a way to choose", balance));
     let group = Group {
         name: group_name(&mut section, names),
         scheme,
@@ -281,10 +283,6 @@ fn group(node: Node, names: &mut BTreeSet<String>) -> Group {
             .map(|node| static_targets(node, scheme))
             .unwrap_or_default(),
         file_targets: section.take("file_targets").and_then(file_targets),
-        balance: section
-            .take("balance")
-            .and_then(|node| node.parsed("a way to choose", balance))
-            .unwrap_or_default(),
     };
     if !section.is_given("static_targets") && !section.is_given("file_targets") {
         section.reject("", "the group has no targets, add `static_targets` or `file_targets`");
@@ -324,9 +322,9 @@ fn kind(text: &str) -> Result<TargetKind, String> {
     }
 }
 
-fn balance(text: &str) -> Result<Balance, String> {
+fn balance(text: &str) -> Result<(), String> {
     match text {
-        "per_client" => Ok(Balance::PerClient),
+        "per_client" => Ok(()),
         "pinned" | "least_loaded" | "round_robin" => {
             Err(format!("this version does not support `{text}`, write `per_client`"))
         }

@@ -76,16 +76,6 @@ pub struct Group {
     pub static_targets: Vec<HostPort>,
     /// A file that names targets, read again on every scrape.
     pub file_targets: Option<PathBuf>,
-    /// How one of several targets that hold an archive is chosen.
-    pub balance: Balance,
-}
-
-/// How one of several sources of an archive is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Balance {
-    /// By client address and name, so that a client that comes back meets the same copy.
-    #[default]
-    PerClient,
 }
 
 /// What a target is, and so how it is asked for its archives.
@@ -113,7 +103,7 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// Silence of a target, before its answer or within it, that counts as failure.
     pub read_timeout: Duration,
-    /// Time in which a client must accept some bytes.
+    /// Time in which a client must take one piece of an answer, of a few tens of KiB.
     pub send_timeout: Duration,
 }
 
@@ -123,7 +113,7 @@ impl Default for Limits {
             probe_timeout: Duration::from_secs(5),
             probe_concurrency: 64,
             probe_failures: 3,
-            connect_timeout: Duration::from_secs(1),
+            connect_timeout: Duration::from_millis(500),
             read_timeout: Duration::from_secs(10),
             send_timeout: Duration::from_secs(60),
         }

@@ -1,5 +1,6 @@
-//! An origin that answers as the RPC port of an Agave 3.0 node does, bare heads included: there
-//! are no ranges and no times, only the length.
+//! An origin that answers requests for archives as the RPC port of an Agave 3.0 node does: there
+//! are no ranges and no times, only the length. Everything else of such a port (health, genesis,
+//! JSON-RPC) is left out.
 
 use http::header::LOCATION;
 use http::{Method, StatusCode};
