@@ -12,7 +12,7 @@ PACKAGES := gcc libc6-dev cmake
 
 ## Run the edge with embedded origins on 127.0.0.1:8458.
 demo: tools
-	$(CARGO) run --locked --quiet -- demo
+	$(CARGO) run --locked -- demo
 
 ## Format, lints with warnings denied, all tests.
 test: fmt clippy
