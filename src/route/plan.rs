@@ -158,3 +158,130 @@ fn elsewhere(status: StatusCode, sources: &[Arc<Source>]) -> Reply {
         |source| Reply::redirect(status, &source.listed.location.url()),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Now;
+    use crate::index::{Catalog, Event, Listed, Location, Policy};
+    use std::net::Ipv4Addr;
+    use std::time::{Duration, Instant, UNIX_EPOCH};
+
+    const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    fn name(text: &str) -> ArchiveName {
+        let text = text.replace('#', &"1".repeat(32));
+        text.parse().expect("valid")
+    }
+
+    fn full(slot: u64) -> ArchiveName {
+        name(&format!("snapshot-{slot}-#.tar.zst"))
+    }
+
+    fn incremental(base: u64, slot: u64) -> ArchiveName {
+        name(&format!("incremental-snapshot-{base}-{slot}-#.tar.zst"))
+    }
+
+    /// Group `a` has a pair on one target, `b` a full archive on another, `c` is silent.
+    fn view() -> View {
+        let at = Now { instant: Instant::now(), wall: UNIX_EPOCH };
+        let mut catalog = Catalog::default();
+        let held = [
+            ("a", 1, vec![full(1000), incremental(1000, 1500), full(900)]),
+            ("b", 2, vec![full(1200)]),
+        ];
+        for (group, number, names) in held {
+            let authority: Arc<str> = format!("10.0.0.{number}:8899").into();
+            let listed = |name: ArchiveName| Listed {
+                name,
+                size: None,
+                modified: None,
+                location: Location {
+                    address: ([10, 0, 0, number], 8899).into(),
+                    authority: Arc::clone(&authority),
+                    path: format!("/at/{name}"),
+                },
+            };
+            let archives = names.into_iter().map(listed).collect();
+            let target = TargetId { group: group.into(), authority: Arc::clone(&authority) };
+            catalog.apply(Event::Answered { target, at, archives });
+        }
+        let policy = Policy { probe_failures: 3, pair_hold: Duration::from_secs(600) };
+        let groups = ["a", "b", "c"].map(Arc::from);
+        catalog.view(&View::default(), &groups, policy, at.instant)
+    }
+
+    fn settings(downloads: Downloads, default_group: Option<&str>) -> Settings {
+        Settings {
+            downloads,
+            default_group: default_group.map(Arc::from),
+            public_url: None,
+            max_snapshot_age: 0,
+        }
+    }
+
+    fn short(wanted: Wanted, group: Option<&str>) -> Route {
+        Route::ShortForm { wanted, style: Style::V1, group: group.map(str::to_owned) }
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "rows read better without `&`")]
+    fn check(
+        route: Route,
+        settings: &Settings,
+        continues: Option<ArchiveName>,
+        expected: Result<(u16, String), Failure>,
+    ) {
+        let requester =
+            Requester { client: CLIENT, suspended: &|_| false, preferred: &|_| false, continues };
+        let found = plan(route.clone(), &view(), settings, &requester).map(|plan| match plan {
+            Plan::Reply(reply) => {
+                let body = String::from_utf8(reply.body.to_vec()).expect("text");
+                (reply.status.as_u16(), body)
+            }
+            Plan::Transfer(Transfer { name, sources }) => {
+                (200, format!("{name} from {}", sources[0].target.authority))
+            }
+            Plan::Api(call) => (200, format!("{call:?}")),
+        });
+        assert_eq!(found, expected, "{route:?} {settings:?} {continues:?}");
+    }
+
+    #[test]
+    fn short_forms_lead_to_the_best_of_their_group() {
+        let proxy = settings(Downloads::Proxy, None);
+        let to = |name: ArchiveName| Ok((303, format!("/v1/snapshot/{name}")));
+        check(short(Wanted::Full, None), &proxy, None, to(full(1000)));
+        check(short(Wanted::Incremental, None), &proxy, None, to(incremental(1000, 1500)));
+        check(short(Wanted::Full, Some("b")), &proxy, None, to(full(1200)));
+        check(short(Wanted::Incremental, Some("b")), &proxy, None, Err(Failure::NotHeld));
+        check(short(Wanted::Full, Some("c")), &proxy, None, Err(Failure::NotHeld));
+        check(short(Wanted::Full, Some("d")), &proxy, None, Err(Failure::UnknownGroup));
+        let b = settings(Downloads::Proxy, Some("b"));
+        check(short(Wanted::Full, None), &b, None, to(full(1200)));
+        check(short(Wanted::Full, Some("a")), &b, None, to(full(1000)));
+    }
+
+    #[test]
+    fn a_part_goes_on_with_its_archive_while_the_group_has_it() {
+        let proxy = settings(Downloads::Proxy, None);
+        let to = |name: ArchiveName| Ok((303, format!("/v1/snapshot/{name}")));
+        let wanted = || short(Wanted::Full, None);
+        check(wanted(), &proxy, Some(full(900)), to(full(900)));
+        check(wanted(), &proxy, Some(full(800)), to(full(1000)));
+        check(short(Wanted::Full, Some("b")), &proxy, Some(full(900)), to(full(1200)));
+        check(short(Wanted::Full, Some("c")), &proxy, Some(full(900)), Err(Failure::NotHeld));
+    }
+
+    #[test]
+    fn archives_are_carried_or_redirected_to() {
+        let proxy = settings(Downloads::Proxy, None);
+        let redirect = settings(Downloads::Redirect, None);
+        let from = |name: ArchiveName| Ok((200, format!("{name} from 10.0.0.1:8899")));
+        check(Route::Archive(full(900)), &proxy, None, from(full(900)));
+        check(Route::Archive(full(800)), &proxy, None, Err(Failure::NotHeld));
+        let url = |name: ArchiveName| format!("http://10.0.0.1:8899/at/{name}");
+        check(Route::Archive(full(900)), &redirect, None, Ok((307, url(full(900)))));
+        check(short(Wanted::Full, None), &redirect, None, Ok((303, url(full(1000)))));
+        check(Route::Archive(full(800)), &redirect, None, Err(Failure::NotHeld));
+    }
+}
