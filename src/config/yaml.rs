@@ -82,17 +82,51 @@ pub(super) fn read<T>(text: &str, read: impl FnOnce(Node) -> T) -> (Option<T>, R
 /// Parses a YAML (or JSON) list of `{targets: [..]}` blocks, as Prometheus' `file_sd` writes them.
 /// Keys other than `targets` (labels) are not for us and allowed.
 pub(crate) fn file_sd(text: &str) -> Result<Vec<String>, String> {
-    #[derive(serde::Deserialize)]
-    struct Block {
-        targets: Targets,
-    }
-    let blocks: Vec<Block> = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
-    Ok(blocks.into_iter().flat_map(|block| block.targets.0).collect())
+    serde_yaml::from_str::<Blocks>(text).map(|blocks| blocks.0).map_err(|error| error.to_string())
 }
 
-/// A list of targets that is bounded while it is read: an alias is a few bytes that can stand for
-/// many.
+/// All targets of all blocks, bounded while they are read: an alias is a few bytes that can stand
+/// for many.
+struct Blocks(Vec<String>);
+
+/// The targets of one block.
+#[derive(serde::Deserialize)]
+struct Block {
+    targets: Targets,
+}
+
 struct Targets(Vec<String>);
+
+impl<'de> serde::Deserialize<'de> for Blocks {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(BlocksVisitor).map(Self)
+    }
+}
+
+struct BlocksVisitor;
+
+impl<'de> serde::de::Visitor<'de> for BlocksVisitor {
+    type Value = Vec<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of blocks with targets")
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<String>, A::Error> {
+        let mut targets = Vec::new();
+        while let Some(block) = seq.next_element::<Block>()? {
+            targets.extend(block.targets.0);
+            if targets.len() > super::MAX_TARGETS {
+                return Err(too_many());
+            }
+        }
+        Ok(targets)
+    }
+}
+
+fn too_many<E: serde::de::Error>() -> E {
+    E::custom(format!("more than {} targets", super::MAX_TARGETS))
+}
 
 impl<'de> serde::Deserialize<'de> for Targets {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -114,7 +148,7 @@ impl<'de> serde::de::Visitor<'de> for TargetsVisitor {
         let mut targets = Vec::new();
         while let Some(target) = seq.next_element::<String>()? {
             if targets.len() >= super::MAX_TARGETS {
-                return Err(A::Error::custom(format!("more than {} targets", super::MAX_TARGETS)));
+                return Err(too_many());
             }
             if target.len() > MAX_TARGET {
                 return Err(A::Error::custom(format!("a target of more than {MAX_TARGET} bytes")));

@@ -14,7 +14,7 @@ use crate::snapshot::ArchiveName;
 
 /// A pause of this length between two pieces of a body means that the client took none. Servers cut
 /// such readers, which says nothing about the server; what was under way still arrives after that.
-const CLIENT_IS_SLOW: Duration = Duration::from_secs(1);
+const CLIENT_IS_SLOW: Duration = Duration::from_secs(5);
 /// A body that breaks off this late has met a server's bound on the whole transfer (250 s on
 /// Agave), or a server that will refuse the next connection anyway.
 const LONG_TRANSFER: Duration = Duration::from_secs(200);
@@ -47,6 +47,8 @@ pub(super) struct Relay {
     refusal: Option<Failure>,
     /// The copy that the client has other bytes of; no other one will do.
     bound_to: Option<Arc<Given>>,
+    /// Whether it is a part that the client asks for without a condition.
+    blind: bool,
     delivered: Option<ArchiveHead>,
     /// When the current source was turned to.
     turned_to: Instant,
@@ -81,6 +83,7 @@ impl Relay {
             failure: None,
             refusal: None,
             bound_to,
+            blind,
             delivered: None,
             turned_to: now,
             last_piece: None,
@@ -142,15 +145,30 @@ impl Relay {
         self.refusal = Some(failure);
     }
 
-    /// Accepts the answer of the current source, unless it is of another copy than the one that
-    /// the client has other bytes of.
-    pub(super) fn accept(&mut self, head: ArchiveHead) -> Result<&ArchiveHead, Failure> {
-        match &self.bound_to {
-            Some(given) if given.copy != head.copy => {
-                self.refusal = Some(Failure::OtherCopy);
-                Err(Failure::OtherCopy)
+    /// Whether the answer goes into a file with other bytes, without a word about their copy.
+    pub(super) fn is_blind(&self) -> bool {
+        self.blind
+    }
+
+    /// Accepts the answer of the current source.
+    pub(super) fn accept(&mut self, head: ArchiveHead) -> &ArchiveHead {
+        self.delivered.insert(head)
+    }
+
+    /// Takes back what was accepted, since the client began another copy meanwhile. True where that
+    /// one can be asked instead.
+    pub(super) fn rebind(&mut self, given: Arc<Given>) -> bool {
+        self.delivered = None;
+        let source = self.sources.iter().find(|source| source.target == given.target).cloned();
+        match source {
+            Some(source) if self.bound_to.is_none() => {
+                (self.sources, self.at, self.bound_to) = (vec![source], 0, Some(given));
+                true
             }
-            _ => Ok(self.delivered.insert(head)),
+            _ => {
+                self.refusal = Some(Failure::OtherCopy);
+                false
+            }
         }
     }
 
@@ -163,11 +181,14 @@ impl Relay {
 
     /// Why the client got nothing.
     pub(super) fn outcome(&self) -> Failure {
-        match (&self.refusal, &self.bound_to, &self.failure) {
-            (Some(refusal), _, _) => refusal.clone(),
-            (None, Some(_), _) => Failure::OtherCopy,
-            (None, None, Some(failure)) => Failure::Sources(failure.clone()),
-            (None, None, None) => Failure::Internal,
+        match (&self.refusal, &self.failure) {
+            (Some(refusal), _) => refusal.clone(),
+            // What is only out of reach for now may be there again for the next try.
+            (None, Some(SourceFailure::Gone) | None) if self.bound_to.is_some() => {
+                Failure::OtherCopy
+            }
+            (None, Some(failure)) => Failure::Sources(failure.clone()),
+            (None, None) => Failure::Internal,
         }
     }
 }
@@ -182,7 +203,7 @@ pub(super) fn asked(method: &Method, headers: &HeaderMap) -> Asked {
     };
     let if_range = match range {
         RangeRequest::Whole => None,
-        _ => text(http::header::IF_RANGE).map(IfRange::parse),
+        _ => text(http::header::IF_RANGE).map(IfRange::new),
     };
     Asked { method: method.clone(), range, if_range }
 }

@@ -47,6 +47,24 @@ impl Copies {
         self.copies.set((client.to_canonical(), name), given, now);
     }
 
+    /// Notes that the client is given a part of this copy, unless it began another one. Then
+    /// nothing changes, and the other one is the answer. One step, since parts are asked side by
+    /// side.
+    pub(super) fn give_part(
+        &self,
+        client: IpAddr,
+        name: ArchiveName,
+        given: &Arc<Given>,
+        now: Instant,
+    ) -> Result<(), Arc<Given>> {
+        let latest = self.copies.get_or_set((client.to_canonical(), name), given, now);
+        if latest == *given {
+            self.archives.set((client.to_canonical(), name.is_full()), name, now);
+            return Ok(());
+        }
+        Err(latest)
+    }
+
     /// Notes that the client is done with a transfer, which can be longer than the memory. What it
     /// was given meanwhile by another transfer stays: that one began later.
     pub(super) fn keep(&self, client: IpAddr, name: ArchiveName, given: Arc<Given>, now: Instant) {
@@ -93,6 +111,14 @@ impl<K: Eq + Hash, V: Clone> Memory<K, V> {
         let mut halves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         halves.turn(now);
         halves.young.insert(key, value);
+    }
+
+    /// The value that is there, made the youngest; this one where there is none.
+    fn get_or_set(&self, key: K, value: &V, now: Instant) -> V {
+        let mut halves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        halves.turn(now);
+        let Halves { young, old, .. } = &mut *halves;
+        young.entry(key).or_insert_with_key(|key| old.get(key).unwrap_or(value).clone()).clone()
     }
 
     fn get(&self, key: &K, now: Instant) -> Option<V> {
@@ -165,6 +191,17 @@ mod tests {
         // One that was longer than the memory is remembered from its end.
         copies.keep(client(1), name(), given("a:1"), start + 9 * MEMORY);
         assert_eq!(copies.given(client(1), name(), start + 9 * MEMORY), Some(given("a:1")));
+    }
+
+    #[test]
+    fn the_first_part_decides_for_those_beside_it() {
+        let start = Instant::now();
+        let copies = Copies::new(start);
+        assert_eq!(copies.give_part(client(1), name(), &given("a:1"), start), Ok(()));
+        let other = copies.give_part(client(1), name(), &given("b:1"), start + MEMORY);
+        assert_eq!(other, Err(given("a:1")));
+        assert_eq!(copies.give_part(client(1), name(), &given("a:1"), start + MEMORY), Ok(()));
+        assert_eq!(copies.give_part(client(2), name(), &given("b:1"), start), Ok(()));
     }
 
     #[test]

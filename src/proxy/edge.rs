@@ -75,7 +75,7 @@ impl Edge {
         let part = asked.range.is_part_of_a_file();
         match &route {
             Route::Archive(name) => given = self.copies.given(client, *name, now),
-            Route::ShortForm { wanted, .. } if part => {
+            Route::ShortForm { wanted, .. } if asked.range.is_behind_the_start() => {
                 continues = self.copies.archive(client, *wanted == Wanted::Full, now);
             }
             _ => {}
@@ -121,11 +121,15 @@ impl Edge {
     fn source_failed(&self, relay: &mut Relay, failure: SourceFailure) -> bool {
         if let Some(source) = relay.source() {
             log::warn!("{} from target {}: {failure}", relay.name, source.target);
-            let answered = matches!(failure, SourceFailure::Broken | SourceFailure::Status(_));
+            // Some servers do not answer a HEAD and serve a GET well.
+            let head_only = relay.asked().method == http::Method::HEAD
+                && matches!(
+                    failure,
+                    SourceFailure::Broken | SourceFailure::Status(_) | SourceFailure::Timeout
+                );
             if failure == SourceFailure::Gone {
                 self.reporter.gone(&source.target, relay.name);
-            } else if !(answered && relay.asked().method == http::Method::HEAD) {
-                // Some servers do not answer a HEAD and serve a GET well.
+            } else if !head_only && failure != SourceFailure::NoSocket {
                 self.backoff.failed(&source.target, Instant::now());
             }
         }
@@ -137,14 +141,16 @@ impl Edge {
         let Some(source) = relay.source().cloned() else { return refused(false) };
         match route::judge(relay.asked(), &source, answer.status, &answer.headers) {
             Verdict::Deliver(head) => {
-                let head = match relay.accept(head) {
-                    Ok(head) => head::archive(head)?,
-                    Err(_) => return refused(false),
-                };
-                if let Some(given) = relay.given() {
-                    self.copies.give(relay.client, relay.name, given, Instant::now());
+                let head = head::archive(relay.accept(head))?;
+                let (Some(given), now) = (relay.given(), Instant::now()) else { return Ok(head) };
+                if !relay.is_blind() {
+                    self.copies.give(relay.client, relay.name, given, now);
+                    return Ok(head);
                 }
-                Ok(head)
+                match self.copies.give_part(relay.client, relay.name, &given, now) {
+                    Ok(()) => Ok(head),
+                    Err(begun) => refused(relay.rebind(begun)),
+                }
             }
             Verdict::AskWhole => {
                 relay.ask_whole();
@@ -260,8 +266,11 @@ impl ProxyHttp for Edge {
         mut e: Box<Error>,
     ) -> Box<Error> {
         let Phase::Relay(relay) = &mut ctx.phase else { return e };
-        let timeout = matches!(e.etype(), ErrorType::ConnectTimedout);
-        let failure = if timeout { SourceFailure::Timeout } else { SourceFailure::Connect };
+        let failure = match e.etype() {
+            ErrorType::ConnectTimedout => SourceFailure::ConnectTimeout,
+            ErrorType::BindError | ErrorType::SocketError => SourceFailure::NoSocket,
+            _ => SourceFailure::Connect,
+        };
         e.set_retry(self.source_failed(relay, failure));
         e
     }

@@ -62,6 +62,12 @@ pub enum SourceFailure {
     /// No connection came about.
     #[error("cannot connect")]
     Connect,
+    /// No connection came about in time.
+    #[error("cannot connect in time")]
+    ConnectTimeout,
+    /// There was no socket to connect with: too many open files, or no local address.
+    #[error("cannot make a socket")]
+    NoSocket,
     /// It was silent for too long.
     #[error("the target is silent")]
     Timeout,
@@ -150,7 +156,9 @@ impl Failure {
             // Not 404 or 416, which clients take for "does not exist" and "is complete", and not
             // 200, which wget appends to what it has.
             Self::OtherCopy => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Sources(SourceFailure::Timeout) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Sources(SourceFailure::Timeout | SourceFailure::ConnectTimeout) => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
             Self::Sources(_) => StatusCode::BAD_GATEWAY,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }

@@ -95,6 +95,11 @@ impl RangeRequest {
         Some(format!("bytes={}", specs.join(",")))
     }
 
+    /// True where the client has the start already, or another request fetches it.
+    pub const fn is_behind_the_start(&self) -> bool {
+        !matches!(self, Self::Whole | Self::Single(RangeSpec::From { first: 0, .. }))
+    }
+
     /// True where the answer goes into a file that the client has other bytes of already, or will
     /// have by other requests. `bytes=0-` is everything, and so a new start.
     pub const fn is_part_of_a_file(&self) -> bool {
@@ -256,15 +261,17 @@ mod tests {
 
     #[test]
     fn only_everything_is_a_new_start() {
-        for (value, part) in [
-            ("", false),
-            ("bytes=0-", false),
-            ("bytes=0-99", true),
-            ("bytes=1-", true),
-            ("bytes=-5", true),
-            ("bytes=0-0,5-5", true),
+        for (value, part, behind) in [
+            ("", false, false),
+            ("bytes=0-", false, false),
+            ("bytes=0-99", true, false),
+            ("bytes=1-", true, true),
+            ("bytes=-5", true, true),
+            ("bytes=0-0,5-5", true, true),
         ] {
-            assert_eq!(RangeRequest::parse(value).is_part_of_a_file(), part, "{value}");
+            let range = RangeRequest::parse(value);
+            assert_eq!(range.is_part_of_a_file(), part, "{value}");
+            assert_eq!(range.is_behind_the_start(), behind, "{value}");
         }
     }
 

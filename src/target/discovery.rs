@@ -47,6 +47,10 @@ pub(super) async fn discover(group: &Group) -> Result<BTreeSet<HostPort>, Discov
 
 async fn read(path: &Path) -> Result<String, DiscoveryError> {
     let unreadable = |source| DiscoveryError::Unreadable { path: path.to_owned(), source };
+    // To open a pipe is to wait for who writes into it.
+    if !tokio::fs::metadata(path).await.map_err(unreadable)?.is_file() {
+        return Err(unreadable(std::io::Error::other("not a regular file")));
+    }
     let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
     let mut text = String::new();
     file.take(MAX_FILE + 1).read_to_string(&mut text).await.map_err(unreadable)?;
@@ -124,6 +128,8 @@ mod tests {
         check(Form::FileSd, "a:1", Err("invalid type"));
         let many = format!("[{{targets: [&a x:1{}]}}]", ", *a".repeat(MAX_TARGETS));
         check(Form::FileSd, &many, Err("more than 10000 targets"));
+        let blocks = format!("[&b {{targets: [a:1, b:1]}}{}]", ", *b".repeat(MAX_TARGETS / 2));
+        check(Form::FileSd, &blocks, Err("more than 10000 targets"));
         let long = format!("[{{targets: [{}]}}]", "x".repeat(1000));
         check(Form::FileSd, &long, Err("a target of more than 300 bytes"));
         check(Form::Lines, "a\u{1b}[31m:1", Err(r"a\u{1b}[31m"));

@@ -232,15 +232,22 @@ impl Roster {
         let mut failing = false;
         // What the file said when it last made sense.
         let mut from_file = BTreeSet::new();
+        // A read that hangs (a dead network file system) holds a thread; there is never a second.
+        let mut reading = JoinSet::new();
         loop {
             ticks.tick().await;
-            let failure = match tokio::time::timeout(self.timeout, discover(&self.group)).await {
-                Ok(Ok(targets)) => {
+            if reading.is_empty() {
+                let group = Arc::clone(&self.group);
+                reading.spawn(async move { discover(&group).await });
+            }
+            let failure = match tokio::time::timeout(self.timeout, reading.join_next()).await {
+                Ok(Some(Ok(Ok(targets)))) => {
                     from_file = targets;
                     None
                 }
-                Ok(Err(error)) => Some(chain(&error)),
-                Err(_) => Some(format!("not read within {:?}", self.timeout)),
+                Ok(Some(Ok(Err(error)))) => Some(chain(&error)),
+                Ok(Some(Err(error))) => Some(chain(&error)),
+                Ok(None) | Err(_) => Some(format!("not read within {:?}", self.timeout)),
             };
             if let Some(failure) = failure.as_ref().filter(|_| !failing) {
                 let name = &self.group.name;

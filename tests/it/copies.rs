@@ -74,7 +74,7 @@ async fn a_blind_resume_is_refused_when_its_copy_is_gone() {
         source.stop().await;
         let rest = Ask::get(&path).from(client).with("range", "bytes=1000-");
         let refused = edge.ask(rest.clone()).await;
-        assert_eq!(refused.status, 503, "not the other copy's bytes, in no form");
+        assert_eq!(refused.status, 502, "not the other copy's bytes, in no form");
         // Who says which copy it has can be told that it is gone: by all of the other one.
         let whole = edge.ask(rest.clone().with("if-range", &tag)).await;
         assert_eq!((whole.status, whole.length()), (200, LENGTH));
@@ -176,7 +176,36 @@ async fn the_end_of_an_old_transfer_does_not_change_the_copy() {
     a.fail(None);
     assert_eq!(part(&edge, &name, client, 1000, 2000).await, (206, 2));
     b.stop().await;
-    assert_eq!(part(&edge, &name, client, 1000, 2000).await.0, 503);
+    assert_eq!(part(&edge, &name, client, 1000, 2000).await.0, 502, "out of reach");
+    b.restart().await;
+    b.remove(&name);
+    assert_eq!(part(&edge, &name, client, 1000, 2000).await.0, 503, "gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_asked_side_by_side_are_of_one_copy_though_its_source_fails_some() {
+    let (a, _b, edge, name) = two_copies().await;
+    a.fail(Fault::EverySecond);
+    for client in 1..=40 {
+        // Nothing is remembered of these clients, and all of their parts are asked at once.
+        let parts: Vec<_> = (0..8)
+            .map(|at| {
+                let range = format!("bytes={}-{}", at * 25_000, at * 25_000 + 24_999);
+                let ask = Ask::get(format!("/{name}")).from(client).with("range", range);
+                tokio::spawn(ask.send(edge.address))
+            })
+            .collect();
+        let mut copies = BTreeSet::new();
+        for (at, part) in (0..).zip(parts) {
+            let answer = part.await.expect("no panic");
+            if answer.status == 206 && answer.ended == Ended::Whole {
+                let offset = at * 25_000;
+                let is = |seed: &u64| Content::new(*seed, LENGTH).matches(offset, &answer.body);
+                copies.insert([1, 2].into_iter().find(is).expect("one origin's bytes"));
+            }
+        }
+        assert_eq!(copies.len(), 1, "client {client}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

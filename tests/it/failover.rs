@@ -208,12 +208,13 @@ async fn a_reader_that_is_cut_for_its_slowness_puts_no_target_to_rest() {
     let edge = Edge::before(&[&origin, &other]).await;
     // Both cut what is not read for a while, as Firedancer and Agave do.
     for origin in [&origin, &other] {
-        origin.fail(Fault::CutSlowReaders(Duration::from_millis(1500)));
+        origin.fail(Fault::CutSlowReaders(Duration::from_secs(4)));
     }
     let (head, mut stream) = Ask::get(format!("/{name}")).begin(edge.address).await;
     assert_eq!(head.status, 200);
     let mut received = head.body.len() as u64;
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    // The pause is what is tested: longer than both of them wait.
+    tokio::time::sleep(Duration::from_secs(7)).await;
     let mut block = vec![0; 1 << 20];
     while let Ok(count @ 1..) = stream.read(&mut block).await {
         received += count as u64;

@@ -125,7 +125,8 @@ async fn a_condition_is_judged_against_the_copy() {
     let date = first.header("last-modified").expect("a date").to_owned();
     for (condition, status) in [
         (tag.clone(), 206),
-        (date, 206),
+        // Another copy can be of the same second.
+        (date, 200),
         (format!("W/{tag}"), 200),
         ("\"another\"".to_owned(), 200),
         ("Mon, 21 Sep 2026 14:13:21 GMT".to_owned(), 200),

@@ -41,6 +41,8 @@ pub enum Fault {
     Redirect(String),
     /// A few bytes at a time.
     Drip { bytes: usize, pause: Duration },
+    /// Every second request meets a closed connection.
+    EverySecond,
     /// Ranges are answered with another part than the asked one.
     WrongRange,
     /// A connection whose peer takes nothing for so long is reset.
@@ -80,6 +82,10 @@ impl Node {
         // Probes are HEADs; a fault is about what is downloaded.
         match fault.filter(|_| request.method == "GET") {
             Some(Fault::WrongRange) if request.header("range").is_none() => Ok(None),
+            Some(Fault::EverySecond) => {
+                let odd = self.state.lock().unwrap().seen.len() % 2 == 1;
+                Ok(odd.then_some(Next::Reset))
+            }
             Some(fault) => self.apply(fault, request, content, stream).await.map(Some),
             None => Ok(None),
         }
@@ -158,6 +164,7 @@ impl Node {
                 }
                 Ok(Next::KeepAlive)
             }
+            Fault::EverySecond => Ok(Next::Reset),
             Fault::CutSlowReaders(patience) => {
                 stream.write_all(&head("200 OK", &length(content.len))).await?;
                 for start in (0..content.len).step_by(1 << 16) {
