@@ -83,8 +83,9 @@ impl Node {
         match fault.filter(|_| request.method == "GET") {
             Some(Fault::WrongRange) if request.header("range").is_none() => Ok(None),
             Some(Fault::EverySecond) => {
-                let odd = self.state.lock().unwrap().seen.len() % 2 == 1;
-                Ok(odd.then_some(Next::Reset))
+                let mut state = self.state.lock().unwrap();
+                state.turns += 1;
+                Ok(state.turns.is_multiple_of(2).then_some(Next::Reset))
             }
             Some(fault) => self.apply(fault, request, content, stream).await.map(Some),
             None => Ok(None),

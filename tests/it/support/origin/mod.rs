@@ -45,6 +45,8 @@ pub struct State {
     pub fault: Option<Fault>,
     /// The answer to HEAD on archives' paths.
     pub head_status: Option<u16>,
+    /// Requests that met [`Fault::EverySecond`].
+    pub turns: usize,
     /// On everything else: the answer to probes.
     pub probe_fault: Option<Fault>,
     /// Every request so far.
@@ -77,6 +79,7 @@ impl Origin {
                 archives: archives.collect(),
                 fault: None,
                 head_status: None,
+                turns: 0,
                 probe_fault: None,
                 seen: Vec::new(),
                 running: 0,
