@@ -8,10 +8,10 @@ use http::status::StatusCode;
 use super::balance::order;
 use super::failure::Failure;
 use super::reply::Reply;
-use super::request::{Route, Style, Wanted};
+use super::request::{ApiCall, Route, Style, Wanted};
 use crate::config::Downloads;
 use crate::index::{Source, TargetId, View};
-use crate::snapshot::{ArchiveName, Slot};
+use crate::snapshot::ArchiveName;
 
 /// The part of the configuration that decides about requests.
 #[derive(Clone, Debug)]
@@ -58,32 +58,6 @@ pub struct Transfer {
     pub sources: Vec<Arc<Source>>,
 }
 
-/// A call of the JSON API.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ApiCall {
-    /// All entries.
-    Snapshots {
-        /// Only this group.
-        group: Option<String>,
-        /// Only archives on this base slot.
-        base: Option<Slot>,
-    },
-    /// The newest entries.
-    BestSnapshots {
-        /// Only this group.
-        group: Option<String>,
-        /// How many at most.
-        max: usize,
-    },
-    /// Health as the tracker tells it.
-    TrackerHealth {
-        /// Of this group.
-        group: Option<String>,
-    },
-    /// Health as a node tells it.
-    Health,
-}
-
 /// Decides. Nothing here waits, and nothing is asked: the view is all there is.
 pub fn plan(
     route: Route,
@@ -113,10 +87,7 @@ pub fn plan(
                 }
             })
         }
-        Route::Snapshots { group, base } => Ok(Plan::Api(ApiCall::Snapshots { group, base })),
-        Route::BestSnapshots { group, max } => Ok(Plan::Api(ApiCall::BestSnapshots { group, max })),
-        Route::TrackerHealth { group } => Ok(Plan::Api(ApiCall::TrackerHealth { group })),
-        Route::Health => Ok(Plan::Api(ApiCall::Health)),
+        Route::Api(call) => Ok(Plan::Api(call)),
     }
 }
 

@@ -50,26 +50,33 @@ pub enum Route {
     },
     /// An archive.
     Archive(ArchiveName),
-    /// `/v1/snapshots`
+    /// A call of the JSON API, or the text of the health check.
+    Api(ApiCall),
+}
+
+/// A call of the JSON API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApiCall {
+    /// `/v1/snapshots`: all entries.
     Snapshots {
         /// Only this group.
         group: Option<String>,
         /// Only archives on this base slot.
         base: Option<Slot>,
     },
-    /// `/v1/best_snapshots`
+    /// `/v1/best_snapshots`: the newest entries.
     BestSnapshots {
         /// Only this group.
         group: Option<String>,
         /// How many at most.
         max: usize,
     },
-    /// `/v1/health`
+    /// `/v1/health`: health as the tracker tells it.
     TrackerHealth {
         /// Of this group.
         group: Option<String>,
     },
-    /// `/health`
+    /// `/health`: health as a node tells it.
     Health,
 }
 
@@ -93,22 +100,22 @@ pub fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<Route, 
     let query = Query(query.unwrap_or_default());
     Ok(match place {
         Place::Archive(name) => Route::Archive(name),
-        Place::Health => Route::Health,
+        Place::Health => Route::Api(ApiCall::Health),
         Place::ShortForm(wanted, style) => {
             Route::ShortForm { wanted, style, group: query.text("group") }
         }
         Place::Snapshots => {
             let base = query.number::<u64>("slot", "a slot, a decimal 64 bit number")?;
             let base = base.filter(|slot| *slot != 0).map(Slot);
-            Route::Snapshots { group: query.text("group"), base }
+            Route::Api(ApiCall::Snapshots { group: query.text("group"), base })
         }
         Place::BestSnapshots => {
             let max = query.number::<i64>("max", "a whole number")?.unwrap_or(1);
             // Below zero means "as many as there may be".
             let max = usize::try_from(max).map_or(MAX_BEST, |max| max.min(MAX_BEST));
-            Route::BestSnapshots { group: query.text("group"), max }
+            Route::Api(ApiCall::BestSnapshots { group: query.text("group"), max })
         }
-        Place::TrackerHealth => Route::TrackerHealth { group: query.text("group") },
+        Place::TrackerHealth => Route::Api(ApiCall::TrackerHealth { group: query.text("group") }),
     })
 }
 
@@ -260,7 +267,10 @@ mod tests {
     #[test]
     fn api() {
         let snapshots = |group: Option<&str>, base: Option<u64>| {
-            Ok(Route::Snapshots { group: group.map(str::to_owned), base: base.map(Slot) })
+            Ok(Route::Api(ApiCall::Snapshots {
+                group: group.map(str::to_owned),
+                base: base.map(Slot),
+            }))
         };
         check("/v1/snapshots", snapshots(None, None));
         check("/v1/snapshots?slot=0", snapshots(None, None));
@@ -270,7 +280,7 @@ mod tests {
         for bad in ["x", "-1", "1.5", "18446744073709551616", "%00"] {
             check(&format!("/v1/snapshots?slot={bad}"), Err(slot.clone()));
         }
-        let best = |max| Ok(Route::BestSnapshots { group: None, max });
+        let best = |max| Ok(Route::Api(ApiCall::BestSnapshots { group: None, max }));
         for (query, max) in [
             ("", 1),
             ("?max=0", 0),
@@ -283,9 +293,12 @@ mod tests {
         }
         let max = Failure::Query { key: "max", expected: "a whole number" };
         check("/v1/best_snapshots?max=many", Err(max));
-        check("/v1/health", Ok(Route::TrackerHealth { group: None }));
-        check("/v1/health?group=a", Ok(Route::TrackerHealth { group: Some("a".to_owned()) }));
-        check("/health", Ok(Route::Health));
+        check("/v1/health", Ok(Route::Api(ApiCall::TrackerHealth { group: None })));
+        check(
+            "/v1/health?group=a",
+            Ok(Route::Api(ApiCall::TrackerHealth { group: Some("a".to_owned()) })),
+        );
+        check("/health", Ok(Route::Api(ApiCall::Health)));
         for path in ["/v1", "/v1/", "/v1/snapshots/", "/v1/health/x", "/metrics", "/status"] {
             check(path, Err(Failure::NoSuchPath));
         }
