@@ -126,6 +126,23 @@ async fn the_recorded_client_gets_its_archives() {
 
     // Connection 1 is a look at whether the port is open.
     drop(connect([127, 0, 0, 1].into(), edge.address).await);
+    // Connections 2 and 3 are JSON-RPC and the genesis archive, which this edge does not have: a
+    // clear no, and not a word to the node.
+    let calls = connection(2);
+    let body = calls[1].lines().next().expect("a body");
+    let genesis = connection(3);
+    for (request, start) in [
+        (format!("{}{body}", calls[0]), "POST / HTTP/1.1\r\n"),
+        (genesis[0].clone(), "GET /genesis.tar.bz2 HTTP/1.1\r\n"),
+    ] {
+        assert!(request.starts_with(start), "{request}");
+        let mut stream = connect([127, 0, 0, 1].into(), edge.address).await;
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        assert_eq!(read_head(&mut stream, false).await.status, 404, "{start}");
+    }
+    let asked = node.seen();
+    assert!(asked.iter().all(|request| request.method != "POST"));
+    assert!(asked.iter().all(|request| request.path() != "/genesis.tar.bz2"));
     for (number, content) in [(4, full), (5, incremental)] {
         let requests = connection(number);
         assert_eq!(requests.len(), 1, "connection {number}");
