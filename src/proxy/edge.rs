@@ -74,7 +74,7 @@ impl Edge {
         let (mut given, mut continues) = (None, None);
         let part = asked.range.is_part_of_a_file();
         match &route {
-            Route::Archive(name) => given = self.copies.given(client, *name, now),
+            Route::Archive(name) if part => given = self.copies.given(client, *name, now),
             Route::ShortForm { wanted, .. } if asked.range.is_behind_the_start() => {
                 continues = self.copies.archive(client, *wanted == Wanted::Full, now);
             }

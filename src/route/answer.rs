@@ -93,9 +93,11 @@ pub fn judge(asked: &Asked, source: &Source, status: StatusCode, headers: &Heade
         StatusCode::BAD_REQUEST if ranged => Ok(Verdict::AskWhole),
         // The probe found another way, and what it found is the answer.
         StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED
-            if asked.method == Method::HEAD && source.listed.size.is_some() =>
+            if asked.method == Method::HEAD =>
         {
-            Ok(Verdict::Deliver(from_listing(source)))
+            let Listed { size, modified, .. } = source.listed;
+            size.map(|length| Verdict::Deliver(whole_head(source, length, modified, false)))
+                .ok_or(SourceFailure::Status(status.as_u16()))
         }
         StatusCode::NOT_FOUND | StatusCode::GONE => Err(SourceFailure::Gone),
         status if status.is_redirection() => Err(SourceFailure::Redirect),
@@ -112,22 +114,16 @@ fn whole(source: &Source, headers: &HeaderMap) -> Result<Verdict, SourceFailure>
         return Err(SourceFailure::Text);
     }
     let accepts = text(headers, &ACCEPT_RANGES).is_some_and(|value| value.contains("bytes"));
-    let modified = modified(headers);
-    Ok(Verdict::Deliver(ArchiveHead {
-        status: StatusCode::OK,
-        length,
-        copy: CopyId::new(&source.target.authority, length, modified),
-        modified,
-        content_range: None,
-        content_type: own_type(source),
-        ranges: accepts,
-    }))
+    Ok(Verdict::Deliver(whole_head(source, length, modified(headers), accepts)))
 }
 
-/// The head of a source that answers no HEAD, from what its listing says.
-fn from_listing(source: &Source) -> ArchiveHead {
-    let Listed { size, modified, .. } = source.listed;
-    let length = size.unwrap_or_default();
+/// The head of the whole archive, as an answer or the listing tells it.
+fn whole_head(
+    source: &Source,
+    length: u64,
+    modified: Option<SystemTime>,
+    ranges: bool,
+) -> ArchiveHead {
     ArchiveHead {
         status: StatusCode::OK,
         length,
@@ -135,7 +131,7 @@ fn from_listing(source: &Source) -> ArchiveHead {
         modified,
         content_range: None,
         content_type: own_type(source),
-        ranges: false,
+        ranges,
     }
 }
 

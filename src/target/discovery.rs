@@ -6,12 +6,10 @@ use std::path::{Path, PathBuf};
 use tokio::io::AsyncReadExt;
 
 use crate::config::units::{HostPort, Scheme};
-use crate::config::{Group, yaml};
+use crate::config::{Group, MAX_TARGETS, yaml};
 
 /// Largest file of targets, in bytes.
 const MAX_FILE: u64 = 1 << 20;
-/// Most targets that one group may have.
-const MAX_TARGETS: usize = crate::config::MAX_TARGETS;
 
 /// Why a file of targets gives none. The last good set stays.
 #[derive(Debug, thiserror::Error)]
