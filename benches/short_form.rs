@@ -45,11 +45,11 @@ fn archives(at: u16) -> Vec<Listed> {
         name,
         size: Some(100 << 30),
         modified: Some(UNIX_EPOCH),
-        location: Location {
+        location: Some(Location {
             address: ([10, 0, high, low], 8899).into(),
             authority: format!("10.0.{high}.{low}:8899").into(),
             path: format!("/{name}"),
-        },
+        }),
     };
     names.into_iter().map(listed).collect()
 }

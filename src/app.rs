@@ -7,9 +7,12 @@ use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::{GenBackgroundService, background_service};
 use pingora_proxy::{HttpProxy, http_proxy_service_with_name};
+use tokio::sync::watch;
 
+use crate::cache::{ArchiveStorage, OpenError, Options, Store};
+use crate::clock::Now;
 use crate::config::{Config, Downloads};
-use crate::proxy::{BindError, Bound, Edge};
+use crate::proxy::{BindError, Bound, Edge, cached_head};
 use crate::target::{ClientError, Published, Scraper};
 
 /// Most tries of one request that Pingora allows. The number of sources and the rules of `route/`
@@ -25,6 +28,9 @@ pub enum StartError {
     /// The client that probes targets cannot be made.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The cache's directory cannot be used.
+    #[error(transparent)]
+    Cache(#[from] OpenError),
 }
 
 /// Every service of one edge, bound and not started. The caller owns what runs them and what stops
@@ -42,9 +48,13 @@ impl Services {
     /// Builds and binds everything that the configuration asks for.
     pub fn new(config: &Config) -> Result<Self, StartError> {
         let conf = Arc::new(server_conf(config));
-        let scraper = Scraper::new(config.clone())?;
-        let edge = Edge::new(config, &scraper);
-        let published = scraper.published();
+        let published = Arc::<Published>::default();
+        let cache = cache(config, &published)?;
+        // Without a cache nothing is ever held, and nobody is left to say so.
+        let nothing = || watch::Sender::default().subscribe();
+        let held = cache.map_or_else(nothing, |cache| cache.store().held());
+        let scraper = Scraper::new(config.clone(), Arc::clone(&published), held)?;
+        let edge = Edge::new(config, &scraper, cache);
         let service = http_proxy_service_with_name(&conf, edge, "edge");
         let public = Bound::new(service, &config.listen)?;
         Ok(Self { public, scraper: background_service("scraper", scraper), published })
@@ -75,6 +85,28 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
+/// The cache, where the configuration asks for one. Pingora wants it to live as long as the
+/// process, and it does.
+fn cache(
+    config: &Config,
+    published: &Arc<Published>,
+) -> Result<Option<&'static ArchiveStorage>, OpenError> {
+    let Some(directory) =
+        config.cache_dir.as_ref().filter(|_| config.downloads == Downloads::Proxy)
+    else {
+        return Ok(None);
+    };
+    let published = Arc::clone(published);
+    let options = Options {
+        directory: directory.clone(),
+        min_free_space: config.cache.min_free_space,
+        groups: config.groups.iter().map(|group| Arc::clone(&group.name)).collect(),
+        is_best: Arc::new(move |name| published.load().is_best(name)),
+    };
+    let store = Store::open(options, Now::read())?;
+    Ok(Some(Box::leak(Box::new(ArchiveStorage::new(store, cached_head)))))
+}
+
 /// A server without services.
 pub fn new_server(config: &Config) -> Server {
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
@@ -92,11 +124,8 @@ fn server_conf(config: &Config) -> ServerConf {
 }
 
 fn warn_of_surprises(config: &Config) {
-    if let Some(path) = &config.cache_dir {
-        log::warn!(
-            "`proxy_snapshot_cache_dir: {}` has no effect, this version does not cache",
-            path.display()
-        );
+    if config.downloads == Downloads::Redirect && config.cache_dir.is_some() {
+        log::warn!("`proxy_snapshot_cache_dir` has no effect without `proxy_snapshot_downloads`");
     }
     if config.downloads == Downloads::Redirect && config.public_url.is_some() {
         log::warn!("`public_url` has no effect without `proxy_snapshot_downloads`");

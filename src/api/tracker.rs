@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use http::StatusCode;
 use serde::Serialize;
 
-use crate::index::{Entry, Source, View};
+use crate::index::{Entry, Location, Source, View};
 use crate::route::{Reply, Style};
 use crate::snapshot::Slot;
 
@@ -45,7 +45,8 @@ struct File {
     mod_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
-    url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
 }
 
 /// Every archive on every target, by group, target and worth. `base` selects by base slot, also
@@ -120,8 +121,8 @@ fn file(source: &Source, urls: &Urls) -> File {
         mod_time: listed.modified.map(timestamp),
         size: listed.size,
         url: match urls {
-            Urls::Own(base) => format!("{base}{}", Style::V1.path(&name)),
-            Urls::Targets => listed.location.url(),
+            Urls::Own(base) => Some(format!("{base}{}", Style::V1.path(&name))),
+            Urls::Targets => listed.location.as_ref().map(Location::url),
         },
     }
 }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::units::{HostPort, Scheme, duration, listen_address};
+use super::units::{HostPort, Scheme, duration, listen_address, size};
 use super::yaml::{self, Node, Problem, Report, Section};
-use super::{Config, Downloads, Group, Limits, Server, TargetKind};
+use super::{Cache, Config, Downloads, Group, Limits, Server, TargetKind};
 
 /// Largest configuration file, in bytes.
 const MAX_FILE: u64 = 4 << 20;
@@ -19,7 +19,19 @@ const MAX_GROUP_NAME: usize = 64;
 
 /// Keys of the file that the documentation describes and that this version cannot honour yet.
 /// They are refused by their own message: to ignore `basic_auth` would be worse than to stop.
-const LATER: [&str; 4] = ["tls", "internal_listen", "cache", "rpc_proxy"];
+const LATER: [&str; 3] = ["tls", "internal_listen", "rpc_proxy"];
+/// The same for the keys of the cache.
+const LATER_IN_CACHE: [&str; 9] = [
+    "finish_abandoned",
+    "keep_previous",
+    "lease",
+    "max_size",
+    "prefetch",
+    "prefetch_rate",
+    "publish",
+    "range_wait",
+    "verify",
+];
 /// The same for the keys of a group.
 const LATER_IN_GROUP: [&str; 7] = [
     "basic_auth",
@@ -97,7 +109,7 @@ pub fn parse(text: &str) -> Result<Config, Vec<Problem>> {
 pub fn keys() -> BTreeSet<String> {
     // One value of every kind that has keys of its own, so that each reader below runs once.
     let everything = "target_groups: [{static_targets: {}, file_targets: {}}]\n\
-                      limits: {}\nlog: {}\nserver: {}\n";
+                      limits: {}\ncache: {}\nlog: {}\nserver: {}\n";
     yaml::read(everything, root).1.asked.into_iter().collect()
 }
 
@@ -119,6 +131,7 @@ fn root(node: Node) -> Config {
         ),
         downloads: downloads(&mut root),
         cache_dir: root.take("proxy_snapshot_cache_dir").and_then(|node| cache_dir(&node)),
+        cache: root.take("cache").map_or_else(Cache::default, cache),
         groups: groups(&mut root),
         limits,
         log_level: root.take("log").and_then(log_level).unwrap_or(log::LevelFilter::Info),
@@ -203,6 +216,26 @@ fn cache_dir(node: &Node) -> Option<PathBuf> {
             _ => Ok(path),
         }
     })
+}
+
+fn cache(node: Node) -> Cache {
+    let mut section = node.section();
+    // There is one way to share a transfer as yet; the key is checked, so that nobody relies on
+    // another.
+    section.take("sharing").and_then(|node| node.parsed("a way to share", sharing));
+    let min_free_space =
+        section.take("min_free_space").and_then(|node| node.parsed("a size such as `1GiB`", size));
+    section.close(&LATER_IN_CACHE);
+    let default = Cache::default();
+    Cache { min_free_space: min_free_space.unwrap_or(default.min_free_space) }
+}
+
+fn sharing(text: &str) -> Result<(), String> {
+    match text {
+        "exclusive" => Ok(()),
+        "shared" => Err("this version does not support `shared`, write `exclusive`".to_owned()),
+        _ => Err(format!("`{text}` is not a way to share a transfer, write `exclusive`")),
+    }
 }
 
 fn limits(node: Node) -> Limits {

@@ -40,8 +40,10 @@ pub struct Config {
     pub scrape_interval: Duration,
     /// Whether archives are carried or redirected to.
     pub downloads: Downloads,
-    /// Where archives are to be cached.
+    /// Where archives are cached; nowhere where unset.
     pub cache_dir: Option<PathBuf>,
+    /// How they are cached.
+    pub cache: Cache,
     /// The groups, in the order of the file. At least one; names are unique.
     pub groups: Vec<Group>,
     /// Bounds on time and number.
@@ -76,6 +78,19 @@ pub struct Group {
     pub static_targets: Vec<HostPort>,
     /// A file that names targets, read again on every scrape.
     pub file_targets: Option<PathBuf>,
+}
+
+/// How archives are cached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// Bytes that stay free on the file system of the directory.
+    pub min_free_space: u64,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { min_free_space: 1 << 30 }
+    }
 }
 
 /// What a target is, and so how it is asked for its archives.

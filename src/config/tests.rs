@@ -123,6 +123,10 @@ fn accepted() {
         let config = accept(&format!("proxy_snapshot_cache_dir: '{}'", path.display()));
         assert_eq!(config.cache_dir, Some(path));
     }
+    for (text, bytes) in [("0B", 0), ("500MB", 500_000_000), ("1.5GiB", 3 << 29), ("7KiB", 7168)] {
+        let config = accept(&format!("cache: {{min_free_space: {text}, sharing: exclusive}}"));
+        assert_eq!(config.cache.min_free_space, bytes);
+    }
     // A key without a value is a key that is not given.
     let nothing: String =
         keys().iter().filter(|key| !key.contains(['.', '['])).fold(String::new(), |all, key| {
@@ -194,10 +198,15 @@ fn unknown_keys_are_rejected() {
 #[test]
 fn what_this_version_does_not_support_is_not_ignored() {
     let later = "this version does not support this key, remove it";
-    for key in ["tls", "internal_listen", "cache", "rpc_proxy"] {
+    for key in ["tls", "internal_listen", "rpc_proxy"] {
         reject(&format!("{key}: {{}}"), key, later);
         reject(&format!("{key}:"), key, later);
     }
+    for key in ["finish_abandoned", "keep_previous", "max_size", "prefetch", "publish", "verify"] {
+        reject(&format!("cache: {{{key}: x}}"), &format!("cache.{key}"), later);
+    }
+    reject("cache: {sharing: shared}", "cache.sharing", "does not support `shared`");
+    reject("cache: {sharing: all}", "cache.sharing", "write `exclusive`");
     for key in [
         "basic_auth",
         "bearer_auth",
@@ -322,6 +331,11 @@ fn bad_values_are_rejected() {
     reject("scrape_interval: 99ms", "scrape_interval", "too short, the least is 100ms");
     reject("limits: {probe_timeout: 0s}", "limits.probe_timeout", "too short, the least is 1ms");
     reject("server: {grace_period: 721h}", "server.grace_period", "too long, the most is `720h`");
+    for bad in ["'5'", "5G", "-1B", "GiB", "1 GiB ", "1e3B", "ten", "''", "1..5MB"] {
+        let key = "cache.min_free_space";
+        reject(&format!("cache: {{min_free_space: {bad}}}"), key, "is not a size");
+    }
+    reject("cache: {min_free_space: 2000TiB}", "cache.min_free_space", "is too large, the most");
     reject("listen: []", "listen", "expected at least one address, such as `0.0.0.0:8458`");
     reject("listen: ['[::]:1', '[::]:1']", "listen", "an address is listed twice");
     reject("public_url: edge.example", "public_url", "is not a URL");
@@ -381,6 +395,9 @@ fn wrong_types_are_rejected_everywhere() {
         wrong(&format!("limits.{key}"), &no_text, "expected a duration such as `15s`, found ");
     }
     wrong("server.grace_period", &no_text, "expected a duration such as `15s`, found ");
+    let sizes = "expected a size such as `1GiB`, found ";
+    wrong("cache.min_free_space", &no_text, sizes);
+    wrong("cache.sharing", &no_text, "expected a way to share, found ");
     let no_number = ["[1]", "{a: 1}", "true", "many", "'1'"];
     for key in ["max_snapshot_age", "limits.probe_concurrency", "limits.probe_failures"] {
         wrong(key, &no_number, "expected a whole number from ");
@@ -388,7 +405,7 @@ fn wrong_types_are_rejected_everywhere() {
     wrong("server.threads", &no_number, "expected a whole number from ");
     let no_boolean = ["1", "'true'", "yes", "[]"];
     wrong("proxy_snapshot_downloads", &no_boolean, "expected `true` or `false`, found ");
-    for key in ["limits", "log", "server"] {
+    for key in ["limits", "cache", "log", "server"] {
         wrong(key, &["[]", "5", "text", "true"], "expected keys and values, found ");
     }
     for value in ["0.0.0.0:8458", "8458", "{a: b}"] {
@@ -474,6 +491,7 @@ zzz: 1
             ("limits.typo", "unknown key"),
             ("listen[0]", "is not an address and port"),
             ("scrape_interval", "`15` is not a duration"),
+            ("cache.sharing", "does not support `shared`"),
             ("target_groups[0].scheme", "does not support `https`"),
             ("target_groups[0].static_targets.targets[0]", "has no port"),
             ("target_groups[0].static_targets.targets[1]", "contradicts"),
@@ -482,7 +500,6 @@ zzz: 1
             ("target_groups[1].basic_auth", "does not support this key"),
             ("log.level", "is not a level"),
             ("default_group", "there is no group `nowhere`"),
-            ("cache", "does not support this key"),
             ("zzz", "unknown key"),
         ],
     );

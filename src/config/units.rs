@@ -8,6 +8,9 @@ use std::time::Duration;
 /// a clock's reading must not overflow.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// Largest size that a setting may have, so that sums with lengths do not overflow.
+const LARGEST: u64 = 1 << 50;
+
 /// Parses `500ms`, `15s`, `1m30s`, `1.5h`: what Go's and Prometheus' configurations contain.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let expected =
@@ -21,6 +24,20 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         return Err(format!("`{text}` is too long, the most is `720h`"));
     }
     Ok(duration)
+}
+
+/// Parses `10GiB`, `500MB`, `0B`: a number of bytes.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let expected = || format!("`{text}` is not a size, write it like `10GiB`, `500MB` or `0B`");
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    if !matches!(unit, "B" | "kB" | "KB" | "MB" | "GB" | "TB" | "KiB" | "MiB" | "GiB" | "TiB") {
+        return Err(expected());
+    }
+    let size: bytesize::ByteSize = text.parse().map_err(|_| expected())?;
+    if size.as_u64() > LARGEST {
+        return Err(format!("`{text}` is too large, the most is `1024TiB`"));
+    }
+    Ok(size.as_u64())
 }
 
 /// Parses `address:port` of a listener.

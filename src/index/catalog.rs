@@ -58,8 +58,23 @@ pub struct Listed {
     pub size: Option<u64>,
     /// Time of the last change, where the target tells.
     pub modified: Option<SystemTime>,
-    /// Where to get it.
-    pub location: Location,
+    /// Where to get it; nowhere where only the cache has it.
+    pub location: Option<Location>,
+}
+
+/// An archive that the cache holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Its name.
+    pub name: ArchiveName,
+    /// The target that it is a copy of, which need not be there any more.
+    pub target: TargetId,
+    /// Bytes.
+    pub size: u64,
+    /// Time of the last change, where the target told.
+    pub modified: Option<SystemTime>,
+    /// Since when this process has it.
+    pub since: Now,
 }
 
 /// Something that was learned about a target.
@@ -123,10 +138,12 @@ pub(super) struct Answer {
     gone: BTreeMap<ArchiveName, Instant>,
 }
 
-/// Everything that the targets said last. Feed it with [`Catalog::apply`].
+/// Everything that the targets said last, and what the cache holds. Feed it with
+/// [`Catalog::apply`] and [`Catalog::hold`].
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     pub(super) targets: BTreeMap<TargetId, Answer>,
+    held: Arc<[Held]>,
 }
 
 impl Catalog {
@@ -158,6 +175,11 @@ impl Catalog {
         }
     }
 
+    /// Takes in what the cache holds now: all of it, in place of what it held before.
+    pub fn hold(&mut self, held: Arc<[Held]>) {
+        self.held = held;
+    }
+
     fn answered(&mut self, target: TargetId, at: Now, archives: Vec<Listed>) {
         if self.targets.get(&target).is_some_and(|answer| answer.at.instant > at.instant) {
             return;
@@ -186,12 +208,14 @@ impl Catalog {
                 .iter()
                 .filter(|(id, answer)| id.group == *group && answer.counts(policy))
                 .collect();
+            let held: Vec<_> =
+                self.held.iter().filter(|held| held.target.group == *group).collect();
             let before = previous.group(group);
-            (Arc::clone(group), GroupView::new(&members, before, policy, now))
+            (Arc::clone(group), GroupView::new(&members, &held, before, policy, now))
         };
         let groups = groups.iter().map(by_group).collect();
         let counted = self.targets.iter().filter(|(_, answer)| answer.counts(policy));
-        View::new(previous, groups, counted)
+        View::new(previous, groups, counted, &self.held)
     }
 }
 

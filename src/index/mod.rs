@@ -12,6 +12,6 @@ mod vote;
 mod tests;
 
 pub use best::Generation;
-pub use catalog::{Catalog, Event, Listed, Location, Policy, TargetId};
+pub use catalog::{Catalog, Event, Held, Listed, Location, Policy, TargetId};
 pub use view::{Entry, GroupView, Source, UnknownGroup, View};
 pub use vote::Conflict;

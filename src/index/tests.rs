@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use proptest::prelude::*;
 
 use super::{
-    Catalog, Entry, Event, Generation, Listed, Location, Policy, TargetId, UnknownGroup, View,
+    Catalog, Entry, Event, Generation, Held, Listed, Location, Policy, TargetId, UnknownGroup, View,
 };
 use crate::clock::Now;
 use crate::snapshot::{ArchiveHash, ArchiveName, Compression, Kind, Slot};
@@ -70,7 +70,7 @@ fn listed(name: ArchiveName) -> Listed {
         authority: "127.0.0.1:8899".into(),
         path: format!("/{name}"),
     };
-    Listed { name, size: None, modified: None, location }
+    Listed { name, size: None, modified: None, location: Some(location) }
 }
 
 /// A catalog, the view that was published last, and the time at which all began.
@@ -117,15 +117,33 @@ impl Scene {
         }
     }
 
-    /// Takes in `<seconds>`, or `<seconds> | <event> | <event>`, and publishes.
+    /// Takes in `<seconds>`, or `<seconds> | <event> | <event>`, and publishes. An event
+    /// `cache: <names>` is all that the cache holds from then on.
     fn step(&mut self, text: &str) {
         let mut parts = text.split('|').map(str::trim);
         let seconds = parts.next().and_then(|text| text.parse().ok()).expect(text);
         for part in parts {
+            if let Some(names) = part.strip_prefix("cache:") {
+                self.hold(seconds, names);
+                continue;
+            }
             let event = self.event(seconds, part);
             self.catalog.apply(event);
         }
         self.publish(seconds);
+    }
+
+    /// From now on the cache holds these, for the group `main`.
+    fn hold(&mut self, seconds: u64, names: &str) {
+        let since = self.at(seconds);
+        let held = |text| Held {
+            name: name(text),
+            target: target("cached"),
+            size: 7,
+            modified: None,
+            since,
+        };
+        self.catalog.hold(names.split_whitespace().map(held).collect());
     }
 
     fn publish(&mut self, seconds: u64) {
@@ -285,6 +303,83 @@ fn slots_do_not_go_back_while_the_archive_can_be_served() {
         ("0 | t: 2000 2000-2500", "2000 2000-2500"),
         ("5 | u: 2000b 2000-2400b | v: 2000b 1000 1000-2600", "2000b 2000-2400b"),
     ]);
+}
+
+#[test]
+fn what_the_cache_holds_counts_as_held() {
+    check(&[("0 | cache: 1000", "1000")]);
+    check(&[("0 | cache: 1000 1000-1500", "1000 1000-1500")]);
+    check(&[("0 | cache: 1000-1500", "nothing")]);
+    check(&[("0 | cache: 1000 | t: 1000-1500", "1000 1000-1500")]);
+    // The targets go, one after the other, and what is cached stays.
+    check(&[
+        ("0 | t: 1000 1000-1500 | u: 1000 | cache: 1000", "1000 1000-1500"),
+        ("5 | cache: 1000 1000-1500", "1000 1000-1500"),
+        ("6 | t leaves | u leaves", "1000 1000-1500"),
+        ("7 | cache: 1000", "1000"),
+        ("8 | cache: ", "nothing"),
+    ]);
+    // What is newer is better, cached or not, and what was cached is there to go back to.
+    check(&[
+        ("0 | t: 1000 1000-1500 | cache: 1000 1000-1500", "1000 1000-1500"),
+        ("5 | t: 1000 1000-1600", "1000 1000-1600"),
+        ("6 | t leaves", "1000 1000-1500"),
+    ]);
+    // A pair is held for as long as any other, from when the new full archive was seen or cached.
+    check(&[
+        ("0 | cache: 1000 1000-1500", "1000 1000-1500"),
+        ("5 | t: 2000", "1000 1000-1500 until 65"),
+        ("65", "2000"),
+    ]);
+    check(&[
+        ("0 | t: 1000 1000-1500", "1000 1000-1500"),
+        ("5 | cache: 2000", "1000 1000-1500 until 65"),
+        ("9 | t: 1000 1000-1500 2000", "1000 1000-1500 until 65"),
+    ]);
+}
+
+#[test]
+fn the_cache_has_no_vote() {
+    check_vote("0 | cache: 1000 | t: 1000b", "1000b", &["1000: b over a"]);
+    check_vote("0 | cache: 1000b | t: 1000", "1000", &["1000: a over b"]);
+    check_vote("0 | cache: 1000 1000-1500 | t: 1000b", "1000b", &["1000: b over a"]);
+    check_vote("0 | cache: 1000 | t: 1000.lz4", "1000", &[]);
+}
+
+#[test]
+fn what_only_the_cache_has_is_listed_behind_the_targets() {
+    let mut scene = Scene::new(POLICY);
+    scene.step("0 | t: 1000 | other/u: 500 | cache: 1000 1000-1500 1000-1600");
+    let listed = |view: &View| -> Vec<String> {
+        let entry = |entry: &Entry| {
+            let source = &entry.source;
+            let place = source.listed.location.as_ref().map_or("only cached", |_| "listed");
+            format!("{} {} {place}", source.target.authority, short(&source.listed.name))
+        };
+        view.entries().iter().map(entry).collect()
+    };
+    let cached = ["cached 1000-1600 only cached", "cached 1000-1500 only cached"];
+    assert_eq!(listed(&scene.view), ["t 1000 listed", cached[0], cached[1], "u 500 listed"]);
+    assert!(scene.view.sources(&name("1000-1600")).is_empty(), "nothing to fetch it from");
+    let newest: Vec<_> = scene.view.newest().map(|entry| entry.source.listed.name).collect();
+    assert_eq!(newest[0], name("1000-1600"));
+    assert_eq!(
+        scene.view.entries()[1].base.as_ref().map(|base| base.listed.name),
+        Some(name("1000"))
+    );
+}
+
+#[test]
+fn the_best_are_those_that_short_names_lead_to() {
+    let mut scene = Scene::new(POLICY);
+    scene.step("0 | t: 1000 1000-1500 1000-1400 900 | other/u: 700 700-800");
+    let best = ["1000", "1000-1500", "700", "700-800"];
+    for text in
+        ["1000", "1000-1500", "1000-1400", "900", "700", "700-800", "1", "1000b", "1000.lz4"]
+    {
+        assert_eq!(scene.view.is_best(&name(text)), best.contains(&text), "{text}");
+    }
+    assert!(!View::default().is_best(&name("1000")));
 }
 
 #[test]

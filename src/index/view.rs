@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::best::{Choice, Generation, choose};
-use super::catalog::{Answer, Listed, Policy, TargetId};
+use super::catalog::{Answer, Held, Listed, Policy, TargetId};
 use super::vote::{Conflict, elect};
 use crate::snapshot::{ArchiveHash, ArchiveName, Compression, Kind, Slot};
 
@@ -57,6 +57,7 @@ pub struct View {
 impl GroupView {
     pub(super) fn new(
         members: &[(&TargetId, &Answer)],
+        held: &[&Held],
         before: Option<&Self>,
         policy: Policy,
         now: Instant,
@@ -65,12 +66,15 @@ impl GroupView {
             generation: before.best,
             until: before.until,
         });
-        let elected = elect(members);
-        let servable =
-            |name: &ArchiveName| members.iter().any(|(_, a)| a.holdings.contains_key(name));
+        let elected = elect(members, held);
+        let cached = |name: &ArchiveName| held.iter().find(|held| held.name == *name);
+        let servable = |name: &ArchiveName| {
+            members.iter().any(|(_, a)| a.holdings.contains_key(name)) || cached(name).is_some()
+        };
         let first_seen = |name: &ArchiveName| {
             let holdings = members.iter().filter_map(|(_, a)| a.holdings.get(name));
-            holdings.map(|holding| holding.since).min().unwrap_or(now)
+            let since = holdings.map(|holding| holding.since);
+            since.chain(cached(name).map(|held| held.since.instant)).min().unwrap_or(now)
         };
         let Choice { generation, until } =
             choose(&elected.names, before, servable, first_seen, policy.pair_hold, now);
@@ -88,6 +92,7 @@ impl View {
         previous: &Self,
         groups: BTreeMap<Arc<str>, GroupView>,
         targets: impl Iterator<Item = (&'a TargetId, &'a Answer)>,
+        cached: &[Held],
     ) -> Self {
         let mut sources: HashMap<ArchiveName, Vec<Arc<Source>>> = HashMap::new();
         let mut entries = Vec::new();
@@ -96,19 +101,21 @@ impl View {
             for source in held.values() {
                 sources.entry(source.listed.name).or_default().push(Arc::clone(source));
             }
-            let elected = groups.get(&id.group).map(|group| &group.elected);
-            let believed = |name: &ArchiveName| {
-                elected.is_some_and(|states| states.contains(&State::of(name)))
-            };
-            entries.extend(entries_of(&held, believed));
+            entries.extend(entries_of(&held, believed_in(&groups, &id.group)));
         }
+        for group in groups.keys() {
+            entries.extend(only_cached(cached, group, &groups, &sources));
+        }
+        // Stable: what only the cache has comes after the targets of its group.
+        entries.sort_by(|a, b| a.source.target.group.cmp(&b.source.target.group));
         let believed = |name: &ArchiveName| {
             groups.values().any(|group| group.elected.contains(&State::of(name)))
         };
+        let held = |name: &ArchiveName| cached.iter().any(|held| held.name == *name);
         let best = Generation::newer(
             groups.values().filter_map(|group| group.best),
             previous.best,
-            |name| sources.contains_key(name) && believed(name),
+            |name| (sources.contains_key(name) || held(name)) && believed(name),
         );
         let mut newest: Vec<usize> =
             (0..entries.len()).filter(|at| entries[*at].believed).collect();
@@ -127,6 +134,12 @@ impl View {
         }
     }
 
+    /// True for an archive that short names lead to, of whichever group.
+    pub fn is_best(&self, name: &ArchiveName) -> bool {
+        let bests = self.groups.values().filter_map(|group| group.best).chain(self.best);
+        bests.into_iter().any(|best| best.full == *name || best.incremental == Some(*name))
+    }
+
     /// What one group has.
     pub fn group(&self, name: &str) -> Option<&GroupView> {
         self.groups.get(name)
@@ -137,12 +150,13 @@ impl View {
         self.groups.iter()
     }
 
-    /// Every copy of an archive, in the order of the targets.
+    /// Every copy of an archive on a target, in the order of the targets.
     pub fn sources(&self, name: &ArchiveName) -> &[Arc<Source>] {
         self.sources.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// Every archive on every target, by group, target and worth, the best first.
+    /// Every archive on every target, by group, target and worth, the best first; in each group
+    /// followed by what only the cache has.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
@@ -170,6 +184,42 @@ fn held_by(id: &TargetId, answer: &Answer) -> BTreeMap<ArchiveName, Arc<Source>>
     };
     let holdings = answer.holdings.iter();
     holdings.map(|(name, holding)| (*name, Arc::new(source(&holding.listed)))).collect()
+}
+
+/// Which archives of a group are believed.
+fn believed_in<'a>(
+    groups: &'a BTreeMap<Arc<str>, GroupView>,
+    group: &str,
+) -> impl Fn(&ArchiveName) -> bool + use<'a> {
+    let elected = groups.get(group).map(|group| &group.elected);
+    move |name| elected.is_some_and(|states| states.contains(&State::of(name)))
+}
+
+/// The archives of a group that the cache holds and no target lists any more.
+fn only_cached(
+    cached: &[Held],
+    group: &Arc<str>,
+    groups: &BTreeMap<Arc<str>, GroupView>,
+    sources: &HashMap<ArchiveName, Vec<Arc<Source>>>,
+) -> Vec<Entry> {
+    let source = |held: &Held| Source {
+        target: held.target.clone(),
+        listed: Listed {
+            name: held.name,
+            size: Some(held.size),
+            modified: held.modified,
+            location: None,
+        },
+        updated_at: held.since.wall,
+    };
+    let held = cached.iter().filter(|held| held.target.group == *group);
+    let held: BTreeMap<_, _> = held.map(|held| (held.name, Arc::new(source(held)))).collect();
+    let listed = |name: &ArchiveName| {
+        let mut sources = sources.get(name).into_iter().flatten();
+        sources.any(|source| source.target.group == *group)
+    };
+    let entries = entries_of(&held, believed_in(groups, group));
+    entries.filter(|entry| !listed(&entry.source.listed.name)).collect()
 }
 
 /// What an archive is an archive of, in whatever compression.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::catalog::{Answer, TargetId};
+use super::catalog::{Answer, Held, TargetId};
 use crate::snapshot::{ArchiveHash, ArchiveName, Kind, Slot};
 
 /// Targets that disagree about the state at one slot.
@@ -46,20 +46,31 @@ type Ballots = BTreeMap<Seat, BTreeMap<ArchiveHash, (usize, ArchiveName)>>;
 
 /// Counts the targets behind each hash. An incremental archive is elected only together with the
 /// full one below it, and only targets that do not contradict that full one have a say in it.
-pub(super) fn elect(members: &[(&TargetId, &Answer)]) -> Elected {
+///
+/// What the cache holds can be elected and has no vote: it is a copy of what a target listed.
+pub(super) fn elect(members: &[(&TargetId, &Answer)], held: &[&Held]) -> Elected {
     let mut elected = Elected::default();
-    let fulls = ballots(members, |_, name| name.is_full());
+    let mut fulls = ballots(members, |_, name| name.is_full());
+    stand(&mut fulls, held.iter().map(|held| held.name).filter(ArchiveName::is_full));
     for (seat, hashes) in fulls {
         elected.decide(seat, &hashes);
     }
     let bases: BTreeMap<Slot, ArchiveHash> =
         elected.names.iter().map(|name| (name.slot(), name.hash())).collect();
-    let incrementals = ballots(members, |answer, name| {
+    let mut incrementals = ballots(members, |answer, name| {
         !name.is_full()
             && bases
                 .get(&name.base_slot())
                 .is_some_and(|hash| !answer.contradicts(name.base_slot(), *hash))
     });
+    let cached = || held.iter().map(|held| held.name);
+    let on_base = |name: &ArchiveName| {
+        !name.is_full()
+            && bases
+                .get(&name.base_slot())
+                .is_some_and(|hash| !contradict(cached(), name.base_slot(), *hash))
+    };
+    stand(&mut incrementals, cached().filter(on_base));
     for (seat, hashes) in incrementals {
         elected.decide(seat, &hashes);
     }
@@ -75,10 +86,7 @@ fn ballots(
         // A target has one vote for a hash, in however many compressions it lists it.
         let mut counted = BTreeSet::new();
         for name in answer.holdings.keys().filter(|name| counts(answer, name)) {
-            let seat = match name.kind() {
-                Kind::Full => (None, name.slot()),
-                Kind::Incremental { base } => (Some(base), name.slot()),
-            };
+            let seat = seat(name);
             let hashes = ballots.entry(seat).or_default();
             let (votes, best) = hashes.entry(name.hash()).or_insert((0, *name));
             *votes += usize::from(counted.insert((seat, name.hash())));
@@ -86,6 +94,22 @@ fn ballots(
         }
     }
     ballots
+}
+
+/// Puts archives on the ballots without a vote.
+fn stand(ballots: &mut Ballots, names: impl Iterator<Item = ArchiveName>) {
+    for name in names {
+        let (_, best) =
+            ballots.entry(seat(&name)).or_default().entry(name.hash()).or_insert((0, name));
+        *best = (*best).max(name);
+    }
+}
+
+fn seat(name: &ArchiveName) -> Seat {
+    match name.kind() {
+        Kind::Full => (None, name.slot()),
+        Kind::Incremental { base } => (Some(base), name.slot()),
+    }
 }
 
 impl Elected {
@@ -99,10 +123,13 @@ impl Elected {
 }
 
 impl Answer {
-    /// True when the target lists a full archive at `slot`, but none with this hash.
     fn contradicts(&self, slot: Slot, hash: ArchiveHash) -> bool {
-        let mut at_slot =
-            self.holdings.keys().filter(|name| name.is_full() && name.slot() == slot).peekable();
-        at_slot.peek().is_some() && at_slot.all(|name| name.hash() != hash)
+        contradict(self.holdings.keys().copied(), slot, hash)
     }
+}
+
+/// True when there is a full archive at `slot` among `names`, but none with this hash.
+fn contradict(names: impl Iterator<Item = ArchiveName>, slot: Slot, hash: ArchiveHash) -> bool {
+    let mut at_slot = names.filter(|name| name.is_full() && name.slot() == slot).peekable();
+    at_slot.peek().is_some() && at_slot.all(|name| name.hash() != hash)
 }

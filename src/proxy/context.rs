@@ -5,11 +5,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::copies::Given;
+use crate::cache::{Abandoned, Announced, Claim, Handover, Reason, Sealed};
 use crate::index::Source;
-use crate::route::{ArchiveHead, Asked, Failure, IfRange, RangeRequest, SourceFailure, Transfer};
+use crate::route::{
+    ArchiveHead, Asked, Bypass, Failure, IfRange, RangeRequest, SourceFailure, Transfer,
+};
 use crate::snapshot::ArchiveName;
 
 /// A pause of this length between two pieces of a body means that the client took none. Servers cut
@@ -33,6 +36,25 @@ pub(super) enum Phase {
     Local,
     /// An archive is carried.
     Relay(Box<Relay>),
+    /// An archive comes out of the cache.
+    Hit(Box<Hit>),
+}
+
+/// The serving of one archive from the cache.
+pub(super) struct Hit {
+    pub(super) sealed: Arc<Sealed>,
+    pub(super) client: IpAddr,
+    pub(super) asked: Asked,
+}
+
+/// What the cache has to do with a transfer.
+pub(super) enum Caching {
+    /// Nothing.
+    Bypass(Bypass),
+    /// It may be filled, once a source's answer was accepted.
+    Claimed(Claim),
+    /// It is being filled.
+    Filling(Reason),
 }
 
 /// The carrying of one archive.
@@ -50,6 +72,9 @@ pub(super) struct Relay {
     /// Whether it is a part that the client asks for without a condition.
     blind: bool,
     delivered: Option<ArchiveHead>,
+    pub(super) caching: Caching,
+    /// How the fill gets to Pingora.
+    pub(super) handover: Handover,
     /// When the current source was turned to.
     turned_to: Instant,
     /// When the last piece of the body was passed on.
@@ -66,6 +91,7 @@ impl Relay {
         client: IpAddr,
         asked: Asked,
         given: Option<Arc<Given>>,
+        caching: Caching,
         now: Instant,
     ) -> Self {
         let Transfer { name, mut sources } = transfer;
@@ -85,6 +111,8 @@ impl Relay {
             bound_to,
             blind,
             delivered: None,
+            caching,
+            handover: Handover::default(),
             turned_to: now,
             last_piece: None,
             paused: false,
@@ -104,6 +132,9 @@ impl Relay {
     /// Notes that the current source is turned to, again or for the first time.
     pub(super) fn turn(&mut self, now: Instant) {
         self.turned_to = now;
+        if let (Caching::Claimed(claim), Some(source)) = (&self.caching, self.source()) {
+            claim.asks(&source.target);
+        }
     }
 
     /// How long the current source has had for its answer.
@@ -177,6 +208,31 @@ impl Relay {
         let head = self.delivered.as_ref()?;
         let target = self.source()?.target.clone();
         (self.asked.method == Method::GET).then(|| Arc::new(Given { target, copy: head.copy }))
+    }
+
+    /// The right to fill the cache, and the copy that was accepted, for the one who does it.
+    pub(super) fn take_claim(&mut self) -> Option<(Claim, Announced)> {
+        let head = self.delivered.as_ref().filter(|head| head.status == StatusCode::OK)?;
+        let announced = Announced {
+            target: self.source()?.target.clone(),
+            length: head.length,
+            copy: head.copy,
+            modified: head.modified,
+        };
+        match std::mem::replace(&mut self.caching, Caching::Bypass(Bypass::Disk)) {
+            Caching::Claimed(claim) => Some((claim, announced)),
+            other => {
+                self.caching = other;
+                None
+            }
+        }
+    }
+
+    /// Says why the fill ends, where there is one.
+    pub(super) fn abandon(&self, why: Abandoned) {
+        if let Caching::Filling(reason) = &self.caching {
+            reason.give(why);
+        }
     }
 
     /// Why the client got nothing.

@@ -8,19 +8,20 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::conditional_filter::not_modified_filter;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
-use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora_cache::{CacheKey, NoCacheReason, RespCacheable};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, RangeType, Session};
 
-use super::context::{Context, Phase, Relay, asked};
+use super::caching;
+use super::context::{Context, Phase, Relay};
 use super::copies::Copies;
 use super::head;
-use crate::api::{self, Reference, Urls};
-use crate::config::{Config, Downloads, Limits};
-use crate::index::{Source, TargetId};
-use crate::route::{
-    self, ApiCall, Failure, Plan, Reply, Requester, Route, Settings, SourceFailure, Verdict, Wanted,
-};
+use super::planning::Planned;
+use crate::cache::{Abandoned, ArchiveStorage};
+use crate::config::{Config, Limits};
+use crate::route::{self, Failure, Settings, SourceFailure, Verdict};
 use crate::target::{Backoff, Published, ReferenceSlot, Reporter, Scraper};
 
 /// What is wrong with a source or a request, on its way through Pingora's error type. The details
@@ -29,20 +30,21 @@ const REFUSED: ErrorType = ErrorType::new("Refused");
 
 /// The public side of the process.
 pub struct Edge {
-    settings: Settings,
+    pub(super) settings: Settings,
     limits: Limits,
-    published: Arc<Published>,
-    reference: Option<Arc<ReferenceSlot>>,
+    pub(super) published: Arc<Published>,
+    pub(super) reference: Option<Arc<ReferenceSlot>>,
     reporter: Reporter,
-    backoff: Backoff,
-    copies: Copies,
+    pub(super) backoff: Backoff,
+    pub(super) copies: Copies,
+    pub(super) cache: Option<&'static ArchiveStorage>,
     /// Number of tries so far; none shares a connection with another.
     tries: AtomicU64,
 }
 
 impl Edge {
-    /// An edge on what the scraper publishes.
-    pub fn new(config: &Config, scraper: &Scraper) -> Self {
+    /// An edge on what the scraper publishes, with a cache or without one.
+    pub fn new(config: &Config, scraper: &Scraper, cache: Option<&'static ArchiveStorage>) -> Self {
         Self {
             settings: Settings {
                 downloads: config.downloads,
@@ -56,64 +58,9 @@ impl Edge {
             reporter: scraper.reporter(),
             backoff: Backoff::default(),
             copies: Copies::new(Instant::now()),
+            cache,
             tries: AtomicU64::new(0),
         }
-    }
-
-    /// Decides about a request; nothing here waits.
-    fn plan(&self, session: &mut Session, client: IpAddr) -> Result<Planned, Failure> {
-        let request = session.req_header();
-        let uri = &request.uri;
-        let route = route::parse(&request.method, uri.path(), uri.query())?;
-        let asked = asked(&request.method, &request.headers);
-        if !session.as_downstream_mut().is_body_empty() {
-            return Err(Failure::Body);
-        }
-        let now = Instant::now();
-        let suspended = |target: &TargetId| self.backoff.is_resting(target, now);
-        let (mut given, mut continues) = (None, None);
-        let part = asked.range.is_part_of_a_file();
-        match &route {
-            Route::Archive(name) if part => given = self.copies.given(client, *name, now),
-            Route::ShortForm { wanted, .. } if asked.range.is_behind_the_start() => {
-                continues = self.copies.archive(client, *wanted == Wanted::Full, now);
-            }
-            _ => {}
-        }
-        let preferred = |source: &Source| {
-            let held = given.as_ref().is_some_and(|given| given.target == source.target);
-            match &asked.if_range {
-                _ if !part => false,
-                None => held,
-                // Without a size, the listing does not tell whether the tag is that of the source.
-                Some(tag) => tag.names(source) || (held && source.listed.size.is_none()),
-            }
-        };
-        let requester =
-            Requester { client, suspended: &suspended, preferred: &preferred, continues };
-        let planned = route::plan(route, &self.published.load(), &self.settings, &requester)?;
-        Ok(match planned {
-            Plan::Transfer(transfer) => {
-                Planned::Relay(Box::new(Relay::new(transfer, client, asked, given, now)))
-            }
-            Plan::Reply(reply) => Planned::Reply(reply),
-            Plan::Api(call) => Planned::Reply(self.call(session, &call)?),
-        })
-    }
-
-    fn call(&self, session: &Session, call: &ApiCall) -> Result<Reply, Failure> {
-        let shows_urls = matches!(call, ApiCall::Snapshots { .. } | ApiCall::BestSnapshots { .. });
-        let urls = match (self.settings.downloads, &self.settings.public_url) {
-            (Downloads::Redirect, _) => Urls::Targets,
-            (Downloads::Proxy, Some(base)) => Urls::Own(base.clone()),
-            (Downloads::Proxy, None) if shows_urls => Urls::Own(own_base(session)?),
-            (Downloads::Proxy, None) => Urls::Own(String::new()),
-        };
-        let reference = match &self.reference {
-            None => Reference::Unset,
-            Some(reference) => reference.slot().map_or(Reference::Unknown, Reference::Slot),
-        };
-        Ok(api::answer(call, &self.published.load(), &self.settings, reference, &urls))
     }
 
     /// Notes that the current source failed before anything went to the client, and says whether
@@ -134,6 +81,32 @@ impl Edge {
             }
         }
         relay.next(failure)
+    }
+
+    /// Remembers how a transfer ended, and tells where its bytes came from.
+    fn note_end(&self, phase: &Phase, e: Option<&Error>) -> String {
+        let now = Instant::now();
+        match phase {
+            Phase::Local => String::new(),
+            Phase::Relay(relay) => {
+                let left = e.is_some_and(|e| *e.esource() == ErrorSource::Downstream);
+                relay.abandon(if left { Abandoned::ClientLeft } else { Abandoned::Ended });
+                let (Some(source), Some(given)) = (relay.source(), relay.given()) else {
+                    return String::new();
+                };
+                if e.is_none() {
+                    self.backoff.succeeded(&source.target);
+                }
+                self.copies.keep(relay.client, relay.name, given, now);
+                format!(" from {}", source.target.authority)
+            }
+            Phase::Hit(hit) => {
+                if let Some(given) = hit.given() {
+                    self.copies.keep(hit.client, hit.sealed.record().name, given, now);
+                }
+                " from the cache".to_owned()
+            }
+        }
     }
 
     /// Judges the head of a source's answer; `Ok` is the head for the client.
@@ -184,6 +157,10 @@ impl ProxyHttp for Edge {
                 ctx.phase = Phase::Relay(relay);
                 return Ok(false);
             }
+            Ok(Planned::Hit(hit)) => {
+                ctx.phase = Phase::Hit(hit);
+                return Ok(false);
+            }
             Ok(Planned::Reply(reply)) => reply,
             Err(failure) => failure.reply(),
         };
@@ -195,6 +172,62 @@ impl ProxyHttp for Edge {
         Ok(true)
     }
 
+    fn request_cache_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+        if let Some(cache) = self.cache
+            && caching::uses_cache(&ctx.phase)
+        {
+            // No eviction and no lock: the store knows what goes, and who may fill.
+            session.cache.enable(cache, None, None, None, None);
+        }
+        Ok(())
+    }
+
+    fn cache_key_callback(&self, _session: &Session, ctx: &mut Context) -> Result<CacheKey> {
+        caching::key(&ctx.phase)
+    }
+
+    fn cache_not_modified_filter(
+        &self,
+        session: &Session,
+        resp: &ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<bool> {
+        // What is on its way into the cache is needed whole, and the client gets it whole.
+        let hit = matches!(ctx.phase, Phase::Hit(_));
+        Ok(hit && not_modified_filter(session.req_header(), resp))
+    }
+
+    fn range_header_filter(
+        &self,
+        _session: &mut Session,
+        resp: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> RangeType {
+        match &ctx.phase {
+            Phase::Hit(hit) => caching::select(hit, resp),
+            Phase::Relay(_) | Phase::Local => RangeType::None,
+        }
+    }
+
+    fn response_cache_filter(
+        &self,
+        _session: &Session,
+        resp: &ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<RespCacheable> {
+        Ok(caching::cacheable(&ctx.phase, resp))
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        upstream_response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        let status = caching::status(&ctx.phase, session.cache.enabled());
+        upstream_response.insert_header(head::CACHE_STATUS, status)
+    }
+
     async fn upstream_peer(
         &self,
         _session: &mut Session,
@@ -203,7 +236,8 @@ impl ProxyHttp for Edge {
         let Phase::Relay(relay) = &mut ctx.phase else { return refused(false) };
         relay.turn(Instant::now());
         let Some(source) = relay.source() else { return refused(false) };
-        let mut peer = HttpPeer::new(source.listed.location.address, false, String::new());
+        let Some(location) = &source.listed.location else { return refused(false) };
+        let mut peer = HttpPeer::new(location.address, false, String::new());
         // Its own for each try, so that no connection is used twice.
         peer.group_key = self.tries.fetch_add(1, Ordering::Relaxed);
         peer.options.connection_timeout = Some(self.limits.connect_timeout);
@@ -221,8 +255,9 @@ impl ProxyHttp for Edge {
         ctx: &mut Context,
     ) -> Result<()> {
         let Phase::Relay(relay) = &ctx.phase else { return refused(false) };
-        let Some(source) = relay.source() else { return refused(false) };
-        *upstream_request = head::to_target(session, &source.listed.location, relay.asked())?;
+        let location = relay.source().and_then(|source| source.listed.location.as_ref());
+        let Some(location) = location else { return refused(false) };
+        *upstream_request = head::to_target(session, location, relay.asked())?;
         Ok(())
     }
 
@@ -242,6 +277,7 @@ impl ProxyHttp for Edge {
             return refused(self.source_failed(relay, SourceFailure::Timeout));
         }
         *upstream_response = self.judge(relay, upstream_response)?;
+        caching::begin(relay).await;
         Ok(())
     }
 
@@ -290,6 +326,7 @@ impl ProxyHttp for Edge {
         }
         let theirs = *e.esource() == ErrorSource::Upstream;
         let timeout = matches!(e.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
+        relay.abandon(if theirs { Abandoned::SourceFailed } else { Abandoned::ClientLeft });
         let retry = if !theirs {
             false
         } else if session.response_written().is_none() {
@@ -306,6 +343,9 @@ impl ProxyHttp for Edge {
             }
             false
         };
+        if retry && caching::forget_fill(relay) {
+            session.cache.disable(NoCacheReason::UpstreamError);
+        }
         // Pingora leaves some errors undecided, and asking those panics.
         e.set_retry(retry);
         e
@@ -319,8 +359,12 @@ impl ProxyHttp for Edge {
     ) -> FailToProxy {
         let written = session.response_written().map(|head| head.status.as_u16());
         let client_left = *e.esource() == ErrorSource::Downstream;
-        if let (None, false, Phase::Relay(relay)) = (written, client_left, &ctx.phase) {
-            let reply = relay.outcome().reply();
+        if (written, client_left) == (None, false) {
+            let failure = match &ctx.phase {
+                Phase::Relay(relay) => relay.outcome(),
+                Phase::Hit(_) | Phase::Local => Failure::Internal,
+            };
+            let reply = failure.reply();
             let status = reply.status.as_u16();
             let sent = head::write(session, reply).await.is_ok();
             return FailToProxy { error_code: status, can_reuse_downstream: sent };
@@ -347,16 +391,7 @@ impl ProxyHttp for Edge {
     }
 
     async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Context) {
-        let mut target = String::new();
-        if let Phase::Relay(relay) = &ctx.phase
-            && let (Some(source), Some(given)) = (relay.source(), relay.given())
-        {
-            target = format!(" from {}", source.target.authority);
-            if e.is_none() {
-                self.backoff.succeeded(&source.target);
-            }
-            self.copies.keep(relay.client, relay.name, given, Instant::now());
-        }
+        let origin = self.note_end(&ctx.phase, e);
         let request = session.req_header();
         let status = session.response_written().map_or(0, |head| head.status.as_u16());
         let path = request.uri.path();
@@ -365,19 +400,13 @@ impl ProxyHttp for Edge {
         let broken = if e.is_some() && status < 400 { " (broken off)" } else { "" };
         log::info!(
             target: "access",
-            "{} {method} {} {status} {} bytes {:.3} s{target}{broken}",
+            "{} {method} {} {status} {} bytes {:.3} s{origin}{broken}",
             client_address(session),
             shown.escape_debug(),
             session.body_bytes_sent(),
             ctx.started.elapsed().as_secs_f64(),
         );
     }
-}
-
-/// What [`Edge::plan`] decided.
-enum Planned {
-    Reply(Reply),
-    Relay(Box<Relay>),
 }
 
 /// Most characters of a method that go into the log.
@@ -395,18 +424,4 @@ fn refused<T>(retry: bool) -> Result<T> {
 fn client_address(session: &Session) -> IpAddr {
     let address = session.client_addr().and_then(|address| address.as_inet());
     address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip().to_canonical())
-}
-
-/// Scheme and host under which the request came.
-fn own_base(session: &Session) -> Result<String, Failure> {
-    let server = || session.server_addr().and_then(|address| address.as_inet()).copied();
-    let named = head::authority(session);
-    let has_host = session.req_header().headers.contains_key(http::header::HOST);
-    let authority = match named {
-        Some(authority) => authority,
-        // HTTP/1.0 need not name a host; then it is the address that was connected to.
-        None if !has_host => server().ok_or(Failure::Host)?.to_string(),
-        None => return Err(Failure::Host),
-    };
-    Ok(format!("http://{authority}"))
 }

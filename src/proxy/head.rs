@@ -21,7 +21,7 @@ const MAX_AUTHORITY: usize = 255 + 6;
 const PIECE: usize = 16 << 10;
 
 /// How the answer came about (RFC 9211).
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -62,7 +62,6 @@ pub(super) fn archive(archive: &ArchiveHead) -> Result<ResponseHeader> {
     if let Some(modified) = archive.modified {
         head.insert_header(LAST_MODIFIED, httpdate::fmt_http_date(modified))?;
     }
-    head.insert_header(CACHE_STATUS, "snapedge; fwd=bypass")?;
     Ok(head)
 }
 

@@ -1,10 +1,13 @@
 //! The public listener: Pingora's phases, each of which translates, asks `route/`, and does it.
 
+mod caching;
 mod context;
 mod copies;
 mod edge;
 mod head;
 mod listener;
+mod planning;
 
+pub use caching::cached_head;
 pub use edge::Edge;
 pub use listener::{BindError, Bound};

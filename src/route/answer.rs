@@ -26,12 +26,15 @@ impl IfRange {
         Self(value.to_owned())
     }
 
+    /// Whether the condition is about this copy.
+    pub fn holds(&self, copy: CopyId) -> bool {
+        copy.matches(&self.0)
+    }
+
     /// Whether the condition is about the copy of this source, as far as its listing tells.
     pub fn names(&self, source: &Source) -> bool {
         let Listed { size, modified, .. } = source.listed;
-        size.is_some_and(|size| {
-            CopyId::new(&source.target.authority, size, modified).matches(&self.0)
-        })
+        size.is_some_and(|size| self.holds(CopyId::new(&source.target.authority, size, modified)))
     }
 }
 
@@ -157,7 +160,7 @@ fn part(asked: &Asked, source: &Source, headers: &HeaderMap) -> Result<Verdict, 
     check_total(source, total)?;
     let modified = modified(headers);
     let copy = CopyId::new(&source.target.authority, total, modified);
-    if asked.if_range.as_ref().is_some_and(|IfRange(tag)| !copy.matches(tag)) {
+    if asked.if_range.as_ref().is_some_and(|condition| !condition.holds(copy)) {
         return Ok(Verdict::AskWhole);
     }
     Ok(Verdict::Deliver(ArchiveHead {
@@ -270,11 +273,11 @@ mod tests {
                 name,
                 size,
                 modified: None,
-                location: Location {
+                location: Some(Location {
                     address: ([10, 0, 0, 1], 8899).into(),
                     authority: "10.0.0.1:8899".into(),
                     path: "/x".to_owned(),
-                },
+                }),
             },
             updated_at: UNIX_EPOCH,
         }

@@ -77,11 +77,11 @@ mod tests {
                     name: name(),
                     size: None,
                     modified: None,
-                    location: Location {
+                    location: Some(Location {
                         address: ([10, 0, 0, at], 8899).into(),
                         authority,
                         path: format!("/{NAME}"),
-                    },
+                    }),
                 },
                 updated_at: UNIX_EPOCH,
             })

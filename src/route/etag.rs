@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::Hasher;
+use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use siphasher::sip128::{Hasher128, SipHasher13};
@@ -30,6 +31,22 @@ impl CopyId {
     /// True when `tag`, as a client sends it, is the strong tag of this copy.
     pub fn matches(&self, tag: &str) -> bool {
         self.to_string() == tag
+    }
+}
+
+/// Why a text is not the tag of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an entity tag of 32 hexadecimal digits in quotes")]
+pub struct TagError;
+
+/// The inverse of [`Display`](fmt::Display), byte for byte.
+impl FromStr for CopyId {
+    type Err = TagError;
+
+    fn from_str(text: &str) -> Result<Self, TagError> {
+        let digits = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+        let copy = digits.and_then(|digits| u128::from_str_radix(digits, 16).ok()).map(Self);
+        copy.filter(|copy| copy.matches(text)).ok_or(TagError)
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod answer;
 mod balance;
+mod caching;
 mod etag;
 mod failure;
 mod plan;
@@ -14,9 +15,10 @@ mod request;
 
 pub use answer::{ArchiveHead, Asked, IfRange, Verdict, judge};
 pub use balance::order;
-pub use etag::CopyId;
+pub use caching::{Bypass, Bytes, Cached, Delivery, deliver};
+pub use etag::{CopyId, TagError};
 pub use failure::{Failure, SourceFailure};
 pub use plan::{Plan, Requester, Settings, Transfer, plan};
-pub use range::{ByteRange, ContentRange, RangeRequest, RangeSpec};
+pub use range::{ByteRange, ContentRange, RangeRequest, RangeSpec, Selection};
 pub use reply::Reply;
 pub use request::{ApiCall, Route, Style, Wanted, parse};

@@ -124,9 +124,10 @@ fn sources(
 }
 
 fn elsewhere(status: StatusCode, sources: &[Arc<Source>]) -> Reply {
-    sources.first().map_or_else(
+    let location = sources.first().and_then(|source| source.listed.location.as_ref());
+    location.map_or_else(
         || Failure::NotHeld.reply(),
-        |source| Reply::redirect(status, &source.listed.location.url()),
+        |location| Reply::redirect(status, &location.url()),
     )
 }
 
@@ -167,11 +168,11 @@ mod tests {
                 name,
                 size: None,
                 modified: None,
-                location: Location {
+                location: Some(Location {
                     address: ([10, 0, 0, number], 8899).into(),
                     authority: Arc::clone(&authority),
                     path: format!("/at/{name}"),
-                },
+                }),
             };
             let archives = names.into_iter().map(listed).collect();
             let target = TargetId { group: group.into(), authority: Arc::clone(&authority) };

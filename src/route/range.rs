@@ -1,4 +1,5 @@
-//! Byte ranges of RFC 9110, section 14: what a client may ask and what an upstream may answer.
+//! Byte ranges of RFC 9110, section 14: what a client may ask, what of a body that is, and what an
+//! upstream may answer.
 
 use std::fmt;
 
@@ -63,6 +64,19 @@ pub enum RangeRequest {
     Multiple(Vec<RangeSpec>),
 }
 
+/// What of a body a request is answered with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// All of it, as a 200.
+    Whole,
+    /// One range, as a 206 with `content-range`.
+    Part(ByteRange),
+    /// Several ranges in the order in which they were asked, as a 206 in parts; at least two.
+    Parts(Vec<ByteRange>),
+    /// None of the asked ranges has a byte, as a 416.
+    Unsatisfiable,
+}
+
 impl RangeRequest {
     /// Reads the value of a `range` header.
     pub fn parse(value: &str) -> Self {
@@ -86,13 +100,24 @@ impl RangeRequest {
     /// The value of a `range` header that means this, in the plainest spelling: what one server
     /// accepts, another one must not read otherwise. `None` for all of it.
     pub fn to_header(&self) -> Option<String> {
-        let specs = match self {
-            Self::Whole => return None,
-            Self::Single(spec) => std::slice::from_ref(spec),
-            Self::Multiple(specs) => specs,
-        };
-        let specs: Vec<String> = specs.iter().map(ToString::to_string).collect();
+        let specs: Vec<String> = self.specs()?.iter().map(ToString::to_string).collect();
         Some(format!("bytes={}", specs.join(",")))
+    }
+
+    /// What of a body of `total` bytes a request is answered with (RFC 9110, section 14.2).
+    ///
+    /// Several ranges that have more bytes than the body overlap, and are answered with the body:
+    /// otherwise a short header would be worth a long answer, 64 times the body. nginx does so too.
+    /// An empty body has no range, not even a suffix: no `content-range` could say which.
+    pub fn select(&self, total: u64) -> Selection {
+        let Some(specs) = self.specs() else { return Selection::Whole };
+        let ranges: Vec<ByteRange> = specs.iter().filter_map(|spec| spec.resolve(total)).collect();
+        match ranges[..] {
+            [] => Selection::Unsatisfiable,
+            [range] => Selection::Part(range),
+            _ if fit(&ranges, total) => Selection::Parts(ranges),
+            _ => Selection::Whole,
+        }
     }
 
     /// True where the client has the start already, or another request fetches it.
@@ -105,6 +130,21 @@ impl RangeRequest {
     pub const fn is_part_of_a_file(&self) -> bool {
         !matches!(self, Self::Whole | Self::Single(RangeSpec::From { first: 0, last: None }))
     }
+
+    /// The ranges that are asked for; `None` for all of it.
+    const fn specs(&self) -> Option<&[RangeSpec]> {
+        match self {
+            Self::Whole => None,
+            Self::Single(spec) => Some(std::slice::from_ref(spec)),
+            Self::Multiple(specs) => Some(specs.as_slice()),
+        }
+    }
+}
+
+/// Whether the ranges have no more than `total` bytes together. Counted down, since up it could
+/// overflow.
+fn fit(ranges: &[ByteRange], total: u64) -> bool {
+    ranges.iter().try_fold(total, |left, range| left.checked_sub(range.len())).is_some()
 }
 
 impl fmt::Display for RangeSpec {
@@ -298,6 +338,359 @@ mod tests {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "rows read better without `&`")]
+    fn check_selection(value: &str, total: u64, expected: Selection) {
+        assert_eq!(RangeRequest::parse(value).select(total), expected, "{value:?} of {total}");
+    }
+
+    fn part(start: u64, end: u64) -> Selection {
+        Selection::Part(ByteRange::new(start, end).expect("a row has bytes"))
+    }
+
+    fn parts(bounds: &[(u64, u64)]) -> Selection {
+        let range = |&(start, end)| ByteRange::new(start, end).expect("a row has bytes");
+        Selection::Parts(bounds.iter().map(range).collect())
+    }
+
+    #[test]
+    fn selections() {
+        use Selection::{Unsatisfiable, Whole};
+
+        check_selection("", 1000, Whole);
+        check_selection("bytes=5-4", 1000, Whole);
+        check_selection("bytes=-0", 1000, Whole);
+        check_selection("bytes=0-", 1000, part(0, 1000));
+        check_selection("bytes=0-99", 1000, part(0, 100));
+        check_selection("bytes=999-5000", 1000, part(999, 1000));
+        check_selection("bytes=-5000", 1000, part(0, 1000));
+        check_selection("bytes=1000-", 1000, Unsatisfiable);
+        check_selection("bytes=18446744073709551616-", 1000, Unsatisfiable);
+
+        check_selection("bytes=0-0,-1", 1000, parts(&[(0, 1), (999, 1000)]));
+        check_selection("bytes=-1,0-0", 1000, parts(&[(999, 1000), (0, 1)]));
+        check_selection("bytes= 0-1 ,\t4-5", 1000, parts(&[(0, 2), (4, 6)]));
+        check_selection("bytes=0-0,0-0", 1000, parts(&[(0, 1), (0, 1)]));
+        check_selection("bytes=1000-,2-3,5-6,1001-1002", 1000, parts(&[(2, 4), (5, 7)]));
+        check_selection("bytes=1000-,2-3", 1000, part(2, 4));
+        check_selection("bytes=0-,1000-", 1000, part(0, 1000));
+        check_selection("bytes=1000-,1001-1002", 1000, Unsatisfiable);
+        check_selection("bytes=0-0,-0", 1000, Whole);
+
+        // As many bytes as the body has, and one more.
+        check_selection("bytes=500-999,0-499", 1000, parts(&[(500, 1000), (0, 500)]));
+        check_selection("bytes=0-500,500-999", 1000, Whole);
+        check_selection("bytes=0-,999-", 1000, Whole);
+        // What is dropped counts for nothing, and what is cut counts for what is left.
+        check_selection("bytes=0-499,1000-9999,500-9999", 1000, parts(&[(0, 500), (500, 1000)]));
+
+        for value in ["bytes=0-", "bytes=0-0", "bytes=-1", "bytes=0-0,-1", "bytes=1-,-5"] {
+            check_selection(value, 0, Unsatisfiable);
+        }
+        check_selection("bytes=0-0,1-1,-1", 1, Whole);
+        check_selection("bytes=0-0,1-1", 1, part(0, 1));
+        check_selection("bytes=1-1,0-0", 2, parts(&[(1, 2), (0, 1)]));
+    }
+
+    #[test]
+    fn ranges_of_the_greatest_body_are_counted_without_overflow() {
+        const MAX: u64 = u64::MAX;
+        let spec = |first, last| RangeSpec::From { first, last };
+        let whole = [spec(0, None), spec(0, Some(MAX)), spec(0, Some(MAX - 1))];
+        for asked in [whole.to_vec(), vec![RangeSpec::Suffix(MAX); 2], vec![whole[0]; 1000]] {
+            assert_eq!(RangeRequest::Multiple(asked).select(MAX), Selection::Whole);
+        }
+        let halves = vec![spec(1 << 63, Some(MAX)), spec(0, Some((1 << 63) - 1)), spec(MAX, None)];
+        let expected = parts(&[(1 << 63, MAX), (0, 1 << 63)]);
+        assert_eq!(RangeRequest::Multiple(halves).select(MAX), expected);
+        let last = RangeRequest::Single(spec(MAX - 1, Some(MAX)));
+        assert_eq!(last.select(MAX), part(MAX - 1, MAX));
+        assert_eq!(RangeRequest::Single(spec(MAX, None)).select(MAX), Selection::Unsatisfiable);
+    }
+
+    /// What RFC 9110 says of a `range` header, read to the letter and without a look at the code:
+    /// the grammar of section 14.1.1, the bytes of section 14.1.2, the answer of section 14.2. The
+    /// places in which the parser or `select` makes use of a freedom, or departs, are marked.
+    mod oracle {
+        /// An answer in parts of whatever stands for bytes.
+        #[derive(Debug, PartialEq, Eq)]
+        pub(super) enum Answer<P> {
+            /// 200.
+            Whole,
+            /// 206.
+            Parts(Vec<P>),
+            /// 416.
+            Unsatisfiable,
+        }
+
+        /// `int-range` and `suffix-range`. No number here is so long that it would not fit.
+        #[derive(Debug)]
+        enum Spec {
+            Int(u128, Option<u128>),
+            Suffix(u128),
+        }
+
+        /// The answer, part for part as the positions of its bytes. For small bodies.
+        pub(super) fn positions(header: &str, total: u64) -> Answer<Vec<u64>> {
+            answer(header, total, bytes, |bytes| bytes.len() as u128)
+        }
+
+        /// The same as first and last positions, for bodies whose bytes nobody wants to list.
+        pub(super) fn intervals(header: &str, total: u64) -> Answer<(i128, i128)> {
+            answer(header, total, interval, |(first, last)| {
+                u128::try_from(last - first + 1).unwrap_or(0)
+            })
+        }
+
+        fn answer<P>(
+            header: &str,
+            total: u64,
+            part: fn(&Spec, u64) -> P,
+            len: fn(&P) -> u128,
+        ) -> Answer<P> {
+            let Some(specs) = ranges_specifier(header.as_bytes()) else { return Answer::Whole };
+            let mut parts: Vec<P> = specs.iter().map(|spec| part(spec, total)).collect();
+            for (spec, part) in specs.iter().zip(&parts) {
+                let satisfiable = match spec {
+                    Spec::Int(first, _) => *first < u128::from(total),
+                    // Departs: with an empty body the RFC counts a suffix as satisfiable.
+                    Spec::Suffix(count) => *count > 0 && total > 0,
+                };
+                assert_eq!(len(part) > 0, satisfiable, "{spec:?} of {total}");
+            }
+            parts.retain(|part| len(part) > 0);
+            let sum: u128 = parts.iter().map(len).sum();
+            match parts.len() {
+                0 => Answer::Unsatisfiable,
+                // Freedom: overlapping ranges may be ignored.
+                2.. if sum > u128::from(total) => Answer::Whole,
+                _ => Answer::Parts(parts),
+            }
+        }
+
+        fn bytes(spec: &Spec, total: u64) -> Vec<u64> {
+            let body = 0..total;
+            match spec {
+                Spec::Int(first, None) => body.filter(|at| *first <= u128::from(*at)).collect(),
+                Spec::Int(first, Some(last)) => {
+                    body.filter(|at| (*first..=*last).contains(&u128::from(*at))).collect()
+                }
+                Spec::Suffix(count) => {
+                    let mut end = Vec::new();
+                    for at in body.rev() {
+                        if end.len() as u128 == *count {
+                            break;
+                        }
+                        end.insert(0, at);
+                    }
+                    end
+                }
+            }
+        }
+
+        fn interval(spec: &Spec, total: u64) -> (i128, i128) {
+            let signed = |number: &u128| i128::try_from(*number).unwrap();
+            let end = i128::from(total) - 1;
+            match spec {
+                Spec::Int(first, None) => (signed(first), end),
+                Spec::Int(first, Some(last)) => (signed(first), signed(last).min(end)),
+                Spec::Suffix(count) => ((end - signed(count) + 1).max(0), end),
+            }
+        }
+
+        /// `ranges-specifier = range-unit "=" range-set`, of bytes; `None` where it is ignored.
+        fn ranges_specifier(text: &[u8]) -> Option<Vec<Spec>> {
+            let mut rest = text;
+            // Freedom: white space before the unit, and before and after `=`, is let pass. An
+            // example of section 14.1.2 has some after it, though the grammar has not.
+            spaces(&mut rest);
+            let unit = take(&mut rest, |byte| byte.is_ascii_alphanumeric() || byte == b'-');
+            spaces(&mut rest);
+            if !unit.eq_ignore_ascii_case(b"bytes") || !eat(&mut rest, b'=') {
+                return None;
+            }
+            let mut specs = vec![];
+            loop {
+                spaces(&mut rest);
+                // Departs: an empty element of a list does not count (section 5.6.1.2), but it
+                // makes the parser ignore the header.
+                specs.push(range_spec(&mut rest)?);
+                spaces(&mut rest);
+                if rest.is_empty() {
+                    break;
+                }
+                if !eat(&mut rest, b',') {
+                    return None;
+                }
+            }
+            // Freedom: many ranges may be ignored.
+            (specs.len() <= 64).then_some(specs)
+        }
+
+        fn range_spec(rest: &mut &[u8]) -> Option<Spec> {
+            // Departs: numbers beyond this one are taken for it, so that two of them in the wrong
+            // order are no error, but a range behind the end.
+            let cut = |number: u128| number.min(9_223_372_036_854_775_807);
+            if eat(rest, b'-') {
+                let count = number(rest)?;
+                // Departs: an empty suffix is valid and unsatisfiable, but it makes the parser
+                // ignore the header.
+                return (count > 0).then_some(Spec::Suffix(count));
+            }
+            let first = number(rest)?;
+            if !eat(rest, b'-') {
+                return None;
+            }
+            let last = number(rest);
+            // Freedom: what is invalid may be ignored instead of rejected.
+            let valid = last.is_none_or(|last| cut(first) <= cut(last));
+            valid.then_some(Spec::Int(first, last))
+        }
+
+        /// `1*DIGIT`
+        fn number(rest: &mut &[u8]) -> Option<u128> {
+            let digits = take(rest, |byte| byte.is_ascii_digit());
+            let number = |value: u128, digit: &u8| 10 * value + u128::from(digit - b'0');
+            (!digits.is_empty()).then(|| digits.iter().fold(0, number))
+        }
+
+        fn spaces(rest: &mut &[u8]) {
+            take(rest, |byte| byte == b' ' || byte == b'\t');
+        }
+
+        fn eat(rest: &mut &[u8], byte: u8) -> bool {
+            let found = rest.first() == Some(&byte);
+            *rest = &rest[usize::from(found)..];
+            found
+        }
+
+        fn take<'a>(rest: &mut &'a [u8], wanted: fn(u8) -> bool) -> &'a [u8] {
+            let len = rest.iter().take_while(|byte| wanted(**byte)).count();
+            let (taken, left) = rest.split_at(len);
+            *rest = left;
+            taken
+        }
+    }
+
+    /// A selection as an answer, with what `part` makes of a range.
+    fn answer<P>(selection: Selection, part: fn(ByteRange) -> P) -> oracle::Answer<P> {
+        match selection {
+            Selection::Whole => oracle::Answer::Whole,
+            Selection::Part(range) => oracle::Answer::Parts(vec![part(range)]),
+            Selection::Parts(ranges) => {
+                assert!(ranges.len() > 1, "one range is no answer in parts");
+                oracle::Answer::Parts(ranges.into_iter().map(part).collect())
+            }
+            Selection::Unsatisfiable => oracle::Answer::Unsatisfiable,
+        }
+    }
+
+    /// Asks the oracle that knows intervals, and for a small body also the one that knows bytes.
+    #[track_caller]
+    fn check_with_the_rfc(header: &str, total: u64) {
+        let selection = RangeRequest::parse(header).select(total);
+        let bounds = |range: ByteRange| (range.start().into(), i128::from(range.end()) - 1);
+        let found = answer(selection.clone(), bounds);
+        assert_eq!(found, oracle::intervals(header, total), "{header:?} of {total}");
+        if total <= 100 {
+            let found = answer(selection, |range| (range.start()..range.end()).collect());
+            assert_eq!(found, oracle::positions(header, total), "{header:?} of {total}");
+        }
+    }
+
+    #[test]
+    fn every_set_of_up_to_three_ranges_of_a_tiny_body_is_answered_by_the_rfc() {
+        let mut specs: Vec<String> =
+            ["", " 1-\t", "x", "1", "0-18446744073709551616", "18446744073709551616-"]
+                .map(str::to_owned)
+                .to_vec();
+        for first in 0..=4 {
+            specs.extend([format!("{first}-"), format!("-{first}")]);
+            specs.extend((0..=4).map(|last| format!("{first}-{last}")));
+        }
+        for total in 0..=3 {
+            for one in &specs {
+                check_with_the_rfc(&format!("bytes={one}"), total);
+                for two in &specs {
+                    check_with_the_rfc(&format!("bytes={one},{two}"), total);
+                    for three in &specs {
+                        check_with_the_rfc(&format!("bytes={one},{two},{three}"), total);
+                    }
+                }
+            }
+        }
+    }
+
+    const SLICE: u64 = 1 << 20;
+    const TINY: &[u64] = &[0, 2, 5, 8, 11];
+    const SLICES: &[u64] = &[0, SLICE / 2, SLICE, 2 * SLICE, 3 * SLICE];
+    const GREATEST: &[u64] = &[0, 1 << 62, MAX_POSITION / 2, MAX_POSITION];
+
+    /// A number a little off one of these, rarely padded, and rarely beyond every end.
+    fn number_near(places: &'static [u64]) -> impl Strategy<Value = String> {
+        let near = (prop::sample::select(places), 0u64..=4)
+            .prop_map(|(place, off)| (place + off).saturating_sub(2).to_string());
+        prop_oneof![
+            16 => near.clone(),
+            1 => near.prop_map(|number| format!("000{number}")),
+            1 => prop::sample::select(vec![
+                "9223372036854775806",
+                "9223372036854775807",
+                "9223372036854775808",
+                "18446744073709551615",
+                "18446744073709551616",
+                "999999999999999999999999999999",
+            ])
+            .prop_map(str::to_owned),
+        ]
+    }
+
+    fn spec_near(places: &'static [u64]) -> impl Strategy<Value = String> {
+        let number = || number_near(places);
+        let wrong = ["", "-", "0", "1-2-3", "--1", "+1-2", "-+1", "1 -2", "1- 2", "0x1-2", "a-b"];
+        prop_oneof![
+            12 => (number(), number()).prop_map(|(first, last)| format!("{first}-{last}")),
+            6 => number().prop_map(|first| format!("{first}-")),
+            6 => number().prop_map(|count| format!("-{count}")),
+            1 => prop::sample::select(wrong.to_vec()).prop_map(str::to_owned),
+        ]
+    }
+
+    /// Headers, most of them good, about these places of a body.
+    fn header_near(places: &'static [u64]) -> impl Strategy<Value = String> {
+        let good = Just("bytes=");
+        let odd = ["Bytes=", "BYTES =", " bytes= ", "bytes\t=\t", "bits=", "bytes", "=", "bytes=="];
+        let odd = prop::sample::select(odd.to_vec());
+        let comma = prop::sample::select(vec![",", ",", ",", ", ", " ,\t", "  ,", ",,", ";"]);
+        let end = prop::sample::select(vec!["", "", "", "", " ", "\t ", ",", " x"]);
+        let specs = prop::collection::vec(spec_near(places), 1..=5);
+        (prop_oneof![8 => good, 1 => odd], specs, comma, end)
+            .prop_map(|(unit, specs, comma, end)| format!("{unit}{}{end}", specs.join(comma)))
+    }
+
+    /// A position, a count or a total: anywhere, or near either end of what there is.
+    fn anywhere() -> impl Strategy<Value = u64> {
+        prop_oneof![any::<u64>(), 0u64..8, (0u64..8).prop_map(|less| u64::MAX - less)]
+    }
+
+    fn spec_anywhere() -> impl Strategy<Value = RangeSpec> {
+        prop_oneof![
+            (anywhere(), prop::option::of(anywhere()))
+                .prop_map(|(first, last)| RangeSpec::From { first, last }),
+            (anywhere(), 0u64..8)
+                .prop_map(|(first, more)| (first, Some(first.saturating_add(more))))
+                .prop_map(|(first, last)| RangeSpec::From { first, last }),
+            anywhere().prop_map(RangeSpec::Suffix),
+        ]
+    }
+
+    fn request_anywhere() -> impl Strategy<Value = RangeRequest> {
+        prop_oneof![
+            1 => Just(RangeRequest::Whole),
+            3 => spec_anywhere().prop_map(RangeRequest::Single),
+            6 => prop::collection::vec(spec_anywhere(), 2..8).prop_map(RangeRequest::Multiple),
+        ]
+    }
+
     proptest! {
         #[test]
         fn resolved_ranges_are_inside(first: u64, last: Option<u64>, total: u64, suffix: bool) {
@@ -317,6 +710,66 @@ mod tests {
             let _ = RangeRequest::parse(&text);
             let _ = RangeRequest::parse(&format!("bytes={text}"));
             let _ = ContentRange::parse(&format!("bytes {text}"));
+        }
+
+        #[test]
+        fn a_small_body_is_answered_by_the_rfc(header in header_near(TINY), total in 0u64..=12) {
+            check_with_the_rfc(&header, total);
+        }
+
+        #[test]
+        fn a_body_of_slices_is_answered_by_the_rfc(
+            header in header_near(SLICES),
+            slices in 1u64..=3,
+            off in 0u64..=4,
+        ) {
+            check_with_the_rfc(&header, slices * SLICE + off - 2);
+        }
+
+        #[test]
+        fn a_greatest_body_is_answered_by_the_rfc(
+            header in header_near(GREATEST),
+            less in 0u64..4,
+        ) {
+            check_with_the_rfc(&header, MAX_POSITION - less);
+        }
+
+        #[test]
+        fn many_ranges_are_answered_by_the_rfc(
+            order in Just((0u64..70).collect::<Vec<_>>()).prop_shuffle(),
+            count in 60usize..=70,
+            total in 56u64..=72,
+        ) {
+            let specs: Vec<String> = order[..count].iter().map(|at| format!("{at}-{at}")).collect();
+            check_with_the_rfc(&format!("bytes={}", specs.join(",")), total);
+        }
+
+        #[test]
+        fn any_printable_header_is_answered_by_the_rfc(
+            header in "[\t -~]{0,12}|[Bb]ytes ?=[0-9, \t-]{1,20}",
+            total in 0u64..=100,
+        ) {
+            check_with_the_rfc(&header, total);
+        }
+
+        #[test]
+        fn an_answer_never_has_more_bytes_than_the_body(
+            request in request_anywhere(),
+            total in anywhere(),
+        ) {
+            let selected = match request.select(total) {
+                Selection::Whole | Selection::Unsatisfiable => vec![],
+                Selection::Part(range) => vec![range],
+                Selection::Parts(ranges) => {
+                    prop_assert!(ranges.len() > 1);
+                    ranges
+                }
+            };
+            for range in &selected {
+                prop_assert!(range.start() < range.end() && range.end() <= total);
+            }
+            let sum: u128 = selected.iter().map(|range| u128::from(range.len())).sum();
+            prop_assert!(sum <= u128::from(total), "{sum} of {total}");
         }
     }
 }

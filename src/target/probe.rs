@@ -267,11 +267,11 @@ fn listed(name: ArchiveName, place: &Place, headers: &HeaderMap) -> Listed {
             .and_then(|value| value.parse().ok())
             .filter(|size| (1..=MAX_SIZE).contains(size)),
         modified: text(LAST_MODIFIED).and_then(|value| httpdate::parse_http_date(value).ok()),
-        location: Location {
+        location: Some(Location {
             address: place.address,
             authority: place.authority.as_str().into(),
             path: place.path.clone(),
-        },
+        }),
     }
 }
 
@@ -283,7 +283,7 @@ fn remember(found: &BTreeMap<ArchiveName, Listed>) -> BTreeMap<ArchiveName, Loca
     };
     newest(true, REMEMBERED_FULL)
         .chain(newest(false, REMEMBERED_INCREMENTAL))
-        .map(|(name, listed)| (*name, listed.location.clone()))
+        .filter_map(|(name, listed)| Some((*name, listed.location.clone()?)))
         .collect()
 }
 
@@ -325,7 +325,7 @@ fn parse_listing(
                 .mod_time
                 .and_then(|time| time.parse::<jiff::Timestamp>().ok())
                 .map(SystemTime::from),
-            location: location(&name),
+            location: Some(location(&name)),
         };
         match found.get(&name) {
             Some(known) if *known != listed => {

@@ -12,7 +12,7 @@ use arc_swap::{ArcSwap, Guard};
 use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
-use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::client::{Client, ClientError};
@@ -21,7 +21,7 @@ use super::probe::Prober;
 use super::reference::{ReferenceSlot, chain};
 use crate::clock::Now;
 use crate::config::{Config, Group, HostPort};
-use crate::index::{Catalog, Conflict, Event, Generation, Policy, TargetId, View};
+use crate::index::{Catalog, Conflict, Event, Generation, Held, Policy, TargetId, View};
 use crate::snapshot::ArchiveName;
 
 /// Events that may wait for the catalog. Probes wait when it is full; hints are dropped.
@@ -76,15 +76,26 @@ struct Publisher {
     policy: Policy,
     groups: Vec<Arc<str>>,
     published: Arc<Published>,
-    inbox: Mutex<mpsc::Receiver<Event>>,
+    inbox: Mutex<Inbox>,
+}
+
+/// What the publisher learns from.
+struct Inbox {
+    events: mpsc::Receiver<Event>,
+    /// What the cache holds; a channel that nobody sends to where there is no cache.
+    held: watch::Receiver<Arc<[Held]>>,
 }
 
 impl Scraper {
-    /// Sets up what [`BackgroundService::start`] will run.
-    pub fn new(config: Config) -> Result<Self, ClientError> {
+    /// Sets up what [`BackgroundService::start`] will run. It publishes to `views`, and counts what
+    /// the cache holds now as held.
+    pub fn new(
+        config: Config,
+        views: Arc<Published>,
+        held: watch::Receiver<Arc<[Held]>>,
+    ) -> Result<Self, ClientError> {
         let client = Client::new(config.limits.connect_timeout)?;
         let (events, inbox) = mpsc::channel(QUEUE);
-        let views = Arc::<Published>::default();
         let index = Publisher {
             policy: Policy {
                 probe_failures: config.limits.probe_failures,
@@ -92,7 +103,7 @@ impl Scraper {
             },
             groups: config.groups.iter().map(|group| Arc::clone(&group.name)).collect(),
             published: Arc::clone(&views),
-            inbox: Mutex::new(inbox),
+            inbox: Mutex::new(Inbox { events: inbox, held }),
         };
         let (publisher, reference) = (Arc::new(index), Arc::default());
         Ok(Self { config, client, publisher, published: views, reference, events })
@@ -140,24 +151,27 @@ impl Scraper {
 impl Publisher {
     async fn publish(self: Arc<Self>) {
         let mut inbox = self.inbox.lock().await;
+        let Inbox { events: queue, held } = &mut *inbox;
         let mut catalog = Catalog::default();
         let mut events = Vec::new();
         loop {
-            let until = self.published.load().until();
-            let wait = until.map_or(IDLE, |until| until.saturating_duration_since(Instant::now()));
-            let received = inbox.recv_many(&mut events, QUEUE);
-            // A time-out is no failure: a hold has ended, and the view is made anew.
-            if matches!(tokio::time::timeout(wait.min(IDLE), received).await, Ok(0)) {
-                return;
-            }
+            catalog.hold(Arc::clone(&held.borrow_and_update()));
             for event in events.drain(..) {
                 catalog.apply(event);
             }
             let before = self.published.load();
             let view = catalog.view(&before, &self.groups, self.policy, Instant::now());
             report_changes(&before, &view);
+            let until = view.until();
             self.published.0.store(Arc::new(view));
             tokio::time::sleep(PUBLISH_PAUSE).await;
+            let wait = until.map_or(IDLE, |until| until.saturating_duration_since(Instant::now()));
+            tokio::select! {
+                received = queue.recv_many(&mut events, QUEUE) => if received == 0 { return },
+                Ok(()) = held.changed() => {}
+                // A hold has ended, and the view is made anew.
+                () = tokio::time::sleep(wait.min(IDLE)) => {}
+            }
         }
     }
 }

@@ -14,6 +14,7 @@
 )]
 
 mod agave;
+mod cache;
 mod copies;
 mod failover;
 mod hostile;

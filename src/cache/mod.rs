@@ -1,0 +1,47 @@
+//! The archive cache: the best archives of the moment, on disk, each of them complete or not there.
+//!
+//! The store knows nothing of HTTP and nothing of Pingora; `storage.rs` is the thin adapter that
+//! makes it a storage backend of Pingora's cache. Which archive is worth keeping is the index's
+//! decision, and which request may fill or read is that of `route/caching.rs`.
+//!
+//! # The directory
+//!
+//! | file | what |
+//! |---|---|
+//! | `snapedge.lock` | empty; locked by the process that uses the directory |
+//! | `<name>` | a complete archive, never written or truncated again |
+//! | `<name>.snapedge` | its record, see [`Record`]; without one an archive is not ours |
+//! | `<name>.snapedge-part` | an archive that is being fetched |
+//! | `<name>.snapedge-new` | a record that is being written |
+//!
+//! where `<name>` is the name of an archive. Everything else is left alone.
+//!
+//! An archive comes into being in this order: room is reserved and the body is written under the
+//! unfinished name; its length is checked and the file synced; the record is written, synced, and
+//! renamed, and the directory synced; the archive is renamed, in place of nothing, and the directory
+//! synced; then it is found. It goes in the opposite order: it is no longer found, the archive is
+//! unlinked, then its record. So at every instant a file under an archive's name that has a record
+//! is complete, and what a crash leaves behind is known as ours by its name or its record.
+//!
+//! # What it leaves out
+//!
+//! It does not look into archives, it follows no symbolic links, and it keeps nothing in memory of
+//! an archive but its mapping.
+
+mod fill;
+mod layout;
+mod mapping;
+mod record;
+mod scan;
+mod sealed;
+mod storage;
+mod store;
+
+#[cfg(test)]
+mod tests;
+
+pub use fill::{Abandoned, Announced, Claim, Fill, Reason, Refusal, Reservation};
+pub use record::{Record, RecordError};
+pub use sealed::{Reader, SLICE, Sealed};
+pub use storage::{ArchiveStorage, Handover};
+pub use store::{IsBest, OpenError, Options, Standing, Store};

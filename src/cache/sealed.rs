@@ -1,0 +1,127 @@
+//! A complete archive, and the reading of it.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::fs::{Mode, OFlags};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use super::mapping::Mapping;
+use super::record::Record;
+use crate::snapshot::ArchiveName;
+
+/// Bytes of one slice. Below 1 MiB the cost of a system call shows, far above it a client's time
+/// for one piece does.
+pub const SLICE: u64 = 2 << 20;
+/// Threads that bring pages in at once, over all readers: no more than a disk can use.
+const MAX_LOADS: usize = 32;
+
+/// A complete archive: mapped once, shared by all of its readers, and readable for as long as one
+/// of them is there, whatever happens to its name.
+#[derive(Debug)]
+pub struct Sealed {
+    record: Record,
+    mapping: Arc<Mapping>,
+    body: Bytes,
+    loads: Arc<Semaphore>,
+}
+
+/// The mapping as the owner of a [`Bytes`].
+struct Owner(Arc<Mapping>);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_ref().as_ref()
+    }
+}
+
+/// The bound on [`MAX_LOADS`], to be shared by all archives of a store.
+pub(super) fn loads() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(MAX_LOADS))
+}
+
+impl Sealed {
+    /// Opens the archive at `path`, which is as long as its record says or an error.
+    pub(super) fn open(path: &Path, record: Record, loads: Arc<Semaphore>) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        let metadata = file.metadata()?;
+        if !metadata.is_file() || metadata.len() != record.length {
+            return Err(io::Error::other("it is not the file that its record is about"));
+        }
+        let mapping = Arc::new(Mapping::new(&file, record.length)?);
+        let body = Bytes::from_owner(Owner(Arc::clone(&mapping)));
+        Ok(Self { record, mapping, body, loads })
+    }
+
+    /// What is known of it.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// A reader of all of it.
+    pub fn reader(self: &Arc<Self>) -> Reader {
+        let end = self.body.len();
+        Reader { sealed: Arc::clone(self), rest: 0..end, ahead: None }
+    }
+
+    /// Brings pages in, off the async threads.
+    fn load(self: &Arc<Self>, range: Range<usize>) -> JoinHandle<io::Result<()>> {
+        let sealed = Arc::clone(self);
+        tokio::spawn(async move {
+            // The semaphore is never closed; if it were, there would be no bound.
+            let _permit = sealed.loads.acquire().await.map_err(io::Error::other)?;
+            let mapping = Arc::clone(&sealed.mapping);
+            let load = tokio::task::spawn_blocking(move || mapping.load(range));
+            load.await.map_err(io::Error::other)?
+        })
+    }
+}
+
+/// A reader of some bytes of a sealed archive. It costs no memory: what it hands out is a view of
+/// the mapping.
+#[derive(Debug)]
+pub struct Reader {
+    sealed: Arc<Sealed>,
+    rest: Range<usize>,
+    /// The slice that is being brought in while the client takes the one before.
+    ahead: Option<(Range<usize>, JoinHandle<io::Result<()>>)>,
+}
+
+impl Reader {
+    /// The archive.
+    pub fn name(&self) -> ArchiveName {
+        self.sealed.record.name
+    }
+
+    /// Goes to these bytes; what is behind the end of the archive is left out.
+    pub fn seek(&mut self, start: usize, end: usize) {
+        let length = self.sealed.body.len();
+        self.rest = start.min(length)..end.min(length);
+    }
+
+    /// The next slice, in memory when it is handed out; `None` at the end.
+    pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        let Some(slice) = self.slice() else { return Ok(None) };
+        let load = match self.ahead.take() {
+            Some((range, load)) if range == slice => load,
+            _ => self.sealed.load(slice.clone()),
+        };
+        load.await.map_err(io::Error::other)??;
+        self.rest.start = slice.end;
+        self.ahead = self.slice().map(|next| (next.clone(), self.sealed.load(next)));
+        Ok(Some(self.sealed.body.slice(slice)))
+    }
+
+    /// The next slice, where anything is left.
+    fn slice(&self) -> Option<Range<usize>> {
+        let Range { start, end } = self.rest;
+        let size = usize::try_from(SLICE).unwrap_or(usize::MAX);
+        (start < end).then(|| start..end.min(start.saturating_add(size)))
+    }
+}

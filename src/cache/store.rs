@@ -1,0 +1,285 @@
+//! What is in the directory: which archives are complete, which are being fetched, and the room
+//! that is left.
+
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{Mode, OFlags};
+use tokio::sync::{Semaphore, watch};
+
+use super::fill::{Claim, Refusal, remove};
+use super::layout::Layout;
+use super::record::Record;
+use super::scan;
+use super::sealed::{self, Sealed};
+use crate::clock::Now;
+use crate::index::{Held, TargetId};
+use crate::snapshot::ArchiveName;
+
+/// Tells whether short names lead to an archive now. Asked often, from any thread.
+pub type IsBest = Arc<dyn Fn(&ArchiveName) -> bool + Send + Sync>;
+
+/// Where and how archives are cached.
+pub struct Options {
+    /// The directory. It is made where it does not exist.
+    pub directory: PathBuf,
+    /// Bytes that stay free on its file system.
+    pub min_free_space: u64,
+    /// The groups of the configuration: archives of others are swept.
+    pub groups: Vec<Arc<str>>,
+    /// What is worth keeping.
+    pub is_best: IsBest,
+}
+
+/// Why the directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process uses it.
+    #[error(
+        "another process uses the cache directory `{0}`, stop it or choose another \
+         `proxy_snapshot_cache_dir`"
+    )]
+    InUse(PathBuf),
+    /// It cannot be read or written.
+    #[error(
+        "cannot use the cache directory `{directory}`, give this process the right to read and \
+         write it or choose another `proxy_snapshot_cache_dir`"
+    )]
+    Io {
+        /// The directory.
+        directory: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What the store has of an archive.
+#[derive(Clone, Debug)]
+pub enum Standing {
+    /// Nothing.
+    Absent,
+    /// It is being fetched, from this target once that is known.
+    Filling(Option<TargetId>),
+    /// All of it.
+    Whole(Arc<Sealed>),
+}
+
+/// The cached archives.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Shared>);
+
+/// What the store and its fills share.
+pub(super) struct Shared {
+    layout: Layout,
+    min_free_space: u64,
+    is_best: IsBest,
+    /// Held for its lock.
+    _lock: File,
+    state: Mutex<State>,
+    held: watch::Sender<Arc<[Held]>>,
+    loads: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct State {
+    whole: BTreeMap<ArchiveName, (Arc<Sealed>, Now)>,
+    filling: BTreeMap<ArchiveName, Filling>,
+}
+
+#[derive(Default)]
+struct Filling {
+    source: Option<TargetId>,
+    /// Bytes that will be written and are not reserved.
+    unbacked: u64,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("directory", &self.layout.directory()).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Takes the directory, adopts what is whole in it and sweeps what is ours and broken. Blocks.
+    pub fn open(options: Options, now: Now) -> Result<Self, OpenError> {
+        let Options { directory, min_free_space, groups, is_best } = options;
+        let failed = |source| OpenError::Io { directory: directory.clone(), source };
+        DirBuilder::new().recursive(true).mode(0o755).create(&directory).map_err(failed)?;
+        let layout = Layout::new(&directory);
+        let lock = lock(&layout.lock()).map_err(|error| match error {
+            TryLockError::WouldBlock => OpenError::InUse(directory.clone()),
+            TryLockError::Error(error) => failed(error),
+        })?;
+        let found = scan::scan(&layout, &groups).map_err(failed)?;
+        let shared = Shared {
+            layout,
+            min_free_space,
+            is_best,
+            _lock: lock,
+            state: Mutex::default(),
+            held: watch::Sender::default(),
+            loads: sealed::loads(),
+        };
+        for record in found {
+            let name = record.name;
+            match shared.open(record) {
+                Ok(sealed) => {
+                    let Record { length, target, .. } = sealed.record();
+                    log::info!("cache: adopted {name} of target {target}, {length} bytes");
+                    shared.publish(sealed, now);
+                }
+                Err(error) => log::error!("cache: cannot open {name}: {error}"),
+            }
+        }
+        Ok(Self(Arc::new(shared)))
+    }
+
+    /// What there is of an archive.
+    pub fn standing(&self, name: &ArchiveName) -> Standing {
+        let state = self.0.state();
+        match (state.whole.get(name), state.filling.get(name)) {
+            (Some((sealed, _)), _) => Standing::Whole(Arc::clone(sealed)),
+            (None, Some(filling)) => Standing::Filling(filling.source.clone()),
+            (None, None) => Standing::Absent,
+        }
+    }
+
+    /// The right to fetch an archive; `None` where it is there, or another one has it.
+    pub fn claim(&self, name: &ArchiveName) -> Option<Claim> {
+        let mut state = self.0.state();
+        if state.whole.contains_key(name) || state.filling.contains_key(name) {
+            return None;
+        }
+        state.filling.insert(*name, Filling::default());
+        Some(Claim::new(Arc::clone(&self.0), *name))
+    }
+
+    /// The complete archives, always those of this moment.
+    pub fn held(&self) -> watch::Receiver<Arc<[Held]>> {
+        self.0.held.subscribe()
+    }
+
+    /// The complete archives, by name.
+    pub fn names(&self) -> Vec<ArchiveName> {
+        self.0.state().whole.keys().copied().collect()
+    }
+
+    /// Removes one archive, for whatever reason there is outside; false where it is not there.
+    /// Blocks.
+    pub fn remove(&self, name: &ArchiveName) -> bool {
+        self.0.take(|other| other == name, "it was purged") > 0
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change of the state is one insertion or removal, so that none is half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(super) fn is_best(&self, name: &ArchiveName) -> bool {
+        (self.is_best)(name)
+    }
+
+    pub(super) fn open(&self, record: Record) -> io::Result<Sealed> {
+        Sealed::open(&self.layout.archive(&record.name), record, Arc::clone(&self.loads))
+    }
+
+    /// From now on the archive is found, by requests and by the index.
+    pub(super) fn publish(&self, sealed: Sealed, now: Now) {
+        let mut state = self.state();
+        state.whole.insert(sealed.record().name, (Arc::new(sealed), now));
+        self.tell(&state);
+    }
+
+    /// Tells the index, in the order of the changes.
+    fn tell(&self, state: &State) {
+        let held = |(sealed, since): &(Arc<Sealed>, Now)| {
+            let Record { name, target, length, modified, .. } = sealed.record().clone();
+            Held { name, target, size: length, modified, since: *since }
+        };
+        self.held.send_replace(state.whole.values().map(held).collect());
+    }
+
+    /// Removes every archive that is not the best any more. Its readers are not disturbed.
+    pub(super) fn remove_stale(&self) {
+        self.take(|name| !self.is_best(name), "it is no longer the best");
+    }
+
+    fn take(&self, goes: impl Fn(&ArchiveName) -> bool, why: &str) -> usize {
+        let taken: Vec<ArchiveName> = {
+            let mut state = self.state();
+            let taken: Vec<_> = state.whole.keys().filter(|name| goes(name)).copied().collect();
+            for name in &taken {
+                state.whole.remove(name);
+            }
+            if !taken.is_empty() {
+                self.tell(&state);
+            }
+            taken
+        };
+        for name in &taken {
+            // The archive first: without it, its record is swept.
+            if remove(&self.layout.archive(name)) && remove(&self.layout.record(name)) {
+                log::info!("cache: removed {name}: {why}");
+            }
+        }
+        taken.len()
+    }
+
+    pub(super) fn note_source(&self, name: &ArchiveName, source: &TargetId) {
+        if let Some(filling) = self.state().filling.get_mut(name) {
+            filling.source = Some(source.clone());
+        }
+    }
+
+    pub(super) fn note_unbacked(&self, name: &ArchiveName, length: u64) {
+        if let Some(filling) = self.state().filling.get_mut(name) {
+            filling.unbacked = length;
+        }
+    }
+
+    pub(super) fn release(&self, name: &ArchiveName) {
+        self.state().filling.remove(name);
+    }
+
+    /// Whether an archive of this length fits, with what has to stay free.
+    pub(super) fn check_space(&self, length: u64) -> Result<(), Refusal> {
+        let available = self.available()?;
+        let needed = length.saturating_add(self.min_free_space);
+        if needed <= available { Ok(()) } else { Err(self.no_space(length)) }
+    }
+
+    pub(super) fn no_space(&self, needed: u64) -> Refusal {
+        match self.available() {
+            Ok(available) => Refusal::NoSpace { needed, available, kept: self.min_free_space },
+            Err(error) => Refusal::Disk(error),
+        }
+    }
+
+    /// Bytes that are free and not promised to a fill.
+    fn available(&self) -> io::Result<u64> {
+        let space = rustix::fs::statvfs(self.layout.directory())?;
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        let promised = self.state().filling.values().map(|filling| filling.unbacked).sum();
+        Ok(free.saturating_sub(promised))
+    }
+}
+
+fn lock(path: &Path) -> Result<File, TryLockError> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
+    let file = rustix::fs::open(path, flags, mode).map_err(io::Error::from);
+    let file = File::from(file.map_err(TryLockError::Error)?);
+    file.try_lock()?;
+    Ok(file)
+}

@@ -1,0 +1,189 @@
+//! The phases of Pingora's cache, for a request that was planned.
+
+use std::error::Error as _;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName};
+use http::{HeaderValue, Method, StatusCode};
+use pingora::http::ResponseHeader;
+use pingora::{Error, ErrorType, Result};
+use pingora_cache::{CacheKey, NoCacheReason, RespCacheable};
+use pingora_proxy::{MultiRangeInfo, RangeType};
+
+use super::context::{Caching, Hit, Phase, Relay};
+use super::copies::Given;
+use super::head;
+use crate::cache::{ArchiveStorage, Fill, Record, Refusal, Sealed};
+use crate::route::{ArchiveHead, Bypass, ByteRange, ContentRange, Selection};
+
+/// How long the disk has to make room before the client is served without it.
+const RESERVE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// The head under which a cached archive is served, before ranges and conditions.
+pub fn cached_head(sealed: &Sealed) -> Result<ResponseHeader> {
+    let Record { name, length, copy, modified, .. } = sealed.record();
+    head::archive(&ArchiveHead {
+        status: StatusCode::OK,
+        length: *length,
+        copy: *copy,
+        modified: *modified,
+        content_range: None,
+        content_type: HeaderValue::from_static(name.compression().content_type()),
+        ranges: true,
+    })
+}
+
+impl Hit {
+    /// What the client is given; a HEAD gives nothing.
+    pub(super) fn given(&self) -> Option<Arc<Given>> {
+        let Record { target, copy, .. } = self.sealed.record();
+        let given = || Arc::new(Given { target: target.clone(), copy: *copy });
+        (self.asked.method == Method::GET).then(given)
+    }
+}
+
+/// Whether Pingora's cache takes part.
+pub(super) fn uses_cache(phase: &Phase) -> bool {
+    match phase {
+        Phase::Local => false,
+        Phase::Hit(_) => true,
+        Phase::Relay(relay) => matches!(relay.caching, Caching::Claimed(_)),
+    }
+}
+
+pub(super) fn key(phase: &Phase) -> Result<CacheKey> {
+    match phase {
+        Phase::Hit(hit) => Ok(ArchiveStorage::key_of_hit(&hit.sealed)),
+        Phase::Relay(relay) => Ok(ArchiveStorage::key_of_fill(&relay.name, &relay.handover)),
+        Phase::Local => Error::e_explain(ErrorType::InternalError, "nothing is looked up"),
+    }
+}
+
+/// Begins to fill the cache with the accepted answer, where the request has the right to. The
+/// client is served whatever becomes of it.
+pub(super) async fn begin(relay: &mut Relay) {
+    let Some((claim, announced)) = relay.take_claim() else { return };
+    let reserve = tokio::task::spawn_blocking(move || -> Result<Fill, Refusal> {
+        Ok(Fill::begin(claim.reserve(announced)?)?)
+    });
+    let refusal = match tokio::time::timeout(RESERVE_PATIENCE, reserve).await {
+        Ok(Ok(Ok(fill))) => {
+            relay.caching = Caching::Filling(fill.reason());
+            relay.handover.put(fill);
+            return;
+        }
+        Ok(Ok(Err(refusal))) => refusal,
+        Ok(Err(panic)) => Refusal::Disk(std::io::Error::other(panic)),
+        // What comes of it later is dropped, which undoes it.
+        Err(_) => Refusal::Slow(RESERVE_PATIENCE),
+    };
+    let bypass = match refusal {
+        Refusal::NoSpace { .. } => Bypass::NoSpace,
+        Refusal::NameTaken(_) | Refusal::Disk(_) | Refusal::Slow(_) => Bypass::Disk,
+    };
+    relay.caching = Caching::Bypass(bypass);
+    let cause = refusal.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    log::info!("cache: refresh of {} refused: {refusal}{cause}", relay.name);
+}
+
+/// Gives up the fill of a try that is followed by another one; true where there was one.
+pub(super) fn forget_fill(relay: &mut Relay) -> bool {
+    let filling = matches!(relay.caching, Caching::Filling(_));
+    if filling {
+        relay.caching = Caching::Bypass(Bypass::Filling);
+    }
+    filling
+}
+
+pub(super) fn cacheable(phase: &Phase, resp: &ResponseHeader) -> RespCacheable {
+    match phase {
+        Phase::Relay(relay) if matches!(relay.caching, Caching::Filling(_)) => {
+            RespCacheable::Cacheable(ArchiveStorage::meta(resp.clone(), SystemTime::now()))
+        }
+        _ => RespCacheable::Uncacheable(NoCacheReason::Custom("refused")),
+    }
+}
+
+/// The `cache-status` of an answer (RFC 9211).
+pub(super) fn status(phase: &Phase, stored: bool) -> String {
+    let bypass = match phase {
+        Phase::Hit(_) => return "snapedge; hit".to_owned(),
+        Phase::Relay(relay) => match &relay.caching {
+            Caching::Filling(_) if stored => return "snapedge; fwd=miss; stored".to_owned(),
+            Caching::Filling(_) | Caching::Claimed(_) => Bypass::Disk,
+            Caching::Bypass(bypass) => *bypass,
+        },
+        Phase::Local => Bypass::Off,
+    };
+    format!("snapedge; fwd=bypass; detail={}", bypass.detail())
+}
+
+/// What of a cached archive is sent, with the head changed accordingly. Conditions that end in a
+/// 304 were judged before.
+pub(super) fn select(hit: &Hit, resp: &mut ResponseHeader) -> RangeType {
+    if resp.status != StatusCode::OK {
+        return RangeType::None;
+    }
+    let Record { length: total, copy, .. } = *hit.sealed.record();
+    if hit.asked.if_range.as_ref().is_some_and(|condition| !condition.holds(copy)) {
+        return RangeType::None;
+    }
+    let length = |length: u64| (CONTENT_LENGTH, length.to_string());
+    let place = |range| (CONTENT_RANGE, ContentRange { range, total }.to_string());
+    let (status, headers, body) = match hit.asked.range.select(total) {
+        Selection::Whole => return RangeType::None,
+        Selection::Part(range) => (
+            StatusCode::PARTIAL_CONTENT,
+            [length(range.len()), place(Some(range))],
+            RangeType::Single(positions(range)),
+        ),
+        Selection::Parts(ranges) => {
+            let mut parts = MultiRangeInfo::new(ranges.into_iter().map(positions).collect());
+            parts.set_total_length(position(total));
+            parts.set_content_type(hit.sealed.record().name.compression().content_type().into());
+            let kind = format!("multipart/byteranges; boundary={}", parts.boundary);
+            let all = (CONTENT_LENGTH, parts.calculate_multipart_length().to_string());
+            (StatusCode::PARTIAL_CONTENT, [all, (CONTENT_TYPE, kind)], RangeType::Multi(parts))
+        }
+        Selection::Unsatisfiable => {
+            (StatusCode::RANGE_NOT_SATISFIABLE, [length(0), place(None)], RangeType::Invalid)
+        }
+    };
+    match changed(resp, status, headers) {
+        Ok(head) => {
+            *resp = head;
+            body
+        }
+        Err(error) => {
+            log::error!("cannot make the head of a part: {error}");
+            RangeType::None
+        }
+    }
+}
+
+fn changed(
+    head: &ResponseHeader,
+    status: StatusCode,
+    headers: [(HeaderName, String); 2],
+) -> Result<ResponseHeader> {
+    let mut head = head.clone();
+    head.set_status(status)?;
+    for (name, value) in headers {
+        head.insert_header(name, value)?;
+    }
+    if status == StatusCode::RANGE_NOT_SATISFIABLE {
+        head.remove_header(&CONTENT_TYPE);
+    }
+    Ok(head)
+}
+
+fn positions(range: ByteRange) -> Range<usize> {
+    position(range.start())..position(range.end())
+}
+
+/// A position in something that is mapped, and so fits the address space.
+fn position(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
