@@ -42,7 +42,13 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         println!("the configuration `{}` is good", path.display());
         return Ok(());
     }
-    env_logger::Builder::new().filter_level(config.log_level).parse_default_env().init();
+    env_logger::Builder::new()
+        .filter_level(config.log_level)
+        // An error for every client that leaves while it is served from the cache: the access log
+        // says that, and what is wrong with the disk is said where it is read.
+        .filter_module("pingora_proxy::proxy_cache", log::LevelFilter::Off)
+        .parse_default_env()
+        .init();
     app::run(&config)?;
     Ok(())
 }

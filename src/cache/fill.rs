@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{CWD, FallocateFlags, FsWord, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
@@ -23,6 +23,8 @@ use crate::index::TargetId;
 use crate::route::CopyId;
 use crate::snapshot::ArchiveName;
 
+/// The file system in memory, by `statfs(2)`.
+const TMPFS: FsWord = 0x0102_1994;
 /// Bytes that are written at once.
 const BLOCK: usize = 1 << 20;
 /// Blocks that wait for the disk. With the one that is collected and the one that is written this
@@ -128,14 +130,12 @@ impl Claim {
             return Err(Refusal::NameTaken(path));
         }
         self.shared.check_space(length)?;
-        let unfinished = Unfinished::create(layout.unfinished(&self.name))?;
-        // The size stays what was written, so that a file that is not whole is never as long.
-        match rustix::fs::fallocate(&unfinished.file, FallocateFlags::KEEP_SIZE, 0, length) {
-            Ok(()) => {}
-            // Not every file system can; then the length is counted until it has been written.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.shared.note_unbacked(&self.name, length),
-            Err(Errno::NOSPC | Errno::DQUOT) => return Err(self.shared.no_space(length)),
-            Err(error) => return Err(Refusal::Disk(error.into())),
+        let unfinished = Unfinished::create(layout.unfinished(&self.name));
+        let unfinished = unfinished.map_err(|error| self.shared.refusal(length, error))?;
+        match unfinished.reserve(length) {
+            Ok(true) => {}
+            Ok(false) => self.shared.note_unbacked(&self.name, length),
+            Err(error) => return Err(self.shared.refusal(length, error)),
         }
         self.shared.note_source(&self.name, &target);
         let record = Record {
@@ -173,15 +173,32 @@ struct Unfinished {
 }
 
 impl Unfinished {
+    /// Makes the file. One that is there already was left behind by a removal that failed.
     fn create(path: PathBuf) -> io::Result<Self> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
-        let file = File::from(rustix::fs::open(&path, flags, mode)?);
-        Ok(Self { path, file, renamed: false })
+        // Nobody else is to write it, now or ever.
+        let mode = Mode::RUSR | Mode::RGRP | Mode::ROTH;
+        let file = match rustix::fs::open(&path, flags, mode) {
+            Err(Errno::EXIST) if remove(&path) => rustix::fs::open(&path, flags, mode),
+            outcome => outcome,
+        };
+        Ok(Self { path, file: File::from(file?), renamed: false })
     }
-}
 
-impl Unfinished {
+    /// Sets so many bytes of the disk aside; false where the file system does not do that, or does
+    /// it by writing them. The size of the file stays what was written, so that one that is not
+    /// whole is never as long as one that is.
+    fn reserve(&self, length: u64) -> io::Result<bool> {
+        if rustix::fs::fstatfs(&self.file)?.f_type == TMPFS {
+            return Ok(false);
+        }
+        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, length) {
+            Ok(()) => Ok(true),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Gives the file its name, in place of nothing: what has that name stays, and is an error.
     fn promote(&mut self, path: &Path) -> io::Result<()> {
         match rustix::fs::renameat_with(CWD, &self.path, CWD, path, RenameFlags::NOREPLACE) {
@@ -328,7 +345,13 @@ impl Writer {
     fn run(mut self) {
         let mut written = 0;
         let complete = self.write_all(&mut written);
-        let Self { reservation, inbox, reason, began } = self;
+        if let Err((why, _)) = complete {
+            // What the client's side noticed is the cause of what is noticed here.
+            self.reason.give(why);
+        }
+        // Nobody is to wait for a queue that is not emptied any more.
+        self.inbox.close();
+        let Self { reservation, reason, began, .. } = self;
         let name = reservation.record.name;
         let outcome = complete.and_then(|()| reservation.seal());
         match outcome {
@@ -341,8 +364,6 @@ impl Writer {
                 );
             }
             Err((why, error)) => {
-                // What the client's side noticed is the cause of what is noticed here.
-                reason.give(why);
                 let why = reason.given().unwrap_or(why);
                 let error = error.map(|error| format!(": {error}")).unwrap_or_default();
                 log::info!(
@@ -350,8 +371,6 @@ impl Writer {
                 );
             }
         }
-        // The client's side notices at its next block, by when the reason is there.
-        drop(inbox);
     }
 
     fn write_all(&mut self, written: &mut u64) -> Result<(), Stopped> {
@@ -371,7 +390,8 @@ impl Reservation {
     /// From a file with all of its bytes to an archive that is found. The record is there before
     /// the archive, so that an archive without one is never ours.
     fn seal(self) -> Result<(), Stopped> {
-        let Self { mut unfinished, mut record, claim } = self;
+        // In this order, so that the name is free only after the file is gone.
+        let Self { claim, mut unfinished, mut record } = self;
         if !claim.is_best() {
             return Err((Abandoned::NotBest, None));
         }
@@ -382,9 +402,9 @@ impl Reservation {
         let now = Now::read();
         record.sealed = now.wall;
         let layout = claim.shared.layout();
-        write_record(layout, &record).map_err(disk)?;
         let (archive, record_path) = (layout.archive(&record.name), layout.record(&record.name));
-        let promoted = unfinished.promote(&archive).and_then(|()| {
+        let promoted = write_record(layout, &record).and_then(|()| {
+            unfinished.promote(&archive)?;
             layout.sync()?;
             claim.shared.open(record)
         });
@@ -422,6 +442,8 @@ fn write_record(layout: &Layout, record: &Record) -> io::Result<()> {
     let mut unfinished = Unfinished::create(layout.unfinished_record(&record.name))?;
     unfinished.file.write_all(&bytes)?;
     unfinished.file.sync_all()?;
-    unfinished.promote(&layout.record(&record.name))?;
+    // In place of whatever has that name: only ours can have it.
+    std::fs::rename(&unfinished.path, layout.record(&record.name))?;
+    unfinished.renamed = true;
     layout.sync()
 }

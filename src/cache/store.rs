@@ -63,8 +63,8 @@ pub enum OpenError {
 pub enum Standing {
     /// Nothing.
     Absent,
-    /// It is being fetched, from this target once that is known.
-    Filling(Option<TargetId>),
+    /// It is being fetched from this target.
+    Filling(TargetId),
     /// All of it.
     Whole(Arc<Sealed>),
 }
@@ -91,9 +91,8 @@ struct State {
     filling: BTreeMap<ArchiveName, Filling>,
 }
 
-#[derive(Default)]
 struct Filling {
-    source: Option<TargetId>,
+    source: TargetId,
     /// Bytes that will be written and are not reserved.
     unbacked: u64,
 }
@@ -149,13 +148,14 @@ impl Store {
         }
     }
 
-    /// The right to fetch an archive; `None` where it is there, or another one has it.
-    pub fn claim(&self, name: &ArchiveName) -> Option<Claim> {
+    /// The right to fetch an archive, of `source` first; `None` where it is there, or another one
+    /// has the right.
+    pub fn claim(&self, name: &ArchiveName, source: &TargetId) -> Option<Claim> {
         let mut state = self.0.state();
         if state.whole.contains_key(name) || state.filling.contains_key(name) {
             return None;
         }
-        state.filling.insert(*name, Filling::default());
+        state.filling.insert(*name, Filling { source: source.clone(), unbacked: 0 });
         Some(Claim::new(Arc::clone(&self.0), *name))
     }
 
@@ -238,7 +238,7 @@ impl Shared {
 
     pub(super) fn note_source(&self, name: &ArchiveName, source: &TargetId) {
         if let Some(filling) = self.state().filling.get_mut(name) {
-            filling.source = Some(source.clone());
+            filling.source = source.clone();
         }
     }
 
@@ -259,7 +259,15 @@ impl Shared {
         if needed <= available { Ok(()) } else { Err(self.no_space(length)) }
     }
 
-    pub(super) fn no_space(&self, needed: u64) -> Refusal {
+    /// What an error of the disk means for an archive of this length.
+    pub(super) fn refusal(&self, needed: u64, error: io::Error) -> Refusal {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => self.no_space(needed),
+            _ => Refusal::Disk(error),
+        }
+    }
+
+    fn no_space(&self, needed: u64) -> Refusal {
         match self.available() {
             Ok(available) => Refusal::NoSpace { needed, available, kept: self.min_free_space },
             Err(error) => Refusal::Disk(error),

@@ -11,7 +11,7 @@ use crate::clock::Now;
 /// Prints the log to standard output, short and without the framework's own chatter. `RUST_LOG`
 /// says otherwise where it is set.
 pub(super) fn start_log(level: LevelFilter) -> Result<(), log::SetLoggerError> {
-    let filter = format!("warn,access={level},snapedge={level}");
+    let filter = format!("warn,pingora_proxy::proxy_cache=off,access={level},snapedge={level}");
     env_logger::Builder::from_env(Env::new().default_filter_or(filter))
         .target(Target::Stdout)
         .format(|out, record| {
@@ -53,9 +53,11 @@ fn introduction(address: SocketAddr) -> String {
     format!(
         "
 An edge on {url}, in front of two nodes and a sidecar. One of the nodes lags, and all
-of them write a new incremental archive every 30 seconds. In another terminal, try
+of them write a new incremental archive every 30 seconds. It caches the best pair: the second
+download of an archive is a `hit`. In another terminal, try
 
   curl -sI {url}/{full}
+  curl -sIL {url}/{full} | grep cache-status
   curl -sSL -o s.tar.zst {url}/{full} && zstd -t s.tar.zst
   curl -sSL -o i.tar.zst {url}/{incremental} && zstd -t i.tar.zst
   wget --trust-server-names {url}/{full}

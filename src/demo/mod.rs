@@ -50,6 +50,7 @@ pub fn run(options: &cli::Demo) -> anyhow::Result<()> {
     let origins = bind(&fleet)?;
     config.listen = vec![options.listen];
     aim(&mut config, &origins)?;
+    config.cache_dir.get_or_insert_with(|| workspace.path().join("cache"));
     let mut server = app::new_server(&config);
     let services = Services::new(&config).map_err(|error| advise(error.into()))?;
     let alarm = Arc::new(Alarm::default());

@@ -6,6 +6,9 @@ use std::sync::{Mutex, PoisonError};
 
 use tempfile::TempDir;
 
+/// How often the removal is tried.
+const MAX_REMOVALS: usize = 10;
+
 /// A temporary directory that is gone when the demo has ended, also when an archive is being
 /// written just then.
 pub(super) struct Workspace {
@@ -38,6 +41,14 @@ impl Workspace {
     /// Removes the directory with all that is in it.
     pub(super) fn remove(&self) -> io::Result<()> {
         let mut dir = self.dir.lock().unwrap_or_else(PoisonError::into_inner);
-        dir.take().map_or(Ok(()), TempDir::close)
+        let Some(path) = dir.take().map(TempDir::keep) else { return Ok(()) };
+        for _ in 1..MAX_REMOVALS {
+            match std::fs::remove_dir_all(&path) {
+                // The last refresh of the cache is still being undone.
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                outcome => return outcome,
+            }
+        }
+        std::fs::remove_dir_all(&path)
     }
 }

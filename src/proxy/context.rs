@@ -235,6 +235,11 @@ impl Relay {
         }
     }
 
+    /// True once the fill has come to nothing.
+    pub(super) fn is_abandoned(&self) -> bool {
+        matches!(&self.caching, Caching::Filling(reason) if reason.given().is_some())
+    }
+
     /// Why the client got nothing.
     pub(super) fn outcome(&self) -> Failure {
         match (&self.refusal, &self.failure) {

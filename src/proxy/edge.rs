@@ -283,13 +283,17 @@ impl ProxyHttp for Edge {
 
     fn upstream_response_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         _body: &mut Option<Bytes>,
         _end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<Option<Duration>> {
         if let Phase::Relay(relay) = &mut ctx.phase {
             relay.piece(Instant::now());
+            if session.cache.enabled() && relay.is_abandoned() {
+                // The writer has given up and said why; the client goes on.
+                session.cache.disable(NoCacheReason::StorageError);
+            }
         }
         Ok(None)
     }

@@ -16,7 +16,7 @@ use crate::config::Downloads;
 use crate::index::{Source, TargetId, View};
 use crate::route::{
     self, ApiCall, Asked, Bypass, Bytes, Cached, Delivery, Failure, Plan, Reply, Requester, Route,
-    Wanted, deliver,
+    Transfer, Wanted, deliver,
 };
 use crate::snapshot::ArchiveName;
 
@@ -102,36 +102,47 @@ impl Edge {
                 }
             }
         }
-        // The copy that is in the cache, or on its way there, is everyone's who has no other.
-        let pinned = match &standing {
-            Some(Standing::Whole(sealed)) => Some(&sealed.record().target),
-            Some(Standing::Filling(source)) => source.as_ref(),
-            Some(Standing::Absent) | None => None,
-        };
-        let preferred = |source: &Source| wish.prefers(source, pinned);
-        let suspended = |target: &TargetId| self.backoff.is_resting(target, wish.now);
-        let requester = Requester {
-            client: wish.client,
-            suspended: &suspended,
-            preferred: &preferred,
-            continues: None,
-        };
-        let route = Route::Archive(wish.name);
-        let Plan::Transfer(transfer) = route::plan(route, wish.view, &self.settings, &requester)?
-        else {
-            return Err(Failure::Internal);
-        };
-        let caching = match (delivery, self.cache) {
-            (Delivery::Fill, Some(cache)) => {
-                let claim = cache.store().claim(&wish.name);
-                claim.map_or(Caching::Bypass(Bypass::Filling), Caching::Claimed)
+        let mut transfer = self.transfer(&wish, standing.as_ref())?;
+        let caching = match (delivery, self.cache, transfer.sources.first()) {
+            (Delivery::Fill, Some(cache), Some(source)) => {
+                let store = cache.store();
+                match store.claim(&wish.name, &source.target) {
+                    Some(claim) => Caching::Claimed(claim),
+                    // Another request was faster, and its source is now everyone's.
+                    None => {
+                        transfer = self.transfer(&wish, Some(&store.standing(&wish.name)))?;
+                        Caching::Bypass(Bypass::Filling)
+                    }
+                }
             }
-            (Delivery::Bypass(why), _) => Caching::Bypass(why),
-            (Delivery::Fill | Delivery::Hit, _) => return Err(Failure::Internal),
+            (Delivery::Bypass(why), _, _) => Caching::Bypass(why),
+            (Delivery::Fill | Delivery::Hit, _, _) => return Err(Failure::Internal),
         };
         let Wish { client, asked, given, now, .. } = wish;
         let relay = Relay::new(transfer, client, asked, given, caching, now);
         Ok(Planned::Relay(Box::new(relay)))
+    }
+
+    /// The sources of an archive, in the order in which they are tried. The copy that is in the
+    /// cache, or on its way there, is everyone's who has no other, while its source is well.
+    fn transfer(&self, wish: &Wish<'_>, standing: Option<&Standing>) -> Result<Transfer, Failure> {
+        let suspended = |target: &TargetId| self.backoff.is_resting(target, wish.now);
+        let pinned = match standing {
+            Some(Standing::Whole(sealed)) => Some(&sealed.record().target),
+            Some(Standing::Filling(source)) => Some(source),
+            Some(Standing::Absent) | None => None,
+        };
+        let pinned = pinned.filter(|target| !suspended(target));
+        let requester = Requester {
+            client: wish.client,
+            suspended: &suspended,
+            preferred: &|source| wish.prefers(source, pinned),
+            continues: None,
+        };
+        match route::plan(Route::Archive(wish.name), wish.view, &self.settings, &requester)? {
+            Plan::Transfer(transfer) => Ok(transfer),
+            Plan::Reply(_) | Plan::Api(_) => Err(Failure::Internal),
+        }
     }
 
     /// Serves from the cache, unless the client began another copy meanwhile, which is the error.
@@ -176,7 +187,9 @@ impl Wish<'_> {
             begun: self.given.as_ref().map(|given| given.copy),
             of_target: self.named_by_condition(),
         };
-        deliver(&self.asked, self.view.is_best(&self.name), cached, bytes)
+        // What no target has any more is served for as long as it is there.
+        let last = matches!(cached, Cached::Whole(_)) && self.view.sources(&self.name).is_empty();
+        deliver(&self.asked, self.view.is_best(&self.name) || last, cached, bytes)
     }
 
     /// True where the condition names the copy of a target that is there.

@@ -74,7 +74,8 @@ impl Bypass {
     }
 }
 
-/// Decides about one request for one archive; `best` is whether short names lead to it now.
+/// Decides about one request for one archive; `best` is whether short names lead to it now, which is
+/// what the cache is for.
 ///
 /// A request for a part of a file is served from the cached copy only where the client has no bytes
 /// of another one. A condition that names the cached copy decides by itself; one that names a copy
