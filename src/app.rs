@@ -19,6 +19,11 @@ use crate::target::{ClientError, Published, Scraper};
 /// end a request long before; this is the fuse behind them.
 const MAX_TRIES: usize = 32;
 
+/// A module whose log is turned off. It writes an error for every client that leaves while it is
+/// served from the cache; the access log says that, and what is wrong with the disk is said where
+/// it is read.
+pub const NOISY_MODULE: &str = "pingora_proxy::proxy_cache";
+
 /// Why the process cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -101,7 +106,7 @@ fn cache(
         directory: directory.clone(),
         min_free_space: config.cache.min_free_space,
         groups: config.groups.iter().map(|group| Arc::clone(&group.name)).collect(),
-        is_best: Arc::new(move |name| published.load().is_best(name)),
+        appraise: Arc::new(move |name, group| published.load().worth(name, group)),
     };
     let store = Store::open(options, Now::read())?;
     Ok(Some(Box::leak(Box::new(ArchiveStorage::new(store, cached_head)))))

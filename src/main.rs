@@ -44,9 +44,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     }
     env_logger::Builder::new()
         .filter_level(config.log_level)
-        // An error for every client that leaves while it is served from the cache: the access log
-        // says that, and what is wrong with the disk is said where it is read.
-        .filter_module("pingora_proxy::proxy_cache", log::LevelFilter::Off)
+        .filter_module(app::NOISY_MODULE, log::LevelFilter::Off)
         .parse_default_env()
         .init();
     app::run(&config)?;

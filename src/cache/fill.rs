@@ -1,8 +1,8 @@
 //! The refresh of one archive: `Claim`, then `Reservation`, then `Fill`, then `Sealed`.
 //!
-//! Each state holds the one before, and dropping any of them undoes it: the unfinished file is
-//! removed first, and the name given free after that. What touches the disk runs in threads of its
-//! own or in the caller's blocking section, never on an async thread.
+//! A claim or a reservation is undone where it is dropped: the unfinished file is removed first,
+//! and the name given free after that. A fill that is dropped is undone by its thread, soon after. What
+//! touches the disk runs in that thread or in the caller's blocking section, never on an async one.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -15,24 +15,23 @@ use rustix::fs::{CWD, FallocateFlags, FsWord, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
-use super::layout::Layout;
+use super::layout::{Layout, remove};
 use super::record::Record;
 use super::store::Shared;
 use crate::clock::Now;
-use crate::index::TargetId;
-use crate::route::CopyId;
+use crate::index::{CopyId, TargetId, Worth};
 use crate::snapshot::ArchiveName;
 
 /// The file system in memory, by `statfs(2)`.
 const TMPFS: FsWord = 0x0102_1994;
+/// Bytes of the disk that are set aside at once: all of a large archive would take too long for a
+/// client that waits for its head. The rest follows with the first blocks.
+const ROOM_STEP: u64 = 4 << 30;
 /// Bytes that are written at once.
 const BLOCK: usize = 1 << 20;
 /// Blocks that wait for the disk. With the one that is collected and the one that is written this
 /// is all the memory that a fill needs.
 const QUEUE: usize = 8;
-/// How long a full queue holds up the client before the fill is given up. Clients leave after two
-/// seconds of silence.
-const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The copy that is to be cached, as its source announced it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +51,8 @@ pub struct Announced {
 pub enum Refusal {
     /// The disk is too small.
     #[error(
-        "it needs {needed} bytes, of {available} that are free `cache.min_free_space` keeps {kept}"
+        "it needs {needed} bytes and `cache.min_free_space` keeps {kept}, but {available} are \
+         free: make room, or choose another `proxy_snapshot_cache_dir`"
     )]
     NoSpace {
         /// Bytes of the archive.
@@ -63,11 +63,17 @@ pub enum Refusal {
         kept: u64,
     },
     /// Something that is not ours has the archive's name.
-    #[error("`{0}` is there already and is not ours, remove it or choose another directory")]
+    #[error(
+        "`{0}` is there and is not served from here, remove it or choose another \
+         `proxy_snapshot_cache_dir`"
+    )]
     NameTaken(PathBuf),
     /// The disk does not do what it is asked.
     #[error("the disk fails")]
-    Disk(#[from] io::Error),
+    Disk(#[source] io::Error),
+    /// There is no thread to write with.
+    #[error("cannot start the thread that writes")]
+    Thread(#[source] io::Error),
     /// The disk does not answer.
     #[error("the disk did not answer within {0:?}")]
     Slow(Duration),
@@ -92,7 +98,7 @@ pub enum Abandoned {
     #[error("it is no longer the best")]
     NotBest,
     /// The disk takes the bytes slower than the client.
-    #[error("the disk did not take a block within {DISK_PATIENCE:?}")]
+    #[error("the disk is slower than the client")]
     Slow,
     /// The disk refused the bytes.
     #[error("the disk fails")]
@@ -111,10 +117,6 @@ impl Claim {
         Self { shared, name }
     }
 
-    fn is_best(&self) -> bool {
-        self.shared.is_best(&self.name)
-    }
-
     /// Notes whose copy is being asked for, so that others ask for the same.
     pub fn asks(&self, target: &TargetId) {
         self.shared.note_source(&self.name, target);
@@ -123,19 +125,18 @@ impl Claim {
     /// Makes room for the archive: stale ones go, and its length is reserved. Blocks.
     pub fn reserve(self, announced: Announced) -> Result<Reservation, Refusal> {
         let Announced { target, length, copy, modified } = announced;
-        self.shared.remove_stale();
+        let removed = self.shared.remove_stale();
         let layout = self.shared.layout();
         let path = layout.archive(&self.name);
-        if path.symlink_metadata().is_ok() {
+        if !is_absent(&path) {
             return Err(Refusal::NameTaken(path));
         }
-        self.shared.check_space(length)?;
+        self.shared.promise(&self.name, length, removed)?;
         let unfinished = Unfinished::create(layout.unfinished(&self.name));
         let unfinished = unfinished.map_err(|error| self.shared.refusal(length, error))?;
-        match unfinished.reserve(length) {
-            Ok(true) => {}
-            Ok(false) => self.shared.note_unbacked(&self.name, length),
-            Err(error) => return Err(self.shared.refusal(length, error)),
+        let mut room = unfinished.room().map_err(Refusal::Disk)?;
+        if let Err(error) = self.set_aside(&unfinished, &mut room, length) {
+            return Err(self.shared.refusal(length, error));
         }
         self.shared.note_source(&self.name, &target);
         let record = Record {
@@ -146,7 +147,25 @@ impl Claim {
             modified,
             sealed: SystemTime::UNIX_EPOCH,
         };
-        Ok(Reservation { unfinished, record, claim: self })
+        Ok(Reservation { unfinished, room, record, claim: self })
+    }
+
+    /// Sets the next step of the room aside, where it is done in steps.
+    fn set_aside(&self, unfinished: &Unfinished, room: &mut Room, length: u64) -> io::Result<()> {
+        let Room::SetAside(done) = *room else { return Ok(()) };
+        let step = ROOM_STEP.min(length - done);
+        if step == 0 {
+            return Ok(());
+        }
+        match rustix::fs::fallocate(&unfinished.file, FallocateFlags::KEEP_SIZE, done, step) {
+            Ok(()) => {
+                *room = Room::SetAside(done + step);
+                self.shared.keep(&self.name, step);
+            }
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => *room = Room::Counted,
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
     }
 }
 
@@ -160,8 +179,18 @@ impl Drop for Claim {
 #[derive(Debug)]
 pub struct Reservation {
     unfinished: Unfinished,
+    room: Room,
     record: Record,
     claim: Claim,
+}
+
+/// How the room for a file is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    /// By the file system, so many bytes by now.
+    SetAside(u64),
+    /// By the store, which counts what is still to be written.
+    Counted,
 }
 
 /// A file that is removed unless it is renamed.
@@ -185,25 +214,18 @@ impl Unfinished {
         Ok(Self { path, file: File::from(file?), renamed: false })
     }
 
-    /// Sets so many bytes of the disk aside; false where the file system does not do that, or does
-    /// it by writing them. The size of the file stays what was written, so that one that is not
-    /// whole is never as long as one that is.
-    fn reserve(&self, length: u64) -> io::Result<bool> {
-        if rustix::fs::fstatfs(&self.file)?.f_type == TMPFS {
-            return Ok(false);
-        }
-        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, length) {
-            Ok(()) => Ok(true),
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+    /// Whether room can be set aside for the file without writing it. Its size stays what was
+    /// written in any case, so that one that is not whole is never as long as one that is.
+    fn room(&self) -> io::Result<Room> {
+        let in_memory = rustix::fs::fstatfs(&self.file)?.f_type == TMPFS;
+        Ok(if in_memory { Room::Counted } else { Room::SetAside(0) })
     }
 
     /// Gives the file its name, in place of nothing: what has that name stays, and is an error.
     fn promote(&mut self, path: &Path) -> io::Result<()> {
         match rustix::fs::renameat_with(CWD, &self.path, CWD, path, RenameFlags::NOREPLACE) {
             // Not every file system can. Nobody else of this program writes here.
-            Err(Errno::INVAL | Errno::NOSYS) if path.symlink_metadata().is_err() => {
+            Err(Errno::INVAL | Errno::NOSYS) if is_absent(path) => {
                 std::fs::rename(&self.path, path)?;
             }
             outcome => outcome?,
@@ -257,13 +279,14 @@ pub struct Fill {
 
 impl Fill {
     /// Starts the thread that writes.
-    pub fn begin(reservation: Reservation) -> io::Result<Self> {
+    pub fn begin(reservation: Reservation) -> Result<Self, Refusal> {
         let (steps, inbox) = mpsc::channel(QUEUE);
         let (length, reason) = (reservation.record.length, Reason::default());
         let Record { name, target, .. } = &reservation.record;
         log::info!("cache: refresh of {name} from target {target} started, {length} bytes");
         let writer = Writer { reservation, inbox, reason: reason.clone(), began: Instant::now() };
-        std::thread::Builder::new().name("cache fill".to_owned()).spawn(|| writer.run())?;
+        let thread = std::thread::Builder::new().name("cache fill".to_owned());
+        thread.spawn(|| writer.run()).map_err(Refusal::Thread)?;
         Ok(Self { steps, block: BytesMut::new(), written: 0, length, reason })
     }
 
@@ -277,7 +300,8 @@ impl Fill {
         self.length
     }
 
-    /// Takes the next bytes. After an error there is nothing more to do but to drop it.
+    /// Takes the next bytes, and waits for the disk where too many wait already. After an error, or
+    /// when it was not waited for, there is nothing more to do but to drop the fill.
     pub async fn write(&mut self, mut data: Bytes) -> Result<(), Abandoned> {
         self.written += data.len() as u64;
         if self.written > self.length {
@@ -312,12 +336,8 @@ impl Fill {
     }
 
     async fn send(&self, step: Step) -> Result<(), Abandoned> {
-        match tokio::time::timeout(DISK_PATIENCE, self.steps.send(step)).await {
-            Ok(Ok(())) => Ok(()),
-            // The writer has gone, and said why.
-            Ok(Err(_)) => Err(self.abandon(Abandoned::Disk)),
-            Err(_) => Err(self.abandon(Abandoned::Slow)),
-        }
+        // A writer that has gone has said why.
+        self.steps.send(step).await.map_err(|_| self.abandon(Abandoned::Disk))
     }
 
     fn abandon(&self, why: Abandoned) -> Abandoned {
@@ -353,18 +373,21 @@ impl Writer {
         self.inbox.close();
         let Self { reservation, reason, began, .. } = self;
         let name = reservation.record.name;
-        let outcome = complete.and_then(|()| reservation.seal());
+        let outcome = match complete {
+            Ok(()) => reservation.seal(),
+            Err((why, error)) => {
+                drop(reservation);
+                Err((reason.given().unwrap_or(why), error))
+            }
+        };
         match outcome {
             Ok(()) => {
-                let seconds = began.elapsed().as_secs_f64();
-                let rate = written / 1_000_000;
-                let rate = Duration::from_secs(rate).as_secs_f64() / seconds.max(1e-9);
-                log::info!(
-                    "cache: promoted {name}, {written} bytes, {seconds:.3} s, {rate:.0} MB/s"
-                );
+                let took = began.elapsed();
+                let rate = u128::from(written) / 1000 / took.as_millis().max(1);
+                let seconds = took.as_secs_f64();
+                log::info!("cache: promoted {name}, {written} bytes, {seconds:.3} s, {rate} MB/s");
             }
             Err((why, error)) => {
-                let why = reason.given().unwrap_or(why);
                 let error = error.map(|error| format!(": {error}")).unwrap_or_default();
                 log::info!(
                     "cache: refresh of {name} abandoned after {written} bytes: {why}{error}"
@@ -376,10 +399,7 @@ impl Writer {
     fn write_all(&mut self, written: &mut u64) -> Result<(), Stopped> {
         while let Some(step) = self.inbox.blocking_recv() {
             let Step::Write(block) = step else { return Ok(()) };
-            if !self.reservation.claim.is_best() {
-                return Err((Abandoned::NotBest, None));
-            }
-            self.reservation.unfinished.file.write_all(&block).map_err(disk)?;
+            self.reservation.write(&block)?;
             *written += block.len() as u64;
         }
         Err((Abandoned::Ended, None))
@@ -387,22 +407,45 @@ impl Writer {
 }
 
 impl Reservation {
+    fn write(&mut self, block: &[u8]) -> Result<(), Stopped> {
+        self.check_worth()?;
+        let Self { unfinished, room, record, claim } = self;
+        claim.set_aside(unfinished, room, record.length).map_err(disk)?;
+        unfinished.file.write_all(block).map_err(disk)?;
+        if *room == Room::Counted {
+            claim.shared.keep(&claim.name, block.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// A target that does not answer for a while is no reason to give up what comes from it.
+    fn check_worth(&self) -> Result<(), Stopped> {
+        match self.claim.shared.worth(&self.record.name, &self.record.target.group) {
+            Worth::Superseded => Err((Abandoned::NotBest, None)),
+            Worth::Best | Worth::Doubtful => Ok(()),
+        }
+    }
+
     /// From a file with all of its bytes to an archive that is found. The record is there before
     /// the archive, so that an archive without one is never ours.
     fn seal(self) -> Result<(), Stopped> {
+        self.unfinished.file.sync_all().map_err(disk)?;
+        // After the sync, which can take a while.
+        self.check_worth()?;
         // In this order, so that the name is free only after the file is gone.
-        let Self { claim, mut unfinished, mut record } = self;
-        if !claim.is_best() {
-            return Err((Abandoned::NotBest, None));
-        }
-        unfinished.file.sync_all().map_err(disk)?;
+        let Self { claim, mut unfinished, mut record, .. } = self;
         if unfinished.file.metadata().map_err(disk)?.len() != record.length {
             return Err((Abandoned::Length, None));
         }
         let now = Now::read();
         record.sealed = now.wall;
         let layout = claim.shared.layout();
-        let (archive, record_path) = (layout.archive(&record.name), layout.record(&record.name));
+        let record_name = record.name;
+        let archive = layout.archive(&record_name);
+        if !is_absent(&archive) {
+            // Not even for a moment is there to be a record beside what is not ours.
+            return Err(disk(io::Error::from(io::ErrorKind::AlreadyExists)));
+        }
         let promoted = write_record(layout, &record).and_then(|()| {
             unfinished.promote(&archive)?;
             layout.sync()?;
@@ -411,9 +454,10 @@ impl Reservation {
         match promoted {
             Ok(sealed) => claim.shared.publish(sealed, now),
             Err(error) => {
-                // Without its record the archive would never be swept.
-                if !unfinished.renamed || remove(&archive) {
-                    remove(&record_path);
+                if unfinished.renamed {
+                    layout.remove(&record_name);
+                } else {
+                    remove(&layout.record(&record_name));
                 }
                 return Err(disk(error));
             }
@@ -422,16 +466,8 @@ impl Reservation {
     }
 }
 
-/// Removes a file of ours, and says whether it is gone.
-pub(super) fn remove(path: &Path) -> bool {
-    match std::fs::remove_file(path) {
-        Ok(()) => true,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-        Err(error) => {
-            log::error!("cache: cannot remove `{}`: {error}", path.display());
-            false
-        }
-    }
+fn is_absent(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 fn write_record(layout: &Layout, record: &Record) -> io::Result<()> {

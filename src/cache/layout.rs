@@ -69,6 +69,19 @@ impl Layout {
         File::open(&self.directory)?.sync_all()
     }
 
+    /// Removes an archive and then its record, in this order over a crash as well: an archive
+    /// without a record would be nobody's. Says whether both are gone.
+    pub(super) fn remove(&self, name: &ArchiveName) -> bool {
+        if !remove(&self.archive(name)) {
+            return false;
+        }
+        if let Err(error) = self.sync() {
+            log::error!("cache: cannot sync `{}`: {error}", self.directory.display());
+            return false;
+        }
+        remove(&self.record(name))
+    }
+
     pub(super) fn lock(&self) -> PathBuf {
         self.directory.join(LOCK)
     }
@@ -87,6 +100,18 @@ impl Layout {
 
     pub(super) fn unfinished_record(&self, name: &ArchiveName) -> PathBuf {
         self.directory.join(format!("{name}{UNFINISHED_RECORD}"))
+    }
+}
+
+/// Removes a file, and says whether it is gone.
+pub(super) fn remove(path: &Path) -> bool {
+    match std::fs::remove_file(path) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        Err(error) => {
+            log::error!("cache: cannot remove `{}`: {error}", path.display());
+            false
+        }
     }
 }
 

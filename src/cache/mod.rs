@@ -18,9 +18,9 @@
 //!
 //! An archive comes into being in this order: room is reserved and the body is written under the
 //! unfinished name; its length is checked and the file synced; the record is written, synced, and
-//! renamed, and the directory synced; the archive is renamed, in place of nothing, and the directory
-//! synced; then it is found. It goes in the opposite order: it is no longer found, the archive is
-//! unlinked, then its record. So at every instant a file under an archive's name that has a record
+//! renamed, and the directory synced; the archive is renamed, in place of nothing, and the
+//! directory synced; then it is found. It goes in the opposite order: it is no longer found, the
+//! archive is unlinked, the directory synced, then the record is unlinked. So at every instant a file under an archive's name that has a record
 //! is complete, and what a crash leaves behind is known as ours by its name or its record.
 //!
 //! # What it leaves out
@@ -44,4 +44,4 @@ pub use fill::{Abandoned, Announced, Claim, Fill, Reason, Refusal, Reservation};
 pub use record::{Record, RecordError};
 pub use sealed::{Reader, SLICE, Sealed};
 pub use storage::{ArchiveStorage, Handover};
-pub use store::{IsBest, OpenError, Options, Standing, Store};
+pub use store::{Appraise, OpenError, Options, Standing, Store};

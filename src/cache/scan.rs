@@ -2,15 +2,14 @@
 //! broken is swept, and everything else is left alone.
 
 use std::collections::BTreeSet;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::fill::remove;
-use super::layout::{Layout, Place};
+use super::layout::{Layout, Place, remove};
 use super::record::{MAX_RECORD, Record, RecordError};
 use crate::snapshot::ArchiveName;
 
@@ -23,7 +22,7 @@ enum Body {
     Absent,
     /// A regular file of so many bytes.
     File(u64),
-    /// A directory, a symbolic link, or anything else that no refresh makes.
+    /// A directory, a symbolic link, anything else that no refresh makes, or nobody can tell.
     Strange,
 }
 
@@ -45,14 +44,21 @@ enum Verdict {
     Sweep(String),
     /// Only the record is ours.
     SweepRecord(String),
-    /// Not ours.
+    /// The archive is not ours.
     Leave(String),
+    /// What has the record's name is not ours.
+    LeaveRecord(String),
 }
 
 /// Decides about one archive name. Ours is what has a record, since that is written first and
 /// removed last.
 fn judge(name: &ArchiveName, body: Body, beside: Beside, groups: &[Arc<str>]) -> Verdict {
     let record = match beside {
+        Beside::Strange if body == Body::Absent => {
+            return Verdict::LeaveRecord(
+                "it is the name of a record, and cannot be read".to_owned(),
+            );
+        }
         Beside::Absent => return Verdict::Leave("it has no record, so it is not ours".to_owned()),
         Beside::Strange => return Verdict::Leave("its record cannot be read".to_owned()),
         Beside::Readable(record) => record,
@@ -63,6 +69,10 @@ fn judge(name: &ArchiveName, body: Body, beside: Beside, groups: &[Arc<str>]) ->
         Body::Strange => return Verdict::SweepRecord("the archive is no regular file".to_owned()),
     };
     match *record {
+        Err(RecordError::Version) => Verdict::Leave(
+            "its record is of another version of this program, run that one or remove both"
+                .to_owned(),
+        ),
         Err(error) => Verdict::Sweep(error.to_string()),
         Ok(record) if record.name != *name => {
             Verdict::Sweep(format!("its record is about {}", record.name))
@@ -87,7 +97,7 @@ pub(super) fn scan(layout: &Layout, groups: &[Arc<str>]) -> io::Result<Vec<Recor
             Place::Archive(name) | Place::Record(name) => {
                 names.insert(name);
             }
-            Place::Unfinished if is_file(&path) => sweep(&[&path], "a refresh did not end"),
+            Place::Unfinished if is_file(&path) => sweep(&path, "a refresh did not end"),
             Place::Unfinished => log.leave(&path, "it is no regular file"),
             Place::Lock | Place::Foreign => {}
         }
@@ -95,48 +105,42 @@ pub(super) fn scan(layout: &Layout, groups: &[Arc<str>]) -> io::Result<Vec<Recor
     let mut adopted = Vec::new();
     for name in names {
         let (archive, record) = (layout.archive(&name), layout.record(&name));
-        match judge(&name, body(&archive)?, beside(&record)?, groups) {
+        match judge(&name, body(&archive), beside(&record), groups) {
             Verdict::Adopt(record) => adopted.push(*record),
-            Verdict::Sweep(why) => sweep(&[&archive, &record], &why),
+            Verdict::Sweep(why) if layout.remove(&name) => swept(&archive, &why),
+            Verdict::Sweep(_) => {}
             Verdict::SweepRecord(why) => {
-                sweep(&[&record], &why);
+                sweep(&record, &why);
                 if archive.symlink_metadata().is_ok() {
                     log.leave(&archive, &why);
                 }
             }
             Verdict::Leave(why) => log.leave(&archive, &why),
+            Verdict::LeaveRecord(why) => log.leave(&record, &why),
         }
     }
     Ok(adopted)
-}
-
-fn metadata(path: &Path) -> io::Result<Option<Metadata>> {
-    match path.symlink_metadata() {
-        Ok(metadata) => Ok(Some(metadata)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 fn is_file(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_file())
 }
 
-fn body(path: &Path) -> io::Result<Body> {
-    Ok(match metadata(path)? {
-        None => Body::Absent,
-        Some(metadata) if metadata.is_file() => Body::File(metadata.len()),
-        Some(_) => Body::Strange,
-    })
+fn body(path: &Path) -> Body {
+    match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_file() => Body::File(metadata.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Body::Absent,
+        Ok(_) | Err(_) => Body::Strange,
+    }
 }
 
-fn beside(path: &Path) -> io::Result<Beside> {
-    Ok(match metadata(path)? {
-        None => Beside::Absent,
-        Some(metadata) if metadata.is_file() => read(path)
+fn beside(path: &Path) -> Beside {
+    match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_file() => read(path)
             .map_or(Beside::Strange, |bytes| Beside::Readable(Box::new(Record::decode(&bytes)))),
-        Some(_) => Beside::Strange,
-    })
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Beside::Absent,
+        Ok(_) | Err(_) => Beside::Strange,
+    }
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
@@ -148,14 +152,14 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn sweep(paths: &[&PathBuf], why: &str) {
-    // The archive comes first and its record last: only then is it no longer known as ours.
-    for path in paths {
-        if !remove(path) {
-            return;
-        }
-        log::info!("cache: swept `{}`: {why}", path.display());
+fn sweep(path: &Path, why: &str) {
+    if remove(path) {
+        swept(path, why);
     }
+}
+
+fn swept(path: &Path, why: &str) {
+    log::info!("cache: swept `{}`: {why}", path.display());
 }
 
 /// Says what is left alone, and of many only a few.
@@ -171,6 +175,106 @@ impl Log {
             log::warn!("cache: `{}` is left alone and not served: {why}", path.display());
         } else {
             log::debug!("cache: `{}` is left alone and not served: {why}", path.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::SystemTime;
+
+    use crate::index::{CopyId, TargetId};
+
+    const NAME: &str = "snapshot-1000-426qDu1xtT27veQig8FUVaqbvbGgSguUuwtgsrfBh5oY.tar.zst";
+    const OTHER: &str = "snapshot-1001-426qDu1xtT27veQig8FUVaqbvbGgSguUuwtgsrfBh5oY.tar.zst";
+
+    fn record(name: &str, group: &str, length: u64) -> Record {
+        Record {
+            name: name.parse().expect("valid"),
+            target: TargetId { group: group.into(), authority: "10.0.0.1:8899".into() },
+            length,
+            copy: CopyId::new("10.0.0.1:8899", length, None),
+            modified: None,
+            sealed: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    fn readable(record: Result<Record, RecordError>) -> Beside {
+        Beside::Readable(Box::new(record))
+    }
+
+    fn judged(body: Body, beside: &Beside) -> Verdict {
+        let groups = ["main", "other"].map(Arc::from);
+        judge(&NAME.parse().expect("valid"), body, beside.clone(), &groups)
+    }
+
+    #[track_caller]
+    fn check(body: Body, beside: &Beside, expected: &Verdict) {
+        assert_eq!(judged(body, beside), *expected, "{body:?} {beside:?}");
+    }
+
+    #[test]
+    fn only_an_archive_that_its_record_describes_is_adopted() {
+        for group in ["main", "other"] {
+            for length in [0, 1, 7, u64::MAX] {
+                let right = record(NAME, group, length);
+                let adopt = Verdict::Adopt(Box::new(right.clone()));
+                check(Body::File(length), &readable(Ok(right)), &adopt);
+            }
+        }
+        let sweep = |record: Record, why: String| {
+            check(Body::File(7), &readable(Ok(record)), &Verdict::Sweep(why));
+        };
+        sweep(record(NAME, "main", 8), "it has 7 bytes instead of 8".to_owned());
+        sweep(record(NAME, "main", 6), "it has 7 bytes instead of 6".to_owned());
+        sweep(record(NAME, "main", 0), "it has 7 bytes instead of 0".to_owned());
+        sweep(record(OTHER, "main", 7), format!("its record is about {OTHER}"));
+        sweep(record(NAME, "gone", 7), "there is no group `gone`".to_owned());
+        sweep(record(NAME, "Main", 7), "there is no group `Main`".to_owned());
+        sweep(record(NAME, "", 7), "there is no group ``".to_owned());
+    }
+
+    #[test]
+    fn a_record_that_is_none_condemns_its_archive() {
+        for error in [RecordError::Text, RecordError::Strange, RecordError::Checksum] {
+            check(Body::File(7), &readable(Err(error)), &Verdict::Sweep(error.to_string()));
+        }
+    }
+
+    #[test]
+    fn a_record_of_another_version_protects_its_archive() {
+        let verdict = judged(Body::File(7), &readable(Err(RecordError::Version)));
+        let Verdict::Leave(why) = verdict else { panic!("{verdict:?}") };
+        assert!(why.contains("another version") && why.contains("remove both"), "{why}");
+    }
+
+    /// What is touched at all, over everything that can be found.
+    #[test]
+    fn what_has_no_record_or_is_no_file_is_never_swept() {
+        let bodies = [Body::Absent, Body::File(0), Body::File(7), Body::Strange];
+        let besides = [
+            Beside::Absent,
+            Beside::Strange,
+            readable(Err(RecordError::Checksum)),
+            readable(Err(RecordError::Version)),
+            readable(Ok(record(NAME, "main", 7))),
+            readable(Ok(record(OTHER, "gone", 0))),
+        ];
+        for body in bodies {
+            for beside in &besides {
+                let verdict = judged(body, beside);
+                let right = match (body, beside) {
+                    (Body::Absent, Beside::Strange) => matches!(verdict, Verdict::LeaveRecord(_)),
+                    (_, Beside::Absent | Beside::Strange) => matches!(verdict, Verdict::Leave(_)),
+                    (Body::Absent | Body::Strange, _) => matches!(verdict, Verdict::SweepRecord(_)),
+                    (Body::File(_), beside) if *beside == readable(Err(RecordError::Version)) => {
+                        matches!(verdict, Verdict::Leave(_))
+                    }
+                    (Body::File(_), _) => matches!(verdict, Verdict::Adopt(_) | Verdict::Sweep(_)),
+                };
+                assert!(right, "{body:?} {beside:?}: {verdict:?}");
+            }
         }
     }
 }

@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::fs::{Mode, OFlags};
@@ -13,13 +15,14 @@ use tokio::task::JoinHandle;
 
 use super::mapping::Mapping;
 use super::record::Record;
-use crate::snapshot::ArchiveName;
 
 /// Bytes of one slice. Below 1 MiB the cost of a system call shows, far above it a client's time
 /// for one piece does.
 pub const SLICE: u64 = 2 << 20;
 /// Threads that bring pages in at once, over all readers: no more than a disk can use.
 const MAX_LOADS: usize = 32;
+/// How long the disk has to bring one slice in, its turn included.
+const LOAD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A complete archive: mapped once, shared by all of its readers, and readable for as long as one
 /// of them is there, whatever happens to its name.
@@ -29,6 +32,8 @@ pub struct Sealed {
     mapping: Arc<Mapping>,
     body: Bytes,
     loads: Arc<Semaphore>,
+    /// Which file it is, whatever its name leads to later.
+    inode: (u64, u64),
 }
 
 /// The mapping as the owner of a [`Bytes`].
@@ -54,9 +59,16 @@ impl Sealed {
         if !metadata.is_file() || metadata.len() != record.length {
             return Err(io::Error::other("it is not the file that its record is about"));
         }
-        let mapping = Arc::new(Mapping::new(&file, record.length)?);
+        let inode = (metadata.dev(), metadata.ino());
+        let mapping = Arc::new(Mapping::new(file, record.length)?);
         let body = Bytes::from_owner(Owner(Arc::clone(&mapping)));
-        Ok(Self { record, mapping, body, loads })
+        Ok(Self { record, mapping, body, loads, inode })
+    }
+
+    /// Whether this is the file at `path`, and not one that was put there later.
+    pub(super) fn is_at(&self, path: &Path) -> bool {
+        let metadata = path.symlink_metadata();
+        metadata.is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.inode)
     }
 
     /// What is known of it.
@@ -93,14 +105,28 @@ pub struct Reader {
     ahead: Option<(Range<usize>, JoinHandle<io::Result<()>>)>,
 }
 
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
 impl Reader {
     /// The archive.
-    pub fn name(&self) -> ArchiveName {
-        self.sealed.record.name
+    pub fn sealed(&self) -> &Arc<Sealed> {
+        &self.sealed
+    }
+
+    /// Gives up what is being brought in; what still waits for its turn is never read.
+    fn forget(&mut self) {
+        if let Some((_, load)) = self.ahead.take() {
+            load.abort();
+        }
     }
 
     /// Goes to these bytes; what is behind the end of the archive is left out.
     pub fn seek(&mut self, start: usize, end: usize) {
+        self.forget();
         let length = self.sealed.body.len();
         self.rest = start.min(length)..end.min(length);
     }
@@ -112,7 +138,9 @@ impl Reader {
             Some((range, load)) if range == slice => load,
             _ => self.sealed.load(slice.clone()),
         };
-        load.await.map_err(io::Error::other)??;
+        // A disk that hangs must not hold a client that could be served from elsewhere.
+        let load = tokio::time::timeout(LOAD_PATIENCE, load).await;
+        load.map_err(|_| io::ErrorKind::TimedOut)?.map_err(io::Error::other)??;
         self.rest.start = slice.end;
         self.ahead = self.slice().map(|next| (next.clone(), self.sealed.load(next)));
         Ok(Some(self.sealed.body.slice(slice)))

@@ -1,12 +1,12 @@
 //! The store as a storage backend of Pingora's cache.
 //!
 //! What a request reads or fills was decided when it was planned, and travels in the extensions of
-//! its cache key: the archive that is served is the one whose copy was compared with what the client
-//! has, and only the request that was given the right to fill can write.
+//! its cache key: the archive that is served is the one whose copy was compared with what the
+//! client has, and only the request that was given the right to fill can write.
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,11 +19,17 @@ use pingora_cache::storage::{
 use pingora_cache::trace::SpanHandle;
 use pingora_cache::{CacheKey, CacheMeta};
 
-use super::fill::Fill;
+use super::fill::{Abandoned, Fill, Reason};
 use super::sealed::{Reader, Sealed};
-use super::store::{Standing, Store};
+use super::store::Store;
 use crate::snapshot::ArchiveName;
 
+/// How long the disk holds up the client before the fill is given up. Clients leave after two
+/// seconds of silence.
+const DISK_PATIENCE: Duration = Duration::from_secs(1);
+/// Bytes per second below which a client that waits for the disk most of the time goes on without
+/// it: what the more demanding clients want at least.
+const SLOW_DISK: u64 = 50 << 20;
 /// An archive never expires by itself: whether it is served is decided for each request.
 const FRESH: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -60,8 +66,7 @@ impl ArchiveStorage {
         &self.store
     }
 
-    /// The key of an archive.
-    pub fn key(name: &ArchiveName) -> CacheKey {
+    fn key(name: &ArchiveName) -> CacheKey {
         CacheKey::new(name.to_string(), "")
     }
 
@@ -83,16 +88,6 @@ impl ArchiveStorage {
     pub fn meta(head: ResponseHeader, since: SystemTime) -> CacheMeta {
         CacheMeta::new(since + FRESH, since, 0, 0, head)
     }
-
-    fn find(&self, key: &CacheKey) -> Option<Arc<Sealed>> {
-        if let Some(sealed) = key.extensions.get::<Arc<Sealed>>() {
-            return Some(Arc::clone(sealed));
-        }
-        match self.store.standing(&key.primary_key_str()?.parse().ok()?) {
-            Standing::Whole(sealed) => Some(sealed),
-            Standing::Filling(_) | Standing::Absent => None,
-        }
-    }
 }
 
 #[async_trait]
@@ -102,9 +97,9 @@ impl Storage for ArchiveStorage {
         key: &CacheKey,
         _trace: &SpanHandle,
     ) -> Result<Option<(CacheMeta, HitHandler)>> {
-        let Some(sealed) = self.find(key) else { return Ok(None) };
-        let meta = Self::meta((self.head)(&sealed)?, sealed.record().sealed);
-        Ok(Some((meta, Box::new(Hit(sealed.reader())))))
+        let Some(sealed) = key.extensions.get::<Arc<Sealed>>() else { return Ok(None) };
+        let meta = Self::meta((self.head)(sealed)?, sealed.record().sealed);
+        Ok(Some((meta, Box::new(Hit { reader: sealed.reader(), store: &self.store }))))
     }
 
     async fn get_miss_handler(
@@ -114,7 +109,7 @@ impl Storage for ArchiveStorage {
         _trace: &SpanHandle,
     ) -> Result<MissHandler> {
         match key.extensions.get::<Handover>().and_then(Handover::take) {
-            Some(fill) => Ok(Box::new(Miss(fill))),
+            Some(fill) => Ok(Box::new(Miss { fill, pace: Pace::new(Instant::now()) })),
             None => Error::e_explain(ErrorType::InternalError, "no fill was begun"),
         }
     }
@@ -153,13 +148,19 @@ impl Storage for ArchiveStorage {
 }
 
 /// A reader of a complete archive.
-struct Hit(Reader);
+struct Hit {
+    reader: Reader,
+    store: &'static Store,
+}
 
 #[async_trait]
 impl HandleHit for Hit {
     async fn read_body(&mut self) -> Result<Option<Bytes>> {
-        self.0.next().await.map_err(|error| {
-            log::error!("cache: cannot read {}: {error}", self.0.name());
+        self.reader.next().await.map_err(|error| {
+            let (store, broken) = (self.store, Arc::clone(self.reader.sealed()));
+            log::error!("cache: cannot read {}: {error}", broken.record().name);
+            // Whoever comes next is served by a target. Nobody waits for it on a disk that fails.
+            tokio::task::spawn_blocking(move || store.discard(&broken));
             Error::because(ErrorType::ReadError, "reading a cached archive", error)
         })
     }
@@ -178,7 +179,7 @@ impl HandleHit for Hit {
     }
 
     fn seek(&mut self, start: usize, end: Option<usize>) -> Result<()> {
-        self.0.seek(start, end.unwrap_or(usize::MAX));
+        self.reader.seek(start, end.unwrap_or(usize::MAX));
         Ok(())
     }
 
@@ -192,20 +193,65 @@ impl HandleHit for Hit {
 }
 
 /// The writer of a fill.
-struct Miss(Fill);
+struct Miss {
+    fill: Fill,
+    pace: Pace,
+}
+
+/// How much the disk holds up the client.
+struct Pace {
+    began: Instant,
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    fn new(began: Instant) -> Self {
+        Self { began, waited: Duration::ZERO, bytes: 0 }
+    }
+
+    /// Notes a step, and says whether the client is better off without the disk: it waits for that
+    /// more than for anything else, and is slow.
+    fn step(&mut self, bytes: u64, waited: Duration, now: Instant) -> bool {
+        self.bytes += bytes;
+        self.waited += waited;
+        let all = now.saturating_duration_since(self.began);
+        let rate = u128::from(self.bytes) * 1000 / all.as_millis().max(1);
+        all > DISK_PATIENCE && self.waited > all / 2 && rate < u128::from(SLOW_DISK)
+    }
+}
 
 #[async_trait]
 impl HandleMiss for Miss {
     async fn write_body(&mut self, data: Bytes, _eof: bool) -> Result<()> {
-        let written = self.0.write(data).await;
-        written.map_err(|why| Error::because(ErrorType::WriteError, "caching an archive", why))
+        let (reason, length, before) = (self.fill.reason(), data.len() as u64, Instant::now());
+        in_time(&reason, self.fill.write(data)).await?;
+        let now = Instant::now();
+        if self.pace.step(length, now.saturating_duration_since(before), now) {
+            reason.give(Abandoned::Slow);
+        }
+        Ok(())
     }
 
     async fn finish(self: Box<Self>) -> Result<MissFinishType> {
-        let length = usize::try_from(self.0.length()).unwrap_or(usize::MAX);
-        match self.0.finish().await {
-            Ok(()) => Ok(MissFinishType::Created(length)),
-            Err(why) => Error::e_because(ErrorType::WriteError, "caching an archive", why),
-        }
+        let length = usize::try_from(self.fill.length()).unwrap_or(usize::MAX);
+        let reason = self.fill.reason();
+        in_time(&reason, self.fill.finish()).await?;
+        Ok(MissFinishType::Created(length))
     }
+}
+
+/// Waits for the disk, but not for longer than the client that is waiting as well.
+async fn in_time(
+    reason: &Reason,
+    step: impl Future<Output = Result<(), Abandoned>> + Send,
+) -> Result<()> {
+    let outcome = match tokio::time::timeout(DISK_PATIENCE, step).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            reason.give(Abandoned::Slow);
+            Err(Abandoned::Slow)
+        }
+    };
+    outcome.map_err(|why| Error::because(ErrorType::WriteError, "caching an archive", why))
 }

@@ -7,21 +7,30 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use tokio::sync::{Semaphore, watch};
 
-use super::fill::{Claim, Refusal, remove};
-use super::layout::Layout;
+use super::fill::{Claim, Refusal};
+use super::layout::{Layout, remove};
 use super::record::Record;
 use super::scan;
 use super::sealed::{self, Sealed};
 use crate::clock::Now;
-use crate::index::{Held, TargetId};
+use crate::index::{Held, TargetId, Worth};
 use crate::snapshot::ArchiveName;
 
-/// Tells whether short names lead to an archive now. Asked often, from any thread.
-pub type IsBest = Arc<dyn Fn(&ArchiveName) -> bool + Send + Sync>;
+/// Tells what an archive that came from a group is worth now. Asked often, from any thread, and
+/// under the store's lock: it must not ask the store.
+pub type Appraise = Arc<dyn Fn(&ArchiveName, &str) -> Worth + Send + Sync>;
+/// Most fills at once. There are two for each group at most, and as many more that are no longer
+/// worth it and have not noticed; beyond that the disk hangs.
+const MAX_FILLS: usize = 64;
+/// How long the room of a removed archive may take to come back.
+const ROOM_PATIENCE: Duration = Duration::from_millis(300);
+/// How often it is looked for.
+const ROOM_PAUSE: Duration = Duration::from_millis(10);
 
 /// Where and how archives are cached.
 pub struct Options {
@@ -32,7 +41,7 @@ pub struct Options {
     /// The groups of the configuration: archives of others are swept.
     pub groups: Vec<Arc<str>>,
     /// What is worth keeping.
-    pub is_best: IsBest,
+    pub appraise: Appraise,
 }
 
 /// Why the directory cannot be used.
@@ -77,7 +86,7 @@ pub struct Store(Arc<Shared>);
 pub(super) struct Shared {
     layout: Layout,
     min_free_space: u64,
-    is_best: IsBest,
+    appraise: Appraise,
     /// Held for its lock.
     _lock: File,
     state: Mutex<State>,
@@ -93,8 +102,8 @@ struct State {
 
 struct Filling {
     source: TargetId,
-    /// Bytes that will be written and are not reserved.
-    unbacked: u64,
+    /// Bytes that are still to be taken from what is free.
+    promised: u64,
 }
 
 impl std::fmt::Debug for Shared {
@@ -106,7 +115,7 @@ impl std::fmt::Debug for Shared {
 impl Store {
     /// Takes the directory, adopts what is whole in it and sweeps what is ours and broken. Blocks.
     pub fn open(options: Options, now: Now) -> Result<Self, OpenError> {
-        let Options { directory, min_free_space, groups, is_best } = options;
+        let Options { directory, min_free_space, groups, appraise } = options;
         let failed = |source| OpenError::Io { directory: directory.clone(), source };
         DirBuilder::new().recursive(true).mode(0o755).create(&directory).map_err(failed)?;
         let layout = Layout::new(&directory);
@@ -118,7 +127,7 @@ impl Store {
         let shared = Shared {
             layout,
             min_free_space,
-            is_best,
+            appraise,
             _lock: lock,
             state: Mutex::default(),
             held: watch::Sender::default(),
@@ -152,10 +161,11 @@ impl Store {
     /// has the right.
     pub fn claim(&self, name: &ArchiveName, source: &TargetId) -> Option<Claim> {
         let mut state = self.0.state();
-        if state.whole.contains_key(name) || state.filling.contains_key(name) {
+        let taken = state.whole.contains_key(name) || state.filling.contains_key(name);
+        if taken || state.filling.len() >= MAX_FILLS {
             return None;
         }
-        state.filling.insert(*name, Filling { source: source.clone(), unbacked: 0 });
+        state.filling.insert(*name, Filling { source: source.clone(), promised: 0 });
         Some(Claim::new(Arc::clone(&self.0), *name))
     }
 
@@ -172,13 +182,18 @@ impl Store {
     /// Removes one archive, for whatever reason there is outside; false where it is not there.
     /// Blocks.
     pub fn remove(&self, name: &ArchiveName) -> bool {
-        self.0.take(|other| other == name, "it was purged") > 0
+        self.0.take(|sealed| sealed.record().name == *name, "it was purged") > 0
+    }
+
+    /// Removes an archive that cannot be read; a better one may have its name already. Blocks.
+    pub fn discard(&self, broken: &Arc<Sealed>) {
+        self.0.take(|sealed| std::ptr::eq(sealed, &raw const **broken), "it cannot be read");
     }
 }
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change of the state is one insertion or removal, so that none is half done.
+        // No change of the state can panic half-way.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -186,8 +201,8 @@ impl Shared {
         &self.layout
     }
 
-    pub(super) fn is_best(&self, name: &ArchiveName) -> bool {
-        (self.is_best)(name)
+    pub(super) fn worth(&self, name: &ArchiveName, group: &str) -> Worth {
+        (self.appraise)(name, group)
     }
 
     pub(super) fn open(&self, record: Record) -> io::Result<Sealed> {
@@ -211,25 +226,32 @@ impl Shared {
     }
 
     /// Removes every archive that is not the best any more. Its readers are not disturbed.
-    pub(super) fn remove_stale(&self) {
-        self.take(|name| !self.is_best(name), "it is no longer the best");
+    pub(super) fn remove_stale(&self) -> usize {
+        let stale = |sealed: &Sealed| {
+            let Record { name, target, .. } = sealed.record();
+            self.worth(name, &target.group) != Worth::Best
+        };
+        self.take(stale, "it is no longer the best")
     }
 
-    fn take(&self, goes: impl Fn(&ArchiveName) -> bool, why: &str) -> usize {
-        let taken: Vec<ArchiveName> = {
+    fn take(&self, goes: impl Fn(&Sealed) -> bool, why: &str) -> usize {
+        let taken: Vec<(ArchiveName, Arc<Sealed>)> = {
             let mut state = self.state();
-            let taken: Vec<_> = state.whole.keys().filter(|name| goes(name)).copied().collect();
-            for name in &taken {
-                state.whole.remove(name);
-            }
+            let gone = state.whole.extract_if(.., |_, (sealed, _)| goes(sealed));
+            let taken: Vec<_> = gone.map(|(name, (sealed, _))| (name, sealed)).collect();
             if !taken.is_empty() {
                 self.tell(&state);
             }
             taken
         };
-        for name in &taken {
-            // The archive first: without it, its record is swept.
-            if remove(&self.layout.archive(name)) && remove(&self.layout.record(name)) {
+        // Without the lock, and before the mapping goes: a file that is open is unlinked at once,
+        // and what frees its space is done by whoever lets go of it last.
+        for (name, sealed) in &taken {
+            let path = self.layout.archive(name);
+            if !sealed.is_at(&path) {
+                log::warn!("cache: `{}` is not what was put there, it is left", path.display());
+                remove(&self.layout.record(name));
+            } else if self.layout.remove(name) {
                 log::info!("cache: removed {name}: {why}");
             }
         }
@@ -242,9 +264,42 @@ impl Shared {
         }
     }
 
-    pub(super) fn note_unbacked(&self, name: &ArchiveName, length: u64) {
+    /// Promises room to an archive, if there is enough with what has to stay free. Where something
+    /// was `removed` just now, its room may take a moment to come back.
+    pub(super) fn promise(
+        &self,
+        name: &ArchiveName,
+        length: u64,
+        removed: usize,
+    ) -> Result<(), Refusal> {
+        let deadline = Instant::now() + ROOM_PATIENCE;
+        loop {
+            match self.try_to_promise(name, length) {
+                Err(Refusal::NoSpace { .. }) if removed > 0 && Instant::now() < deadline => {
+                    std::thread::sleep(ROOM_PAUSE);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn try_to_promise(&self, name: &ArchiveName, length: u64) -> Result<(), Refusal> {
+        let free = self.free().map_err(Refusal::Disk)?;
+        let mut state = self.state();
+        let available = state.available(free);
+        if length.saturating_add(self.min_free_space) > available {
+            return Err(self.no_space(length, available));
+        }
+        if let Some(filling) = state.filling.get_mut(name) {
+            filling.promised = length;
+        }
+        Ok(())
+    }
+
+    /// So many bytes of what was promised are no longer free.
+    pub(super) fn keep(&self, name: &ArchiveName, bytes: u64) {
         if let Some(filling) = self.state().filling.get_mut(name) {
-            filling.unbacked = length;
+            filling.promised = filling.promised.saturating_sub(bytes);
         }
     }
 
@@ -252,34 +307,33 @@ impl Shared {
         self.state().filling.remove(name);
     }
 
-    /// Whether an archive of this length fits, with what has to stay free.
-    pub(super) fn check_space(&self, length: u64) -> Result<(), Refusal> {
-        let available = self.available()?;
-        let needed = length.saturating_add(self.min_free_space);
-        if needed <= available { Ok(()) } else { Err(self.no_space(length)) }
-    }
-
     /// What an error of the disk means for an archive of this length.
     pub(super) fn refusal(&self, needed: u64, error: io::Error) -> Refusal {
         match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => self.no_space(needed),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                let available = self.free().map(|free| self.state().available(free));
+                available.map_or_else(Refusal::Disk, |available| self.no_space(needed, available))
+            }
             _ => Refusal::Disk(error),
         }
     }
 
-    fn no_space(&self, needed: u64) -> Refusal {
-        match self.available() {
-            Ok(available) => Refusal::NoSpace { needed, available, kept: self.min_free_space },
-            Err(error) => Refusal::Disk(error),
-        }
+    fn no_space(&self, needed: u64, available: u64) -> Refusal {
+        Refusal::NoSpace { needed, available, kept: self.min_free_space }
     }
 
-    /// Bytes that are free and not promised to a fill.
-    fn available(&self) -> io::Result<u64> {
+    /// Bytes that are free on the file system.
+    fn free(&self) -> io::Result<u64> {
         let space = rustix::fs::statvfs(self.layout.directory())?;
-        let free = space.f_bavail.saturating_mul(space.f_frsize);
-        let promised = self.state().filling.values().map(|filling| filling.unbacked).sum();
-        Ok(free.saturating_sub(promised))
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+}
+
+impl State {
+    /// Bytes that are free and not promised to anybody.
+    fn available(&self, free: u64) -> u64 {
+        let promised = self.filling.values().map(|filling| filling.promised);
+        free.saturating_sub(promised.fold(0, u64::saturating_add))
     }
 }
 

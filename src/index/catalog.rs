@@ -143,7 +143,15 @@ pub(super) struct Answer {
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     pub(super) targets: BTreeMap<TargetId, Answer>,
-    held: Arc<[Held]>,
+    held: Vec<Kept>,
+}
+
+/// An archive that the cache holds, and when a target of its group listed it last, or it was taken
+/// in.
+#[derive(Clone, Debug)]
+struct Kept {
+    held: Held,
+    listed: Instant,
 }
 
 impl Catalog {
@@ -176,8 +184,14 @@ impl Catalog {
     }
 
     /// Takes in what the cache holds now: all of it, in place of what it held before.
-    pub fn hold(&mut self, held: Arc<[Held]>) {
-        self.held = held;
+    pub fn hold(&mut self, held: &[Held]) {
+        let before = std::mem::take(&mut self.held);
+        let listed = |held: &Held| {
+            let same = before.iter().find(|kept| kept.held == *held);
+            same.map_or(held.since.instant, |kept| kept.listed)
+        };
+        let kept = |held: &Held| Kept { listed: listed(held), held: held.clone() };
+        self.held = held.iter().map(kept).collect();
     }
 
     fn answered(&mut self, target: TargetId, at: Now, archives: Vec<Listed>) {
@@ -194,7 +208,33 @@ impl Catalog {
             .filter(|listed| !gone.contains_key(&listed.name))
             .map(|listed| (listed.name, Holding { since: since(&listed.name), listed }))
             .collect();
-        self.targets.insert(target, Answer { at, failures: 0, holdings, gone });
+        let answer = Answer { at, failures: 0, holdings, gone };
+        for kept in &mut self.held {
+            let lists = answer.holdings.contains_key(&kept.held.name);
+            if lists && kept.held.target.group == target.group {
+                kept.listed = kept.listed.max(at.instant);
+            }
+        }
+        self.targets.insert(target, answer);
+    }
+
+    /// What the cache holds for a group, as far as it counts: while the group's targets list
+    /// something and not this, it is offered for as long as an old pair is. Otherwise an archive at
+    /// a slot that no target will ever reach, of a fork or of another cluster, would stay the best.
+    fn held_for<'a>(
+        &'a self,
+        group: &'a str,
+        members: &[(&TargetId, &Answer)],
+        policy: Policy,
+        now: Instant,
+    ) -> impl Iterator<Item = &'a Held> {
+        let silent =
+            members.iter().all(|(_, answer)| !answer.holdings.keys().any(ArchiveName::is_full));
+        self.held
+            .iter()
+            .filter(move |kept| *kept.held.target.group == *group)
+            .filter(move |kept| silent || now < kept.listed + policy.pair_hold)
+            .map(|kept| &kept.held)
     }
 
     /// What can be served and what is best, given what was offered before.
@@ -208,14 +248,14 @@ impl Catalog {
                 .iter()
                 .filter(|(id, answer)| id.group == *group && answer.counts(policy))
                 .collect();
-            let held: Vec<_> =
-                self.held.iter().filter(|held| held.target.group == *group).collect();
+            let held: Vec<_> = self.held_for(group, &members, policy, now).collect();
             let before = previous.group(group);
             (Arc::clone(group), GroupView::new(&members, &held, before, policy, now))
         };
         let groups = groups.iter().map(by_group).collect();
         let counted = self.targets.iter().filter(|(_, answer)| answer.counts(policy));
-        View::new(previous, groups, counted, &self.held)
+        let held = self.held.iter().map(|kept| &kept.held);
+        View::new(previous, groups, counted, held)
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod best;
 mod catalog;
+mod copy;
 mod view;
 mod vote;
 
@@ -13,5 +14,6 @@ mod tests;
 
 pub use best::Generation;
 pub use catalog::{Catalog, Event, Held, Listed, Location, Policy, TargetId};
-pub use view::{Entry, GroupView, Source, UnknownGroup, View};
+pub use copy::{CopyId, TagError};
+pub use view::{Entry, GroupView, Source, UnknownGroup, View, Worth};
 pub use vote::Conflict;

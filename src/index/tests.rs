@@ -11,7 +11,8 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use proptest::prelude::*;
 
 use super::{
-    Catalog, Entry, Event, Generation, Held, Listed, Location, Policy, TargetId, UnknownGroup, View,
+    Catalog, Entry, Event, Generation, Held, Listed, Location, Policy, TargetId, UnknownGroup,
+    View, Worth,
 };
 use crate::clock::Now;
 use crate::snapshot::{ArchiveHash, ArchiveName, Compression, Kind, Slot};
@@ -143,7 +144,7 @@ impl Scene {
             modified: None,
             since,
         };
-        self.catalog.hold(names.split_whitespace().map(held).collect());
+        self.catalog.hold(&names.split_whitespace().map(held).collect::<Vec<_>>());
     }
 
     fn publish(&mut self, seconds: u64) {
@@ -339,6 +340,34 @@ fn what_the_cache_holds_counts_as_held() {
 }
 
 #[test]
+fn what_targets_no_longer_list_is_offered_out_of_the_cache_for_as_long_as_an_old_pair() {
+    // A slot that nobody will reach: of a fork, or of a target that is no longer trusted.
+    check(&[
+        ("0 | t: 1000 1000-1500 | u: 9000 9000-9500", "9000 9000-9500"),
+        ("1 | cache: 9000 9000-9500", "9000 9000-9500"),
+        ("10 | u: 9000 9000-9500", "9000 9000-9500"),
+        ("20 | u leaves", "9000 9000-9500"),
+        ("69", "9000 9000-9500"),
+        ("70", "1000 1000-1500"),
+    ]);
+    // With nobody else to ask it stays.
+    check(&[
+        ("0 | u: 9000 9000-9500 | cache: 9000 9000-9500", "9000 9000-9500"),
+        ("20 | u: ", "9000 9000-9500"),
+        ("99999", "9000 9000-9500"),
+        ("99999 | t: 1000", "1000"),
+    ]);
+    // What was taken in at the start counts from then on.
+    check(&[
+        ("100 | cache: 9000", "9000"),
+        ("101 | t: 1000", "9000"),
+        ("160 | t: 1000", "1000"),
+        ("161 | t: 1000 9000", "9000"),
+        ("162 | t: 1000", "9000"),
+    ]);
+}
+
+#[test]
 fn the_cache_has_no_vote() {
     check_vote("0 | cache: 1000 | t: 1000b", "1000b", &["1000: b over a"]);
     check_vote("0 | cache: 1000b | t: 1000", "1000", &["1000: a over b"]);
@@ -367,6 +396,43 @@ fn what_only_the_cache_has_is_listed_behind_the_targets() {
         scene.view.entries()[1].base.as_ref().map(|base| base.listed.name),
         Some(name("1000"))
     );
+}
+
+#[test]
+fn an_archive_is_superseded_by_a_newer_one_of_its_kind_in_its_group() {
+    let check = |step: &str, text: &str, expected: Worth| {
+        let mut scene = Scene::new(POLICY);
+        scene.step(step);
+        assert_eq!(scene.view.worth(&name(text), "main"), expected, "{text} after {step}");
+    };
+    let pair = "0 | t: 1000 1000-1500 1000-1400 900 | other/u: 5000";
+    check(pair, "1000", Worth::Best);
+    check(pair, "1000-1500", Worth::Best);
+    check(pair, "5000", Worth::Best);
+    check(pair, "900", Worth::Superseded);
+    check(pair, "1000-1400", Worth::Superseded);
+    check(pair, "2000", Worth::Doubtful);
+    check(pair, "1000-1600", Worth::Doubtful);
+    check("0 | t: 2000", "1000-1500", Worth::Superseded);
+    check("0 | t: 1000", "1000-1500", Worth::Doubtful);
+    check("0 | t:", "1000-1500", Worth::Doubtful);
+    assert_eq!(View::default().worth(&name("1000"), "nowhere"), Worth::Doubtful);
+}
+
+#[test]
+fn an_archive_is_held_by_a_target_or_for_its_group_by_the_cache() {
+    let mut scene = Scene::new(POLICY);
+    scene.step("0 | t: 1000 | other/u: 500 | cache: 800");
+    for (text, groups) in [
+        ("1000", [true, true, false, false]),
+        ("500", [true, false, true, false]),
+        ("800", [true, true, false, false]),
+        ("700", [false; 4]),
+    ] {
+        let asked = [None, Some("main"), Some("other"), Some("nowhere")];
+        let found = asked.map(|group| scene.view.is_held(&name(text), group));
+        assert_eq!(found, groups, "{text}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The published state of the index: immutable, shared, and laid out for the request path.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -40,6 +40,8 @@ pub struct GroupView {
     /// Disagreements between its targets.
     pub conflicts: Vec<Conflict>,
     elected: HashSet<State>,
+    /// What the cache holds for it.
+    cached: BTreeSet<ArchiveName>,
     until: Option<Instant>,
 }
 
@@ -82,6 +84,7 @@ impl GroupView {
             best: generation,
             conflicts: elected.conflicts,
             elected: elected.names.iter().map(State::of).collect(),
+            cached: held.iter().map(|held| held.name).collect(),
             until,
         }
     }
@@ -92,7 +95,7 @@ impl View {
         previous: &Self,
         groups: BTreeMap<Arc<str>, GroupView>,
         targets: impl Iterator<Item = (&'a TargetId, &'a Answer)>,
-        cached: &[Held],
+        cached: impl Iterator<Item = &'a Held>,
     ) -> Self {
         let mut sources: HashMap<ArchiveName, Vec<Arc<Source>>> = HashMap::new();
         let mut entries = Vec::new();
@@ -103,19 +106,26 @@ impl View {
             }
             entries.extend(entries_of(&held, believed_in(&groups, &id.group)));
         }
+        // What does not count in its group is not listed either.
+        let counts = |held: &&Held| {
+            groups.get(&held.target.group).is_some_and(|group| group.cached.contains(&held.name))
+        };
+        let cached: Vec<&Held> = cached.filter(counts).collect();
         for group in groups.keys() {
-            entries.extend(only_cached(cached, group, &groups, &sources));
+            entries.extend(only_cached(&cached, group, &groups, &sources));
         }
         // Stable: what only the cache has comes after the targets of its group.
         entries.sort_by(|a, b| a.source.target.group.cmp(&b.source.target.group));
         let believed = |name: &ArchiveName| {
             groups.values().any(|group| group.elected.contains(&State::of(name)))
         };
-        let held = |name: &ArchiveName| cached.iter().any(|held| held.name == *name);
         let best = Generation::newer(
             groups.values().filter_map(|group| group.best),
             previous.best,
-            |name| (sources.contains_key(name) || held(name)) && believed(name),
+            |name| {
+                let cached = groups.values().any(|group| group.cached.contains(name));
+                (sources.contains_key(name) || cached) && believed(name)
+            },
         );
         let mut newest: Vec<usize> =
             (0..entries.len()).filter(|at| entries[*at].believed).collect();
@@ -138,6 +148,28 @@ impl View {
     pub fn is_best(&self, name: &ArchiveName) -> bool {
         let bests = self.groups.values().filter_map(|group| group.best).chain(self.best);
         bests.into_iter().any(|best| best.full == *name || best.incremental == Some(*name))
+    }
+
+    /// Whether an archive that came from `group` is worth keeping.
+    pub fn worth(&self, name: &ArchiveName, group: &str) -> Worth {
+        if self.is_best(name) {
+            return Worth::Best;
+        }
+        let best = self.groups.get(group).and_then(|group| group.best);
+        let newer = best.is_some_and(|best| match (name.is_full(), best.incremental) {
+            (true, _) => best.full > *name,
+            (false, Some(incremental)) => incremental > *name,
+            (false, None) => best.full > *name,
+        });
+        if newer { Worth::Superseded } else { Worth::Doubtful }
+    }
+
+    /// True where a target of the group (of any group, for `None`) lists the archive, or the cache
+    /// holds it for the group.
+    pub fn is_held(&self, name: &ArchiveName, group: Option<&str>) -> bool {
+        let is_asked = |other: &str| group.is_none_or(|group| group == other);
+        self.sources(name).iter().any(|source| is_asked(&source.target.group))
+            || self.groups.iter().any(|(id, group)| is_asked(id) && group.cached.contains(name))
     }
 
     /// What one group has.
@@ -172,6 +204,17 @@ impl View {
     }
 }
 
+/// What an archive is worth to a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worth {
+    /// Short names lead to it.
+    Best,
+    /// They lead to a newer one.
+    Superseded,
+    /// They lead to nothing of its kind, or to something older: its targets may just not answer.
+    Doubtful,
+}
+
 /// The asked group is not configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownGroup;
@@ -197,12 +240,12 @@ fn believed_in<'a>(
 
 /// The archives of a group that the cache holds and no target lists any more.
 fn only_cached(
-    cached: &[Held],
+    cached: &[&Held],
     group: &Arc<str>,
     groups: &BTreeMap<Arc<str>, GroupView>,
     sources: &HashMap<ArchiveName, Vec<Arc<Source>>>,
 ) -> Vec<Entry> {
-    let source = |held: &Held| Source {
+    let source = |held: &&Held| Source {
         target: held.target.clone(),
         listed: Listed {
             name: held.name,

@@ -8,15 +8,15 @@ use std::time::{Duration, SystemTime};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Method, StatusCode};
 use pingora::http::ResponseHeader;
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_cache::{CacheKey, NoCacheReason, RespCacheable};
 use pingora_proxy::{MultiRangeInfo, RangeType};
 
 use super::context::{Caching, Hit, Phase, Relay};
 use super::copies::Given;
 use super::head;
-use crate::cache::{ArchiveStorage, Fill, Record, Refusal, Sealed};
-use crate::route::{ArchiveHead, Bypass, ByteRange, ContentRange, Selection};
+use crate::cache::{Abandoned, ArchiveStorage, Fill, Record, Refusal, Sealed};
+use crate::route::{ArchiveHead, Bypass, ByteRange, CacheStatus, ContentRange, Selection};
 
 /// How long the disk has to make room before the client is served without it.
 const RESERVE_PATIENCE: Duration = Duration::from_millis(500);
@@ -63,36 +63,49 @@ pub(super) fn key(phase: &Phase) -> Result<CacheKey> {
 
 /// Begins to fill the cache with the accepted answer, where the request has the right to. The
 /// client is served whatever becomes of it.
-pub(super) async fn begin(relay: &mut Relay) {
+pub(super) async fn begin(relay: &mut Relay, enabled: bool) {
     let Some((claim, announced)) = relay.take_claim() else { return };
-    let reserve = tokio::task::spawn_blocking(move || -> Result<Fill, Refusal> {
-        Ok(Fill::begin(claim.reserve(announced)?)?)
-    });
-    let refusal = match tokio::time::timeout(RESERVE_PATIENCE, reserve).await {
-        Ok(Ok(Ok(fill))) => {
+    if !enabled {
+        relay.caching = Caching::Bypass(Bypass::Abandoned);
+        return;
+    }
+    let reserve = tokio::task::spawn_blocking(move || claim.reserve(announced));
+    let reservation = match tokio::time::timeout(RESERVE_PATIENCE, reserve).await {
+        Ok(Ok(reservation)) => reservation,
+        Ok(Err(panic)) => Err(Refusal::Disk(std::io::Error::other(panic))),
+        // What comes of it later is dropped, which undoes it.
+        Err(_) => Err(Refusal::Slow(RESERVE_PATIENCE)),
+    };
+    match reservation.and_then(Fill::begin) {
+        Ok(fill) => {
             relay.caching = Caching::Filling(fill.reason());
             relay.handover.put(fill);
-            return;
         }
-        Ok(Ok(Err(refusal))) => refusal,
-        Ok(Err(panic)) => Refusal::Disk(std::io::Error::other(panic)),
-        // What comes of it later is dropped, which undoes it.
-        Err(_) => Refusal::Slow(RESERVE_PATIENCE),
-    };
-    let bypass = match refusal {
-        Refusal::NoSpace { .. } => Bypass::NoSpace,
-        Refusal::NameTaken(_) | Refusal::Disk(_) | Refusal::Slow(_) => Bypass::Disk,
-    };
-    relay.caching = Caching::Bypass(bypass);
-    let cause = refusal.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-    log::info!("cache: refresh of {} refused: {refusal}{cause}", relay.name);
+        Err(refusal) => {
+            relay.caching = Caching::Bypass(match refusal {
+                Refusal::NoSpace { .. } => Bypass::NoSpace,
+                _ => Bypass::Disk,
+            });
+            let cause = refusal.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            log::info!("cache: refresh of {} refused: {refusal}{cause}", relay.name);
+        }
+    }
+}
+
+/// What the end of a transfer means for the fill that rode on it.
+pub(super) fn ending(e: &Error) -> Abandoned {
+    match e.esource() {
+        ErrorSource::Upstream => Abandoned::SourceFailed,
+        ErrorSource::Downstream => Abandoned::ClientLeft,
+        ErrorSource::Internal | ErrorSource::Unset => Abandoned::Ended,
+    }
 }
 
 /// Gives up the fill of a try that is followed by another one; true where there was one.
 pub(super) fn forget_fill(relay: &mut Relay) -> bool {
     let filling = matches!(relay.caching, Caching::Filling(_));
     if filling {
-        relay.caching = Caching::Bypass(Bypass::Filling);
+        relay.caching = Caching::Bypass(Bypass::Abandoned);
     }
     filling
 }
@@ -106,18 +119,17 @@ pub(super) fn cacheable(phase: &Phase, resp: &ResponseHeader) -> RespCacheable {
     }
 }
 
-/// The `cache-status` of an answer (RFC 9211).
-pub(super) fn status(phase: &Phase, stored: bool) -> String {
-    let bypass = match phase {
-        Phase::Hit(_) => return "snapedge; hit".to_owned(),
+/// How an answer came about; `enabled` is whether Pingora's cache takes part by now.
+pub(super) fn status(phase: &Phase, enabled: bool) -> CacheStatus {
+    match phase {
+        Phase::Hit(_) => CacheStatus::Hit,
         Phase::Relay(relay) => match &relay.caching {
-            Caching::Filling(_) if stored => return "snapedge; fwd=miss; stored".to_owned(),
-            Caching::Filling(_) | Caching::Claimed(_) => Bypass::Disk,
-            Caching::Bypass(bypass) => *bypass,
+            Caching::Filling(_) if enabled => CacheStatus::Stored,
+            Caching::Filling(_) | Caching::Claimed(_) => CacheStatus::Bypass(Bypass::Abandoned),
+            Caching::Bypass(why) => CacheStatus::Bypass(*why),
         },
-        Phase::Local => Bypass::Off,
-    };
-    format!("snapedge; fwd=bypass; detail={}", bypass.detail())
+        Phase::Local => CacheStatus::Bypass(Bypass::Off),
+    }
 }
 
 /// What of a cached archive is sent, with the head changed accordingly. Conditions that end in a

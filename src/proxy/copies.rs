@@ -11,8 +11,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::index::TargetId;
-use crate::route::CopyId;
+use crate::index::{CopyId, TargetId};
 use crate::snapshot::ArchiveName;
 
 /// A client is remembered for at least this long after its last transfer, and for at most twice as

@@ -19,7 +19,7 @@ use super::context::{Context, Phase, Relay};
 use super::copies::Copies;
 use super::head;
 use super::planning::Planned;
-use crate::cache::{Abandoned, ArchiveStorage};
+use crate::cache::ArchiveStorage;
 use crate::config::{Config, Limits};
 use crate::route::{self, Failure, Settings, SourceFailure, Verdict};
 use crate::target::{Backoff, Published, ReferenceSlot, Reporter, Scraper};
@@ -89,8 +89,9 @@ impl Edge {
         match phase {
             Phase::Local => String::new(),
             Phase::Relay(relay) => {
-                let left = e.is_some_and(|e| *e.esource() == ErrorSource::Downstream);
-                relay.abandon(if left { Abandoned::ClientLeft } else { Abandoned::Ended });
+                if let Some(e) = e {
+                    relay.abandon(caching::ending(e));
+                }
                 let (Some(source), Some(given)) = (relay.source(), relay.given()) else {
                     return String::new();
                 };
@@ -225,7 +226,7 @@ impl ProxyHttp for Edge {
         ctx: &mut Context,
     ) -> Result<()> {
         let status = caching::status(&ctx.phase, session.cache.enabled());
-        upstream_response.insert_header(head::CACHE_STATUS, status)
+        upstream_response.insert_header(head::CACHE_STATUS, status.to_string())
     }
 
     async fn upstream_peer(
@@ -263,7 +264,7 @@ impl ProxyHttp for Edge {
 
     async fn upstream_response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         upstream_response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
@@ -277,7 +278,8 @@ impl ProxyHttp for Edge {
             return refused(self.source_failed(relay, SourceFailure::Timeout));
         }
         *upstream_response = self.judge(relay, upstream_response)?;
-        caching::begin(relay).await;
+        // A 304, which nobody asked for, makes Pingora turn its cache off before it comes here.
+        caching::begin(relay, session.cache.enabled()).await;
         Ok(())
     }
 
@@ -330,7 +332,7 @@ impl ProxyHttp for Edge {
         }
         let theirs = *e.esource() == ErrorSource::Upstream;
         let timeout = matches!(e.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
-        relay.abandon(if theirs { Abandoned::SourceFailed } else { Abandoned::ClientLeft });
+        relay.abandon(caching::ending(&e));
         let retry = if !theirs {
             false
         } else if session.response_written().is_none() {

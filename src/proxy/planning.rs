@@ -102,7 +102,13 @@ impl Edge {
                 }
             }
         }
-        let mut transfer = self.transfer(&wish, standing.as_ref())?;
+        let mut transfer = match self.transfer(&wish, standing.as_ref()) {
+            // The archive is there, in a copy that does not fit to what the client has.
+            Err(Failure::NotHeld) if delivery == Delivery::Bypass(Bypass::OtherCopy) => {
+                return Err(Failure::OtherCopy);
+            }
+            transfer => transfer?,
+        };
         let caching = match (delivery, self.cache, transfer.sources.first()) {
             (Delivery::Fill, Some(cache), Some(source)) => {
                 let store = cache.store();

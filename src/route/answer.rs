@@ -8,10 +8,9 @@ use http::header::{
 };
 use http::{Method, StatusCode};
 
-use super::etag::CopyId;
 use super::failure::{Failure, SourceFailure};
 use super::range::{ContentRange, RangeRequest};
-use crate::index::{Listed, Source};
+use crate::index::{CopyId, Listed, Source};
 
 /// The condition of a range request: the tag of the copy that the client has bytes of.
 ///

@@ -1,10 +1,12 @@
 //! Whether an archive is read from the cache, fills it, or passes it by.
 
+use std::fmt;
+
 use http::Method;
 
 use super::answer::Asked;
-use super::etag::CopyId;
 use super::range::RangeRequest;
+use crate::index::CopyId;
 
 /// What the cache has of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,14 @@ pub struct Bytes {
     pub begun: Option<CopyId>,
     /// True where the condition of the request names the copy of a target.
     pub of_target: bool,
+}
+
+impl Bytes {
+    /// Whether a request goes on with bytes of this copy.
+    fn are_of(self, asked: &Asked, copy: CopyId) -> bool {
+        let named = asked.if_range.as_ref().map(|condition| condition.holds(copy));
+        asked.range.is_part_of_a_file() && named.unwrap_or(self.begun == Some(copy))
+    }
 }
 
 /// How an archive gets to the client.
@@ -56,11 +66,26 @@ pub enum Bypass {
     NoSpace,
     /// The disk fails, does not answer, or has something else under the archive's name.
     Disk,
+    /// It was filling the cache, and the source that it began with failed.
+    Abandoned,
 }
 
 impl Bypass {
+    /// Every reason.
+    pub const ALL: [Self; 9] = [
+        Self::Off,
+        Self::Head,
+        Self::Range,
+        Self::Filling,
+        Self::NotBest,
+        Self::OtherCopy,
+        Self::NoSpace,
+        Self::Disk,
+        Self::Abandoned,
+    ];
+
     /// The value of the `detail` parameter, a token.
-    pub const fn detail(self) -> &'static str {
+    const fn detail(self) -> &'static str {
         match self {
             Self::Off => "off",
             Self::Head => "head",
@@ -70,6 +95,28 @@ impl Bypass {
             Self::OtherCopy => "other-copy",
             Self::NoSpace => "no-space",
             Self::Disk => "disk",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// How an answer came about, as in a `cache-status` header (RFC 9211).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheStatus {
+    /// Out of the cache.
+    Hit,
+    /// From a target, and into the cache on the way.
+    Stored,
+    /// From a target, past the cache.
+    Bypass(Bypass),
+}
+
+impl fmt::Display for CacheStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hit => f.write_str("snapedge; hit"),
+            Self::Stored => f.write_str("snapedge; fwd=miss; stored"),
+            Self::Bypass(why) => write!(f, "snapedge; fwd=bypass; detail={}", why.detail()),
         }
     }
 }
@@ -80,11 +127,12 @@ impl Bypass {
 /// A request for a part of a file is served from the cached copy only where the client has no bytes
 /// of another one. A condition that names the cached copy decides by itself; one that names a copy
 /// which a target still has leads to that target; any other gets all of the cached copy.
+///
+/// What is not the best any more is served to those who have bytes of exactly that copy.
 pub fn deliver(asked: &Asked, best: bool, cached: Cached, bytes: Bytes) -> Delivery {
-    if !best {
-        return Delivery::Bypass(Bypass::NotBest);
-    }
     match cached {
+        Cached::Whole(copy) if !best && bytes.are_of(asked, copy) => Delivery::Hit,
+        _ if !best => Delivery::Bypass(Bypass::NotBest),
         Cached::Whole(copy) => {
             let other = match &asked.if_range {
                 Some(condition) => bytes.of_target && !condition.holds(copy),
@@ -130,6 +178,18 @@ mod tests {
         assert_eq!(stale, Delivery::Bypass(Bypass::NotBest), "{request}");
     }
 
+    /// What operators read about, and nothing else.
+    #[test]
+    fn every_status_is_documented() {
+        let documentation = include_str!("../../docs/CACHE.md");
+        let bypasses = Bypass::ALL.map(CacheStatus::Bypass);
+        for status in bypasses.iter().chain(&[CacheStatus::Hit, CacheStatus::Stored]) {
+            assert!(documentation.contains(&format!("| `{status}` |")), "{status}");
+        }
+        let rows = documentation.matches("| `snapedge; ").count();
+        assert_eq!(rows, Bypass::ALL.len() + 2);
+    }
+
     #[test]
     fn only_a_whole_get_fills() {
         check("GET", Cached::Nothing, Delivery::Fill);
@@ -153,6 +213,24 @@ mod tests {
         let found = deliver(&asked(request, condition), true, Cached::Whole(copy(1)), bytes);
         let other = Delivery::Bypass(Bypass::OtherCopy);
         assert_eq!(found, if hit { Delivery::Hit } else { other }, "{request} {condition:?}");
+    }
+
+    #[test]
+    fn what_is_stale_is_there_for_those_who_began_it() {
+        let check = |request: &str, condition, begun: Option<u64>, hit: bool| {
+            let bytes = Bytes { begun: begun.map(copy), of_target: false };
+            let found = deliver(&asked(request, condition), false, Cached::Whole(copy(1)), bytes);
+            let expected = if hit { Delivery::Hit } else { Delivery::Bypass(Bypass::NotBest) };
+            assert_eq!(found, expected, "{request} {condition:?} {begun:?}");
+        };
+        check("GET bytes=5-", None, Some(1), true);
+        check("GET bytes=5-", None, Some(2), false);
+        check("GET bytes=5-", None, None, false);
+        check("GET bytes=5-", Some(1), None, true);
+        check("GET bytes=5-", Some(2), Some(1), false);
+        check("GET bytes=0-", None, Some(1), false);
+        check("GET", None, Some(1), false);
+        check("HEAD", None, Some(1), false);
     }
 
     #[test]

@@ -6,7 +6,6 @@
 mod answer;
 mod balance;
 mod caching;
-mod etag;
 mod failure;
 mod plan;
 mod range;
@@ -15,8 +14,7 @@ mod request;
 
 pub use answer::{ArchiveHead, Asked, IfRange, Verdict, judge};
 pub use balance::order;
-pub use caching::{Bypass, Bytes, Cached, Delivery, deliver};
-pub use etag::{CopyId, TagError};
+pub use caching::{Bypass, Bytes, CacheStatus, Cached, Delivery, deliver};
 pub use failure::{Failure, SourceFailure};
 pub use plan::{Plan, Requester, Settings, Transfer, plan};
 pub use range::{ByteRange, ContentRange, RangeRequest, RangeSpec, Selection};

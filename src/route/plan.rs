@@ -32,7 +32,8 @@ pub struct Requester<'a> {
     pub client: IpAddr,
     /// True for targets that failed lately.
     pub suspended: &'a dyn Fn(&TargetId) -> bool,
-    /// True for the source that the client has bytes of.
+    /// True for sources that come before all others: of the copy that the client has bytes of, or
+    /// that the cache has.
     pub preferred: &'a dyn Fn(&Source) -> bool,
     /// The archive that a request for a part of a short form's archive goes on with.
     pub continues: Option<ArchiveName>,
@@ -93,8 +94,7 @@ pub fn plan(
 
 /// The archive that the client goes on with, while the group still has it.
 fn continued(view: &View, group: Option<&str>, requester: &Requester<'_>) -> Option<ArchiveName> {
-    let in_group = |source: &Arc<Source>| group.is_none_or(|group| *source.target.group == *group);
-    requester.continues.filter(|name| view.sources(name).iter().any(in_group))
+    requester.continues.filter(|name| view.is_held(name, group))
 }
 
 fn short_form(

@@ -106,8 +106,9 @@ impl RangeRequest {
 
     /// What of a body of `total` bytes a request is answered with (RFC 9110, section 14.2).
     ///
-    /// Several ranges that have more bytes than the body overlap, and are answered with the body:
-    /// otherwise a short header would be worth a long answer, 64 times the body. nginx does so too.
+    /// Several ranges of which two share a byte are answered with the body: otherwise a short
+    /// header would be worth a long answer, 64 times the body, and Pingora cannot put such a body
+    /// together. In any order they are fine.
     /// An empty body has no range, not even a suffix: no `content-range` could say which.
     pub fn select(&self, total: u64) -> Selection {
         let Some(specs) = self.specs() else { return Selection::Whole };
@@ -115,7 +116,7 @@ impl RangeRequest {
         match ranges[..] {
             [] => Selection::Unsatisfiable,
             [range] => Selection::Part(range),
-            _ if fit(&ranges, total) => Selection::Parts(ranges),
+            _ if are_disjoint(&ranges) => Selection::Parts(ranges),
             _ => Selection::Whole,
         }
     }
@@ -141,10 +142,11 @@ impl RangeRequest {
     }
 }
 
-/// Whether the ranges have no more than `total` bytes together. Counted down, since up it could
-/// overflow.
-fn fit(ranges: &[ByteRange], total: u64) -> bool {
-    ranges.iter().try_fold(total, |left, range| left.checked_sub(range.len())).is_some()
+/// Whether no byte is in two of the ranges.
+fn are_disjoint(ranges: &[ByteRange]) -> bool {
+    let mut sorted = ranges.to_vec();
+    sorted.sort_unstable_by_key(|range| range.start());
+    sorted.windows(2).all(|pair| pair[0].end() <= pair[1].start())
 }
 
 impl fmt::Display for RangeSpec {
@@ -369,14 +371,18 @@ mod tests {
         check_selection("bytes=0-0,-1", 1000, parts(&[(0, 1), (999, 1000)]));
         check_selection("bytes=-1,0-0", 1000, parts(&[(999, 1000), (0, 1)]));
         check_selection("bytes= 0-1 ,\t4-5", 1000, parts(&[(0, 2), (4, 6)]));
-        check_selection("bytes=0-0,0-0", 1000, parts(&[(0, 1), (0, 1)]));
+        check_selection("bytes=0-0,0-0", 1000, Whole);
+        check_selection("bytes=0-9,5-14", 1000, Whole);
+        check_selection("bytes=50-99,0-60", 1000, Whole);
+        check_selection("bytes=90-90,0-4,3-3", 1000, Whole);
+        check_selection("bytes=10-19,0-9,20-29", 1000, parts(&[(10, 20), (0, 10), (20, 30)]));
         check_selection("bytes=1000-,2-3,5-6,1001-1002", 1000, parts(&[(2, 4), (5, 7)]));
         check_selection("bytes=1000-,2-3", 1000, part(2, 4));
         check_selection("bytes=0-,1000-", 1000, part(0, 1000));
         check_selection("bytes=1000-,1001-1002", 1000, Unsatisfiable);
         check_selection("bytes=0-0,-0", 1000, Whole);
 
-        // As many bytes as the body has, and one more.
+        // All bytes of the body, and one of them twice.
         check_selection("bytes=500-999,0-499", 1000, parts(&[(500, 1000), (0, 500)]));
         check_selection("bytes=0-500,500-999", 1000, Whole);
         check_selection("bytes=0-,999-", 1000, Whole);
@@ -431,14 +437,15 @@ mod tests {
 
         /// The answer, part for part as the positions of its bytes. For small bodies.
         pub(super) fn positions(header: &str, total: u64) -> Answer<Vec<u64>> {
-            answer(header, total, bytes, |bytes| bytes.len() as u128)
+            let meet = |a: &Vec<u64>, b: &Vec<u64>| a.iter().any(|byte| b.contains(byte));
+            answer(header, total, bytes, |bytes| bytes.len() as u128, meet)
         }
 
         /// The same as first and last positions, for bodies whose bytes nobody wants to list.
         pub(super) fn intervals(header: &str, total: u64) -> Answer<(i128, i128)> {
-            answer(header, total, interval, |(first, last)| {
-                u128::try_from(last - first + 1).unwrap_or(0)
-            })
+            let len = |(first, last): &(i128, i128)| u128::try_from(last - first + 1).unwrap_or(0);
+            let meet = |a: &(i128, i128), b: &(i128, i128)| a.0 <= b.1 && b.0 <= a.1;
+            answer(header, total, interval, len, meet)
         }
 
         fn answer<P>(
@@ -446,6 +453,7 @@ mod tests {
             total: u64,
             part: fn(&Spec, u64) -> P,
             len: fn(&P) -> u128,
+            meet: fn(&P, &P) -> bool,
         ) -> Answer<P> {
             let Some(specs) = ranges_specifier(header.as_bytes()) else { return Answer::Whole };
             let mut parts: Vec<P> = specs.iter().map(|spec| part(spec, total)).collect();
@@ -458,11 +466,12 @@ mod tests {
                 assert_eq!(len(part) > 0, satisfiable, "{spec:?} of {total}");
             }
             parts.retain(|part| len(part) > 0);
-            let sum: u128 = parts.iter().map(len).sum();
+            let overlap =
+                (0..parts.len()).any(|at| parts[..at].iter().any(|other| meet(other, &parts[at])));
             match parts.len() {
                 0 => Answer::Unsatisfiable,
                 // Freedom: overlapping ranges may be ignored.
-                2.. if sum > u128::from(total) => Answer::Whole,
+                2.. if overlap => Answer::Whole,
                 _ => Answer::Parts(parts),
             }
         }

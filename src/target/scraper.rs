@@ -155,7 +155,7 @@ impl Publisher {
         let mut catalog = Catalog::default();
         let mut events = Vec::new();
         loop {
-            catalog.hold(Arc::clone(&held.borrow_and_update()));
+            catalog.hold(&held.borrow_and_update());
             for event in events.drain(..) {
                 catalog.apply(event);
             }

@@ -1,0 +1,196 @@
+//! The store against a real directory: how archives get into it, what it finds when it starts, and
+//! what its readers get. `model.rs` compares all of it with a plain map.
+
+mod directory;
+mod filling;
+mod model;
+mod obstacles;
+mod reading;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::{Announced, Appraise, Fill, OpenError, Options, Reservation, Sealed, Standing, Store};
+use crate::clock::Now;
+use crate::index::{CopyId, TargetId, Worth};
+use crate::snapshot::ArchiveName;
+
+const HASH: &str = "426qDu1xtT27veQig8FUVaqbvbGgSguUuwtgsrfBh5oY";
+/// The groups of the configuration.
+const GROUPS: [&str; 2] = ["main", "other"];
+/// Bytes that a fill writes at once.
+const BLOCK: usize = 1 << 20;
+/// Bytes that a reader gets at once.
+const SLICE: usize = 2 << 20;
+/// How long anything may take that happens in another thread.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn full(slot: u64) -> ArchiveName {
+    format!("snapshot-{slot}-{HASH}.tar.zst").parse().expect("valid")
+}
+
+fn incremental(base: u64, slot: u64) -> ArchiveName {
+    format!("incremental-snapshot-{base}-{slot}-{HASH}.tar.zst").parse().expect("valid")
+}
+
+/// Bytes of which no two stretches are alike, of one seed or of two.
+fn content(seed: u32, length: usize) -> Bytes {
+    let first = u64::from(seed) << 32;
+    let byte = |at: u64| (first + at).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[0];
+    (first..).take(length).map(|at| byte(at - first)).collect()
+}
+
+fn target(group: &str) -> TargetId {
+    TargetId { group: group.into(), authority: "10.0.0.1:8899".into() }
+}
+
+/// The copy that [`target`] has of an archive of so many bytes.
+fn announced(group: &str, length: usize) -> Announced {
+    let (target, length) = (target(group), length as u64);
+    let modified = Some(UNIX_EPOCH + Duration::from_secs(1_790_000_000));
+    let copy = CopyId::new(&target.authority, length, modified);
+    Announced { target, length, copy, modified }
+}
+
+/// Polls until there is something, at most for [`PATIENCE`].
+#[track_caller]
+fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// The archives that are the best ones, which the store asks for.
+#[derive(Clone, Default)]
+struct Best(Arc<Mutex<BTreeSet<ArchiveName>>>);
+
+impl Best {
+    fn set(&self, names: impl IntoIterator<Item = ArchiveName>) {
+        *self.0.lock().expect("no panic") = names.into_iter().collect();
+    }
+
+    fn has(&self, name: &ArchiveName) -> bool {
+        self.0.lock().expect("no panic").contains(name)
+    }
+}
+
+fn worth(is_best: bool) -> Worth {
+    if is_best { Worth::Best } else { Worth::Superseded }
+}
+
+fn options(directory: &Path, best: &Best) -> Options {
+    let best = best.clone();
+    Options {
+        directory: directory.to_owned(),
+        min_free_space: 0,
+        groups: GROUPS.map(Into::into).to_vec(),
+        appraise: Arc::new(move |name, _| worth(best.has(name))),
+    }
+}
+
+/// Opens a directory whose last store may still be ending its fills in their threads.
+#[track_caller]
+fn open(directory: &Path, best: &Best, now: Now) -> Store {
+    eventually("the directory is free", || match Store::open(options(directory, best), now) {
+        Ok(store) => Some(store),
+        Err(OpenError::InUse(_)) => None,
+        Err(error) => panic!("{error}: {error:?}"),
+    })
+}
+
+/// The names of all files but the lock, in order.
+fn files(directory: &Path) -> Vec<String> {
+    let entries = directory.read_dir().expect("a directory");
+    let name = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.expect("an entry").file_name().into_string().expect("text")
+    };
+    let mut names: Vec<String> = entries.map(name).filter(|name| name != "snapedge.lock").collect();
+    names.sort();
+    names
+}
+
+/// A store in a directory of its own.
+struct Scene {
+    best: Best,
+    store: Store,
+    directory: TempDir,
+}
+
+impl Scene {
+    /// Where these archives are the best ones.
+    fn new(best: impl IntoIterator<Item = ArchiveName>) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let shared = Best::default();
+        shared.set(best);
+        let store = open(directory.path(), &shared, Now::read());
+        Self { best: shared, store, directory }
+    }
+
+    /// Where this tells what is best.
+    fn asking(appraise: Appraise) -> Self {
+        let (directory, best) = (tempfile::tempdir().expect("a directory"), Best::default());
+        let options = Options { appraise, ..options(directory.path(), &best) };
+        let store = Store::open(options, Now::read()).expect("a store");
+        Self { best, store, directory }
+    }
+
+    fn files(&self) -> Vec<String> {
+        files(self.directory.path())
+    }
+
+    /// The path of an archive's file, or with its ending of one beside it.
+    fn path(&self, name: &ArchiveName, ending: &str) -> PathBuf {
+        self.directory.path().join(format!("{name}{ending}"))
+    }
+
+    #[track_caller]
+    fn reserve(&self, name: &ArchiveName, length: usize) -> Reservation {
+        let claim = self.store.claim(name, &target("main")).expect("the right to fetch");
+        claim.reserve(announced("main", length)).expect("room")
+    }
+
+    #[track_caller]
+    fn begin(&self, name: &ArchiveName, length: usize) -> Fill {
+        Fill::begin(self.reserve(name, length)).expect("a thread")
+    }
+
+    /// Fetches an archive in pieces of an odd size.
+    async fn cache(&self, name: &ArchiveName, bytes: &Bytes) -> Arc<Sealed> {
+        let mut fill = self.begin(name, bytes.len());
+        for piece in bytes.chunks(70_001) {
+            fill.write(Bytes::copy_from_slice(piece)).await.expect("a disk that takes it");
+        }
+        fill.finish().await.expect("a disk that takes it");
+        self.whole(name)
+    }
+
+    /// Waits until an archive is there.
+    #[track_caller]
+    fn whole(&self, name: &ArchiveName) -> Arc<Sealed> {
+        eventually("the archive is sealed", || match self.store.standing(name) {
+            Standing::Whole(sealed) => Some(sealed),
+            Standing::Filling(_) => None,
+            Standing::Absent => panic!("{name} was abandoned"),
+        })
+    }
+
+    /// Waits until a fill has been abandoned.
+    #[track_caller]
+    fn absent(&self, name: &ArchiveName) {
+        eventually("the fill is abandoned", || match self.store.standing(name) {
+            Standing::Absent => Some(()),
+            Standing::Filling(_) => None,
+            Standing::Whole(_) => panic!("{name} was sealed"),
+        });
+    }
+}
