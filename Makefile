@@ -8,7 +8,7 @@ CARGO ?= cargo
 COMMANDS := cc cmake
 PACKAGES := gcc libc6-dev cmake
 
-.PHONY: demo test fmt clippy bench tools
+.PHONY: demo test crash fmt clippy bench tools
 
 ## Run the edge with embedded origins on 127.0.0.1:8458.
 demo: tools
@@ -17,6 +17,11 @@ demo: tools
 ## Format, lints with warnings denied, all tests.
 test: fmt clippy
 	$(CARGO) test --locked
+
+## Kill the program 200 times in the middle of its work, and look at what it leaves.
+crash: tools
+	SNAPEDGE_CRASHES=$${SNAPEDGE_CRASHES:-200} \
+		$(CARGO) test --locked --test it cache::crash -- --nocapture
 
 fmt: tools
 	$(CARGO) fmt --check

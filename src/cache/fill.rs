@@ -1,8 +1,9 @@
 //! The refresh of one archive: `Claim`, then `Reservation`, then `Fill`, then `Sealed`.
 //!
 //! A claim or a reservation is undone where it is dropped: the unfinished file is removed first,
-//! and the name given free after that. A fill that is dropped is undone by its thread, soon after. What
-//! touches the disk runs in that thread or in the caller's blocking section, never on an async one.
+//! and the name given free after that. A fill that is dropped is undone by its thread, soon after.
+//! What touches the disk runs in that thread or in the caller's blocking section, never on an
+//! async one.
 
 use std::fs::File;
 use std::io::{self, Write};

@@ -20,8 +20,9 @@
 //! unfinished name; its length is checked and the file synced; the record is written, synced, and
 //! renamed, and the directory synced; the archive is renamed, in place of nothing, and the
 //! directory synced; then it is found. It goes in the opposite order: it is no longer found, the
-//! archive is unlinked, the directory synced, then the record is unlinked. So at every instant a file under an archive's name that has a record
-//! is complete, and what a crash leaves behind is known as ours by its name or its record.
+//! archive is unlinked, the directory synced, then the record is unlinked. So at every instant a
+//! file under an archive's name that has a record is complete, and what a crash leaves behind is
+//! known as ours by its name or its record.
 //!
 //! # What it leaves out
 //!

@@ -1,9 +1,6 @@
 //! The program as it is run: arguments, exit codes, signals, memory.
 
-use std::io::Read;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
@@ -11,24 +8,8 @@ use tokio::io::AsyncReadExt;
 use super::support::body::Content;
 use super::support::client::Ask;
 use super::support::origin::{Origin, Program};
+use super::support::process::{File, PROGRAM, Running};
 use super::support::{eventually, full};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_snapedge");
-
-/// A configuration file in a directory that goes away.
-struct File {
-    _directory: tempfile::TempDir,
-    path: PathBuf,
-}
-
-impl File {
-    fn new(text: &str) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("snapedge.yaml");
-        std::fs::write(&path, text).expect("written");
-        Self { _directory: directory, path }
-    }
-}
 
 fn run(arguments: &[&str]) -> Output {
     Command::new(PROGRAM).args(arguments).output().expect("the program runs")
@@ -107,56 +88,6 @@ fn an_address_in_use_ends_with_1() {
     assert!(errors.contains(&format!("cannot listen on `{address}`")), "{errors}");
 }
 
-/// A running process, killed when the test is over.
-struct Running {
-    child: Child,
-    _file: File,
-    address: SocketAddr,
-}
-
-impl Running {
-    /// Starts the program on a port that was free a moment ago.
-    async fn start(config: &str) -> Self {
-        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = socket.local_addr().expect("bound");
-        drop(socket);
-        let file = File::new(&format!("listen: ['{address}']\n{config}"));
-        let child = Command::new(PROGRAM)
-            .args(["-c", file.path.to_str().expect("a path")])
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program runs");
-        let running = Self { child, _file: file, address };
-        eventually("the program listens", || async {
-            tokio::net::TcpStream::connect(address).await.is_ok()
-        })
-        .await;
-        running
-    }
-
-    fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let done = Command::new("kill").args([signal, &pid]).status().expect("kill runs");
-        assert!(done.success());
-    }
-
-    /// Anonymous memory of the process, in KiB.
-    fn anonymous(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let status = status.expect("a running process");
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-        line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).expect("a number")
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn signals_end_the_process_and_leave_a_log() {
     for signal in ["-INT", "-TERM"] {
@@ -166,14 +97,13 @@ async fn signals_end_the_process_and_leave_a_log() {
         running.signal(signal);
         let mut code = None;
         eventually("the process ends", || {
-            code = running.child.try_wait().expect("a child");
+            code = running.ended();
             let ended = code.is_some();
             async move { ended }
         })
         .await;
         assert_eq!(code.and_then(|code| code.code()), Some(0), "{signal}");
-        let mut log = String::new();
-        running.child.stderr.take().expect("piped").read_to_string(&mut log).expect("text");
+        let log = running.log();
         assert!(log.contains("GET /snapshot.tar.bz2 404 0 bytes"), "{log}");
         assert!(!log.contains("panicked"), "{log}");
     }

@@ -1,7 +1,10 @@
 //! The archive cache, over real sockets and on a real disk.
 
 mod copies;
+mod crash;
 mod faults;
+mod hits;
+mod load;
 mod rules;
 
 use std::path::Path;
@@ -13,6 +16,9 @@ use super::support::client::{Answer, Ask, Ended};
 use super::support::edge::Edge;
 use super::support::eventually;
 use super::support::origin::Origin;
+
+const HIT: &str = "snapedge; hit";
+const STORED: &str = "snapedge; fwd=miss; stored";
 
 /// An edge with a cache in a directory that goes away.
 struct CachedEdge {
@@ -56,6 +62,31 @@ impl CachedEdge {
     }
 }
 
+impl CachedEdge {
+    /// Asks for an archive until it is served from the cache; each answer must be all of `content`.
+    /// The first one need not fill: what was broken off before may still be being cleared away.
+    async fn refill(&self, name: &str, content: Content) {
+        eventually("the archive is cached again", || async {
+            let answer = self.edge.ask(get(name)).await;
+            assert_whole(&answer, content);
+            status(&answer) == HIT
+        })
+        .await;
+    }
+}
+
+fn get(name: &str) -> Ask {
+    Ask::get(format!("/{name}"))
+}
+
+fn head(name: &str) -> Ask {
+    Ask::head(format!("/{name}"))
+}
+
+fn bypass(detail: &str) -> String {
+    format!("snapedge; fwd=bypass; detail={detail}")
+}
+
 /// The part of a configuration that switches the cache on.
 fn settings(directory: &Path) -> String {
     format!("proxy_snapshot_cache_dir: '{}'\ncache: {{min_free_space: 0B}}", directory.display())
@@ -70,6 +101,34 @@ fn files(directory: &Path) -> Vec<String> {
     let mut names: Vec<String> = entries.map(name).filter(|name| name != "snapedge.lock").collect();
     names.sort();
     names
+}
+
+/// The configuration of a process with one target and a cache.
+fn process(directory: &Path, min_free_space: &str, origin: &Origin) -> String {
+    format!(
+        "scrape_interval: 100ms\nproxy_snapshot_cache_dir: '{}'\n\
+         cache: {{min_free_space: {min_free_space}}}\n\
+         target_groups: [{{group: a, static_targets: {{targets: ['{}']}}}}]\n",
+        directory.display(),
+        origin.address()
+    )
+}
+
+/// Name of a file that belongs to an archive.
+fn beside(name: &str, suffix: &str) -> String {
+    format!("{name}.snapedge{suffix}")
+}
+
+/// What is in the directory of an archive that is complete.
+fn pair(name: &str) -> Vec<String> {
+    vec![name.to_owned(), beside(name, "")]
+}
+
+/// The file under the archive's name has these bytes.
+#[track_caller]
+fn assert_on_disk(directory: &Path, name: &str, content: Content) {
+    let bytes = std::fs::read(directory.join(name)).expect("an archive");
+    assert!(bytes == content.all(), "the file of {name} has other bytes");
 }
 
 fn status(answer: &Answer) -> &str {

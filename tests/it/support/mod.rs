@@ -4,6 +4,7 @@ pub mod body;
 pub mod client;
 pub mod edge;
 pub mod origin;
+pub mod process;
 pub mod server;
 
 use std::time::Duration;

@@ -15,6 +15,13 @@ use super::{Node, reply};
 pub enum Fault {
     /// Nothing is answered.
     StallBeforeHead,
+    /// The connection is closed instead of an answer.
+    CloseBeforeHead,
+    /// So many bytes of the body, then one now and then for as long as this is the fault, and then
+    /// the rest.
+    Hold(u64),
+    /// So many bytes more than were announced.
+    Excess(u64),
     /// Silence after so many bytes of the body.
     StallAfter(u64),
     /// The connection is closed after so many bytes of the body.
@@ -103,6 +110,13 @@ impl Node {
         let html = ("content-type", "text/html; charset=utf-8".to_owned());
         match fault {
             Fault::StallBeforeHead => stall(stream).await,
+            Fault::CloseBeforeHead => Ok(Next::Close),
+            Fault::Hold(bytes) => self.hold(stream, content, bytes).await,
+            Fault::Excess(by) => {
+                let headers = length(content.len);
+                let longer = Content { len: content.len + by, ..content };
+                self.send(stream, request, "200 OK", headers, longer, 0).await
+            }
             Fault::StallAfter(bytes) => {
                 self.begin(stream, content, bytes).await?;
                 stall(stream).await
@@ -196,6 +210,20 @@ impl Node {
         stream.write_all(&head("200 OK", &headers)).await?;
         stream.write_all(&content.bytes(0, bytes)).await?;
         stream.flush().await
+    }
+
+    /// The byte now and then is no silence, so that nobody gives the transfer up meanwhile.
+    async fn hold(&self, stream: &mut TcpStream, content: Content, bytes: u64) -> io::Result<Next> {
+        self.begin(stream, content, bytes).await?;
+        let mut at = bytes;
+        while self.state.lock().unwrap().fault == Some(Fault::Hold(bytes)) {
+            assert!(at + 1 < content.len, "there is nothing left to hold back");
+            stream.write_all(&content.bytes(at, at + 1)).await?;
+            at += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        stream.write_all(&content.bytes(at, content.len)).await?;
+        Ok(Next::KeepAlive)
     }
 }
 
