@@ -11,13 +11,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use http::Method;
+use http::{HeaderMap, Method};
 
 use snapedge::api::{self, Reference, Urls};
 use snapedge::clock::Now;
 use snapedge::config::Downloads;
 use snapedge::index::{Catalog, Event, Listed, Location, Policy, TargetId, View};
-use snapedge::route::{ApiCall, Plan, Requester, Settings, parse, plan};
+use snapedge::route::{
+    ApiCall, Asked, Cached, Requester, Route, Settings, Wish, parse, short_form,
+};
 use snapedge::snapshot::{ArchiveHash, ArchiveName, Compression, Slot};
 
 const GROUPS: [&str; 5] = ["asia", "eu", "mainnet", "testnet", "us"];
@@ -81,12 +83,21 @@ fn benches(criterion: &mut Criterion) {
         public_url: None,
         max_snapshot_age: 5_000,
     };
-    let answer = |path: &str, query: Option<&str>, settings: &Settings| -> Plan {
+    let answer = |path: &str, query: Option<&str>, settings: &Settings| {
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let requester =
-            Requester { client, suspended: &|_| false, preferred: &|_| false, continues: None };
-        let route = parse(&Method::GET, black_box(path), query).expect("a known path");
-        plan(route, &view, settings, &requester).expect("a plan")
+        match parse(&Method::GET, black_box(path), query).expect("a known path") {
+            Route::ShortForm(form) => {
+                let requester = Requester { client, resting: &|_| false };
+                let reply = short_form(&form, None, &view, settings, &requester);
+                assert!(reply.is_ok(), "{path}");
+            }
+            Route::Archive(name) => {
+                let asked = Asked::of(&Method::GET, &HeaderMap::new());
+                let wish = Wish { name, client, asked: &asked, given: None, view: &view };
+                assert!(wish.sources(Cached::Nothing, |_| false).is_ok(), "{path}");
+            }
+            Route::Api(call) => panic!("{call:?}"),
+        }
     };
 
     let mut measured = criterion.benchmark_group("10,000 sources");
@@ -130,8 +141,8 @@ fn brief() -> Criterion {
 }
 
 criterion_group! {
-    name = short_form;
+    name = measurements;
     config = brief();
     targets = benches
 }
-criterion_main!(short_form);
+criterion_main!(measurements);

@@ -246,12 +246,9 @@ async fn in_time(
     reason: &Reason,
     step: impl Future<Output = Result<(), Abandoned>> + Send,
 ) -> Result<()> {
-    let outcome = match tokio::time::timeout(DISK_PATIENCE, step).await {
-        Ok(outcome) => outcome,
-        Err(_) => {
-            reason.give(Abandoned::Slow);
-            Err(Abandoned::Slow)
-        }
-    };
+    let outcome = tokio::time::timeout(DISK_PATIENCE, step).await.unwrap_or_else(|_| {
+        reason.give(Abandoned::Slow);
+        Err(Abandoned::Slow)
+    });
     outcome.map_err(|why| Error::because(ErrorType::WriteError, "caching an archive", why))
 }

@@ -237,8 +237,12 @@ impl Shared {
     fn take(&self, goes: impl Fn(&Sealed) -> bool, why: &str) -> usize {
         let taken: Vec<(ArchiveName, Arc<Sealed>)> = {
             let mut state = self.state();
-            let gone = state.whole.extract_if(.., |_, (sealed, _)| goes(sealed));
-            let taken: Vec<_> = gone.map(|(name, (sealed, _))| (name, sealed)).collect();
+            let whole = std::mem::take(&mut state.whole);
+            let (gone, left) = whole.into_iter().partition(|(_, (sealed, _))| goes(sealed));
+            state.whole = left;
+            let gone: BTreeMap<_, (Arc<Sealed>, Now)> = gone;
+            let taken: Vec<_> =
+                gone.into_iter().map(|(name, (sealed, _))| (name, sealed)).collect();
             if !taken.is_empty() {
                 self.tell(&state);
             }

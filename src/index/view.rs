@@ -157,9 +157,8 @@ impl View {
         }
         let best = self.groups.get(group).and_then(|group| group.best);
         let newer = best.is_some_and(|best| match (name.is_full(), best.incremental) {
-            (true, _) => best.full > *name,
             (false, Some(incremental)) => incremental > *name,
-            (false, None) => best.full > *name,
+            (true, _) | (false, None) => best.full > *name,
         });
         if newer { Worth::Superseded } else { Worth::Doubtful }
     }

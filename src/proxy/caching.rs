@@ -13,10 +13,9 @@ use pingora_cache::{CacheKey, NoCacheReason, RespCacheable};
 use pingora_proxy::{MultiRangeInfo, RangeType};
 
 use super::context::{Caching, Hit, Phase, Relay};
-use super::copies::Given;
 use super::head;
 use crate::cache::{Abandoned, ArchiveStorage, Fill, Record, Refusal, Sealed};
-use crate::route::{ArchiveHead, Bypass, ByteRange, CacheStatus, ContentRange, Selection};
+use crate::route::{ArchiveHead, Bypass, ByteRange, CacheStatus, ContentRange, Given, Selection};
 
 /// How long the disk has to make room before the client is served without it.
 const RESERVE_PATIENCE: Duration = Duration::from_millis(500);

@@ -5,14 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 
-use super::copies::Given;
 use crate::cache::{Abandoned, Announced, Claim, Handover, Reason, Sealed};
 use crate::index::Source;
-use crate::route::{
-    ArchiveHead, Asked, Bypass, Failure, IfRange, RangeRequest, SourceFailure, Transfer,
-};
+use crate::route::{ArchiveHead, Asked, Bypass, Failure, Given, RangeRequest, SourceFailure};
 use crate::snapshot::ArchiveName;
 
 /// A pause of this length between two pieces of a body means that the client took none. Servers cut
@@ -87,15 +84,15 @@ impl Relay {
     /// A transfer for a client that was `given` a copy of the archive before. A request for a part
     /// without a condition is bound to that copy: its answer goes into one file with other bytes.
     pub(super) fn new(
-        transfer: Transfer,
+        name: ArchiveName,
+        mut sources: Vec<Arc<Source>>,
         client: IpAddr,
         asked: Asked,
         given: Option<Arc<Given>>,
         caching: Caching,
         now: Instant,
     ) -> Self {
-        let Transfer { name, mut sources } = transfer;
-        let blind = asked.range.is_part_of_a_file() && asked.if_range.is_none();
+        let blind = asked.is_blind();
         let bound_to = given.filter(|_| blind);
         if let Some(given) = &bound_to {
             sources.retain(|source| source.target == given.target);
@@ -252,19 +249,4 @@ impl Relay {
             (None, None) => Failure::Internal,
         }
     }
-}
-
-/// What a request's headers ask of an archive's bytes. A range on a HEAD means nothing (RFC 9110,
-/// section 14.2).
-pub(super) fn asked(method: &Method, headers: &HeaderMap) -> Asked {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let range = match text(http::header::RANGE) {
-        Some(value) if *method == Method::GET => RangeRequest::parse(value),
-        _ => RangeRequest::Whole,
-    };
-    let if_range = match range {
-        RangeRequest::Whole => None,
-        _ => text(http::header::IF_RANGE).map(IfRange::new),
-    };
-    Asked { method: method.clone(), range, if_range }
 }

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::index::{CopyId, TargetId};
+use crate::route::{Given, Wanted};
 use crate::snapshot::ArchiveName;
 
 /// A client is remembered for at least this long after its last transfer, and for at most twice as
@@ -20,13 +20,6 @@ const MEMORY: Duration = Duration::from_secs(3600);
 /// Most entries of one half of a memory; with more, the older half is forgotten early. About 300
 /// bytes each.
 const MAX_HALF: usize = 50_000;
-
-/// The copy that a client has, and where it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Given {
-    pub(super) target: TargetId,
-    pub(super) copy: CopyId,
-}
 
 /// What was given to whom.
 #[derive(Debug)]
@@ -40,28 +33,28 @@ impl Copies {
         Self { copies: Memory::new(now), archives: Memory::new(now) }
     }
 
-    /// Notes that the client begins to get bytes of this copy.
-    pub(super) fn give(&self, client: IpAddr, name: ArchiveName, given: Arc<Given>, now: Instant) {
-        self.archives.set((client.to_canonical(), name.is_full()), name, now);
-        self.copies.set((client.to_canonical(), name), given, now);
-    }
-
-    /// Notes that the client is given a part of this copy, unless it began another one. Then
-    /// nothing changes, and the other one is the answer. One step, since parts are asked side by
-    /// side.
-    pub(super) fn give_part(
+    /// Notes that the client begins to get bytes of this copy. A `blind` part, which says nothing
+    /// of the copy that it has to fit to, changes nothing where another one was begun: that is the
+    /// error. One step, since parts are asked side by side.
+    pub(super) fn begin(
         &self,
         client: IpAddr,
         name: ArchiveName,
         given: &Arc<Given>,
+        blind: bool,
         now: Instant,
     ) -> Result<(), Arc<Given>> {
-        let latest = self.copies.get_or_set((client.to_canonical(), name), given, now);
-        if latest == *given {
-            self.archives.set((client.to_canonical(), name.is_full()), name, now);
-            return Ok(());
+        let key = (client.to_canonical(), name);
+        if blind {
+            let latest = self.copies.get_or_set(key, given, now);
+            if latest != *given {
+                return Err(latest);
+            }
+        } else {
+            self.copies.set(key, Arc::clone(given), now);
         }
-        Err(latest)
+        self.archives.set((client.to_canonical(), name.is_full()), name, now);
+        Ok(())
     }
 
     /// Notes that the client is done with a transfer, which can be longer than the memory. What it
@@ -84,8 +77,13 @@ impl Copies {
     }
 
     /// The full or incremental archive that the client began to get last.
-    pub(super) fn archive(&self, client: IpAddr, full: bool, now: Instant) -> Option<ArchiveName> {
-        self.archives.get(&(client.to_canonical(), full), now)
+    pub(super) fn archive(
+        &self,
+        client: IpAddr,
+        wanted: Wanted,
+        now: Instant,
+    ) -> Option<ArchiveName> {
+        self.archives.get(&(client.to_canonical(), wanted == Wanted::Full), now)
     }
 }
 
@@ -143,6 +141,7 @@ impl<K, V> Halves<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::{CopyId, TargetId};
     use std::net::Ipv4Addr;
 
     fn name() -> ArchiveName {
@@ -158,19 +157,23 @@ mod tests {
         IpAddr::V4(Ipv4Addr::from(number))
     }
 
+    fn begin(copies: &Copies, number: u32, authority: &str, now: Instant) {
+        copies.begin(client(number), name(), &given(authority), false, now).expect("not blind");
+    }
+
     #[test]
     fn the_last_copy_is_remembered_for_an_hour_or_two() {
         let start = Instant::now();
         let copies = Copies::new(start);
         assert_eq!(copies.given(client(1), name(), start), None);
-        assert_eq!(copies.archive(client(1), true, start), None);
-        copies.give(client(1), name(), given("a:1"), start);
-        copies.give(client(1), name(), given("b:1"), start);
-        copies.give(client(2), name(), given("a:1"), start);
+        assert_eq!(copies.archive(client(1), Wanted::Full, start), None);
+        begin(&copies, 1, "a:1", start);
+        begin(&copies, 1, "b:1", start);
+        begin(&copies, 2, "a:1", start);
         let later = start + MEMORY / 2;
         assert_eq!(copies.given(client(1), name(), later), Some(given("b:1")));
-        assert_eq!(copies.archive(client(1), true, later), Some(name()));
-        assert_eq!(copies.archive(client(1), false, later), None);
+        assert_eq!(copies.archive(client(1), Wanted::Full, later), Some(name()));
+        assert_eq!(copies.archive(client(1), Wanted::Incremental, later), None);
         let mapped = IpAddr::V6(Ipv4Addr::from(1).to_ipv6_mapped());
         assert_eq!(copies.given(mapped, name(), start + MEMORY), Some(given("b:1")));
         copies.keep(client(1), name(), given("b:1"), start + MEMORY);
@@ -183,8 +186,8 @@ mod tests {
     fn the_end_of_an_old_transfer_changes_nothing() {
         let start = Instant::now();
         let copies = Copies::new(start);
-        copies.give(client(1), name(), given("a:1"), start);
-        copies.give(client(1), name(), given("b:1"), start);
+        begin(&copies, 1, "a:1", start);
+        begin(&copies, 1, "b:1", start);
         copies.keep(client(1), name(), given("a:1"), start);
         assert_eq!(copies.given(client(1), name(), start), Some(given("b:1")));
         // One that was longer than the memory is remembered from its end.
@@ -196,11 +199,11 @@ mod tests {
     fn the_first_part_decides_for_those_beside_it() {
         let start = Instant::now();
         let copies = Copies::new(start);
-        assert_eq!(copies.give_part(client(1), name(), &given("a:1"), start), Ok(()));
-        let other = copies.give_part(client(1), name(), &given("b:1"), start + MEMORY);
+        assert_eq!(copies.begin(client(1), name(), &given("a:1"), true, start), Ok(()));
+        let other = copies.begin(client(1), name(), &given("b:1"), true, start + MEMORY);
         assert_eq!(other, Err(given("a:1")));
-        assert_eq!(copies.give_part(client(1), name(), &given("a:1"), start + MEMORY), Ok(()));
-        assert_eq!(copies.give_part(client(2), name(), &given("b:1"), start), Ok(()));
+        assert_eq!(copies.begin(client(1), name(), &given("a:1"), true, start + MEMORY), Ok(()));
+        assert_eq!(copies.begin(client(2), name(), &given("b:1"), true, start), Ok(()));
     }
 
     #[test]

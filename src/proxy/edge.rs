@@ -117,11 +117,7 @@ impl Edge {
             Verdict::Deliver(head) => {
                 let head = head::archive(relay.accept(head))?;
                 let (Some(given), now) = (relay.given(), Instant::now()) else { return Ok(head) };
-                if !relay.is_blind() {
-                    self.copies.give(relay.client, relay.name, given, now);
-                    return Ok(head);
-                }
-                match self.copies.give_part(relay.client, relay.name, &given, now) {
+                match self.copies.begin(relay.client, relay.name, &given, relay.is_blind(), now) {
                     Ok(()) => Ok(head),
                     Err(begun) => refused(relay.rebind(begun)),
                 }

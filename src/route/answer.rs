@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use http::header::{
     ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap,
-    HeaderName, HeaderValue, LAST_MODIFIED, TRANSFER_ENCODING,
+    HeaderName, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE, TRANSFER_ENCODING,
 };
 use http::{Method, StatusCode};
 
@@ -46,6 +46,27 @@ pub struct Asked {
     pub range: RangeRequest,
     /// Under which condition the range is wanted; otherwise all of it is.
     pub if_range: Option<IfRange>,
+}
+
+impl Asked {
+    /// What a request's method and headers ask. A range on a HEAD means nothing (RFC 9110, section
+    /// 14.2), nor does a condition without a range.
+    pub fn of(method: &Method, headers: &HeaderMap) -> Self {
+        let range = match text(headers, &RANGE) {
+            Some(value) if *method == Method::GET => RangeRequest::parse(value),
+            _ => RangeRequest::Whole,
+        };
+        let if_range = match range {
+            RangeRequest::Whole => None,
+            _ => text(headers, &IF_RANGE).map(IfRange::new),
+        };
+        Self { method: method.clone(), range, if_range }
+    }
+
+    /// True where the answer goes into a file with other bytes, without a word about their copy.
+    pub fn is_blind(&self) -> bool {
+        self.range.is_part_of_a_file() && self.if_range.is_none()
+    }
 }
 
 /// What is done with an upstream's answer.
@@ -309,6 +330,29 @@ mod tests {
 
     fn check(asked: &Asked, status: u16, head: &str, expected: &Verdict) {
         check_with(Some(TOTAL), asked, status, head, expected);
+    }
+
+    #[test]
+    fn what_a_head_asks() {
+        let part = RangeRequest::parse("bytes=5-");
+        let check = |method: Method, head: &[(HeaderName, &'static str)], expected, blind| {
+            let headers =
+                head.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
+            let asked = Asked::of(&method, &headers.collect());
+            let (range, if_range): (&RangeRequest, Option<&str>) = expected;
+            let if_range = if_range.map(IfRange::new);
+            assert_eq!(asked, Asked { method, range: range.clone(), if_range });
+            assert_eq!(asked.is_blind(), blind, "{asked:?}");
+        };
+        let range = || (RANGE, "bytes=5-");
+        check(Method::GET, &[], (&RangeRequest::Whole, None), false);
+        check(Method::GET, &[range()], (&part, None), true);
+        check(Method::GET, &[range(), (IF_RANGE, "\"x\"")], (&part, Some("\"x\"")), false);
+        check(Method::GET, &[(IF_RANGE, "\"x\"")], (&RangeRequest::Whole, None), false);
+        check(Method::GET, &[(RANGE, "lines=5-")], (&RangeRequest::Whole, None), false);
+        check(Method::HEAD, &[range()], (&RangeRequest::Whole, None), false);
+        let all = RangeRequest::parse("bytes=0-");
+        check(Method::GET, &[(RANGE, "bytes=0-")], (&all, None), false);
     }
 
     fn fail(failure: SourceFailure) -> Verdict {

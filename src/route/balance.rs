@@ -18,20 +18,20 @@ const MAX_TRIES: usize = 8;
 /// Rendezvous hashing of client address, name and target: a client that comes back meets the same
 /// copy for as long as it is there, clients spread evenly, and a target that leaves or comes moves
 /// only its own clients. Sources that are `preferred` come first whatever else is true of them, and
-/// targets that are `suspended` for their failures last, in the same order. At most eight are
+/// targets that are `resting` for their failures last, in the same order. At most eight are
 /// returned.
-pub fn order(
+pub(super) fn order(
     client: IpAddr,
     name: &ArchiveName,
     sources: &[Arc<Source>],
     preferred: impl Fn(&Source) -> bool,
-    suspended: impl Fn(&TargetId) -> bool,
+    resting: impl Fn(&TargetId) -> bool,
 ) -> Vec<Arc<Source>> {
     let mut ordered = sources.to_vec();
     ordered.sort_by_cached_key(|source| {
         let weight = Reverse(weight(client, name, &source.target));
         let preferred = preferred(source);
-        (!preferred, suspended(&source.target), weight, source.target.clone())
+        (!preferred, resting(&source.target), weight, source.target.clone())
     });
     ordered.truncate(MAX_TRIES);
     ordered
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_suspended_target_comes_last() {
+    fn a_resting_target_comes_last() {
         let sources = sources(3);
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let before = order(client, &name(), &sources, |_| false, |_| false);

@@ -6,26 +6,31 @@ use http::Method;
 
 use super::answer::Asked;
 use super::range::RangeRequest;
-use crate::index::CopyId;
+use crate::index::{CopyId, TargetId};
 
 /// What the cache has of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cached {
+pub enum Cached<'a> {
     /// Nothing.
     Nothing,
-    /// It is being fetched for another request.
-    Part,
-    /// All of this copy.
-    Whole(CopyId),
+    /// It is being fetched from this target for another request.
+    Filling(&'a TargetId),
+    /// All of it.
+    Whole {
+        /// The target that it came from.
+        target: &'a TargetId,
+        /// Which copy it is.
+        copy: CopyId,
+    },
 }
 
 /// Of which copies a client has bytes, as far as that matters for its request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bytes {
+pub(super) struct Bytes {
     /// The copy that the client began, where its answer goes into one file with those bytes.
-    pub begun: Option<CopyId>,
+    pub(super) begun: Option<CopyId>,
     /// True where the condition of the request names the copy of a target.
-    pub of_target: bool,
+    pub(super) of_target: bool,
 }
 
 impl Bytes {
@@ -121,19 +126,19 @@ impl fmt::Display for CacheStatus {
     }
 }
 
-/// Decides about one request for one archive; `best` is whether short names lead to it now, which is
-/// what the cache is for.
+/// Decides about one request for one archive; `best` is whether short names lead to it now, which
+/// is what the cache is for, or no target has it any more.
 ///
 /// A request for a part of a file is served from the cached copy only where the client has no bytes
 /// of another one. A condition that names the cached copy decides by itself; one that names a copy
 /// which a target still has leads to that target; any other gets all of the cached copy.
 ///
 /// What is not the best any more is served to those who have bytes of exactly that copy.
-pub fn deliver(asked: &Asked, best: bool, cached: Cached, bytes: Bytes) -> Delivery {
+pub(super) fn deliver(asked: &Asked, best: bool, cached: Cached<'_>, bytes: Bytes) -> Delivery {
     match cached {
-        Cached::Whole(copy) if !best && bytes.are_of(asked, copy) => Delivery::Hit,
+        Cached::Whole { copy, .. } if !best && bytes.are_of(asked, copy) => Delivery::Hit,
         _ if !best => Delivery::Bypass(Bypass::NotBest),
-        Cached::Whole(copy) => {
+        Cached::Whole { copy, .. } => {
             let other = match &asked.if_range {
                 Some(condition) => bytes.of_target && !condition.holds(copy),
                 None => bytes.begun.is_some_and(|begun| begun != copy),
@@ -145,7 +150,7 @@ pub fn deliver(asked: &Asked, best: bool, cached: Cached, bytes: Bytes) -> Deliv
             }
         }
         _ if asked.method == Method::HEAD => Delivery::Bypass(Bypass::Head),
-        Cached::Part => Delivery::Bypass(Bypass::Filling),
+        Cached::Filling(_) => Delivery::Bypass(Bypass::Filling),
         Cached::Nothing if asked.range != RangeRequest::Whole => Delivery::Bypass(Bypass::Range),
         Cached::Nothing => Delivery::Fill,
     }
@@ -155,6 +160,15 @@ pub fn deliver(asked: &Asked, best: bool, cached: Cached, bytes: Bytes) -> Deliv
 mod tests {
     use super::*;
     use crate::route::IfRange;
+
+    fn target() -> TargetId {
+        TargetId { group: "g".into(), authority: "10.0.0.1:8899".into() }
+    }
+
+    /// Copy 1.
+    fn whole(target: &TargetId) -> Cached<'_> {
+        Cached::Whole { target, copy: copy(1) }
+    }
 
     fn copy(number: u64) -> CopyId {
         CopyId::new("10.0.0.1:8899", number, None)
@@ -171,7 +185,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(request: &str, cached: Cached, expected: Delivery) {
+    fn check(request: &str, cached: Cached<'_>, expected: Delivery) {
         let found = deliver(&asked(request, None), true, cached, Bytes::default());
         assert_eq!(found, expected, "{request}");
         let stale = deliver(&asked(request, None), false, cached, Bytes::default());
@@ -198,19 +212,19 @@ mod tests {
         for range in ["0-", "0-0", "5-", "-5", "0-1,3-4"] {
             let request = format!("GET bytes={range}");
             check(&request, Cached::Nothing, Delivery::Bypass(Bypass::Range));
-            check(&request, Cached::Part, Delivery::Bypass(Bypass::Filling));
-            check(&request, Cached::Whole(copy(1)), Delivery::Hit);
+            check(&request, Cached::Filling(&target()), Delivery::Bypass(Bypass::Filling));
+            check(&request, whole(&target()), Delivery::Hit);
         }
-        check("GET", Cached::Part, Delivery::Bypass(Bypass::Filling));
-        check("HEAD", Cached::Part, Delivery::Bypass(Bypass::Head));
-        check("GET", Cached::Whole(copy(1)), Delivery::Hit);
-        check("HEAD", Cached::Whole(copy(1)), Delivery::Hit);
+        check("GET", Cached::Filling(&target()), Delivery::Bypass(Bypass::Filling));
+        check("HEAD", Cached::Filling(&target()), Delivery::Bypass(Bypass::Head));
+        check("GET", whole(&target()), Delivery::Hit);
+        check("HEAD", whole(&target()), Delivery::Hit);
     }
 
     /// With copy 1 in the cache.
     #[track_caller]
     fn check_copy(request: &str, condition: Option<u64>, bytes: Bytes, hit: bool) {
-        let found = deliver(&asked(request, condition), true, Cached::Whole(copy(1)), bytes);
+        let found = deliver(&asked(request, condition), true, whole(&target()), bytes);
         let other = Delivery::Bypass(Bypass::OtherCopy);
         assert_eq!(found, if hit { Delivery::Hit } else { other }, "{request} {condition:?}");
     }
@@ -219,7 +233,7 @@ mod tests {
     fn what_is_stale_is_there_for_those_who_began_it() {
         let check = |request: &str, condition, begun: Option<u64>, hit: bool| {
             let bytes = Bytes { begun: begun.map(copy), of_target: false };
-            let found = deliver(&asked(request, condition), false, Cached::Whole(copy(1)), bytes);
+            let found = deliver(&asked(request, condition), false, whole(&target()), bytes);
             let expected = if hit { Delivery::Hit } else { Delivery::Bypass(Bypass::NotBest) };
             assert_eq!(found, expected, "{request} {condition:?} {begun:?}");
         };

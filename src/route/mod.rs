@@ -1,22 +1,25 @@
 //! What to do with a request, and with an upstream's answer to it.
 //!
-//! Pure: a request head, a [`View`](crate::index::View) and settings go in, a [`Plan`] comes out;
-//! an upstream's response head goes in, a [`Verdict`] comes out. `proxy/` carries them out.
+//! Pure: a request head goes in, a [`Route`] comes out; from that, the
+//! [`View`](crate::index::View), what the client has and what the cache has, a [`Reply`] or a
+//! [`Delivery`] and its sources; an upstream's response head goes in, a [`Verdict`] comes out.
+//! `proxy/` carries them out.
 
 mod answer;
 mod balance;
 mod caching;
 mod failure;
-mod plan;
 mod range;
+mod redirect;
 mod reply;
 mod request;
+mod wish;
 
 pub use answer::{ArchiveHead, Asked, IfRange, Verdict, judge};
-pub use balance::order;
-pub use caching::{Bypass, Bytes, CacheStatus, Cached, Delivery, deliver};
+pub use caching::{Bypass, CacheStatus, Cached, Delivery};
 pub use failure::{Failure, SourceFailure};
-pub use plan::{Plan, Requester, Settings, Transfer, plan};
 pub use range::{ByteRange, ContentRange, RangeRequest, RangeSpec, Selection};
+pub use redirect::{Requester, Settings, redirect, short_form};
 pub use reply::Reply;
-pub use request::{ApiCall, Route, Style, Wanted, parse};
+pub use request::{ApiCall, Route, ShortForm, Style, Wanted, parse};
+pub use wish::{Given, Wish};

@@ -36,18 +36,22 @@ impl Style {
     }
 }
 
+/// A request for whatever is best.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShortForm {
+    /// Of which kind.
+    pub wanted: Wanted,
+    /// Under which path.
+    pub style: Style,
+    /// Of which group; of any where that is not said.
+    pub group: Option<String>,
+}
+
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// The redirect to the best archive.
-    ShortForm {
-        /// Of which kind.
-        wanted: Wanted,
-        /// Under which path.
-        style: Style,
-        /// Of which group.
-        group: Option<String>,
-    },
+    ShortForm(ShortForm),
     /// An archive.
     Archive(ArchiveName),
     /// A call of the JSON API, or the text of the health check.
@@ -102,7 +106,7 @@ pub fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<Route, 
         Place::Archive(name) => Route::Archive(name),
         Place::Health => Route::Api(ApiCall::Health),
         Place::ShortForm(wanted, style) => {
-            Route::ShortForm { wanted, style, group: query.text("group") }
+            Route::ShortForm(ShortForm { wanted, style, group: query.text("group") })
         }
         Place::Snapshots => {
             let base = query.number::<u64>("slot", "a slot, a decimal 64 bit number")?;
@@ -200,7 +204,7 @@ mod tests {
 
     #[expect(clippy::unnecessary_wraps, reason = "it is what `check` compares with")]
     fn short(wanted: Wanted, style: Style, group: Option<&str>) -> Result<Route, Failure> {
-        Ok(Route::ShortForm { wanted, style, group: group.map(str::to_owned) })
+        Ok(Route::ShortForm(ShortForm { wanted, style, group: group.map(str::to_owned) }))
     }
 
     #[test]

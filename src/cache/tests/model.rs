@@ -103,6 +103,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 /// A refresh on its way.
+#[expect(clippy::large_enum_variant, reason = "there are a few of them")]
 enum Work {
     Claimed(Claim),
     Reserved(Reservation, Bytes),

@@ -69,19 +69,15 @@ impl Scene {
         (name, contents)
     }
 
-    fn get(&self, client: u8, name: &str) -> Ask {
-        Ask::get(format!("/{name}")).from(client)
-    }
-
     /// A download that breaks after `at` bytes and goes on without a word about its copy. The
     /// answer is the one that it went on with; the file is both.
     async fn broken(&self, client: u8, name: &str, at: u64, start: &Barrier) -> (Answer, Vec<u8>) {
         let manner = Manner::of(client);
         let first = match manner {
-            Manner::InParts => self.get(client, name).with("range", format!("bytes=0-{}", at - 1)),
+            Manner::InParts => get(client, name).with("range", format!("bytes=0-{}", at - 1)),
             Manner::AtOnce | Manner::Promoted => {
                 start.wait().await;
-                self.get(client, name).leave_after(at as usize)
+                get(client, name).leave_after(at as usize)
             }
         };
         let mut file = self.cached.edge.ask(first).await.body;
@@ -92,11 +88,15 @@ impl Scene {
         if manner != Manner::AtOnce {
             self.cached.holds(name).await;
         }
-        let rest = self.get(client, name).with("range", format!("bytes={at}-"));
+        let rest = get(client, name).with("range", format!("bytes={at}-"));
         let rest = self.cached.edge.ask(rest).await;
         file.extend(&rest.body);
         (rest, file)
     }
+}
+
+fn get(client: u8, name: &str) -> Ask {
+    Ask::get(format!("/{name}")).from(client)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,7 +121,7 @@ async fn two_hundred_broken_and_resumed_downloads_are_all_of_one_copy_with_a_cac
         start.wait().await;
         // Somebody has to stay to the end, or nothing is ever promoted.
         eventually("a whole download is promoted", || async {
-            status(&scene.cached.edge.ask(scene.get(100, &name)).await) == "snapedge; hit"
+            status(&scene.cached.edge.ask(get(100, &name)).await) == "snapedge; hit"
         })
         .await;
         for client in clients {
@@ -145,7 +145,7 @@ async fn two_hundred_broken_and_resumed_downloads_are_all_of_one_copy_with_a_cac
 async fn a_resume_that_names_its_copy_is_served_from_wherever_that_is() {
     let scene = Scene::new().await;
     let (name, contents) = scene.next(0).await;
-    let cut = |client| scene.get(client, &name).with("range", "bytes=0-999");
+    let cut = |client| get(client, &name).with("range", "bytes=0-999");
     let (mut tags, mut clients) = (BTreeMap::new(), BTreeMap::new());
     for client in 1..=40 {
         let part = scene.cached.edge.ask(cut(client)).await;
@@ -155,20 +155,20 @@ async fn a_resume_that_names_its_copy_is_served_from_wherever_that_is() {
         clients.entry(own).or_insert_with(Vec::new).push(client);
     }
     assert_eq!(tags.len(), 2, "both origins were used");
-    let filler = scene.cached.edge.ask(scene.get(100, &name)).await;
+    let filler = scene.cached.edge.ask(get(100, &name)).await;
     scene.cached.holds(&name).await;
     let cached = contents.iter().position(|content| content.all() == filler.body).expect("one");
     for (own, tag) in &tags {
         let way = if *own == cached { "hit" } else { "fwd=bypass; detail=other-copy" };
         // Whoever asks: the tag tells.
         for client in [clients[own][0], 200] {
-            let rest = scene.get(client, &name).with("range", "bytes=1000-");
+            let rest = get(client, &name).with("range", "bytes=1000-");
             let rest = scene.cached.edge.ask(rest.with("if-range", tag)).await;
             assert_eq!((rest.status, status(&rest)), (206, &*format!("snapedge; {way}")));
             assert!(contents[*own].bytes(1000, LENGTH) == rest.body);
         }
         // Without a tag, the address tells.
-        let blind = scene.get(clients[own][0], &name).with("range", "bytes=1000-");
+        let blind = get(clients[own][0], &name).with("range", "bytes=1000-");
         let blind = scene.cached.edge.ask(blind).await;
         assert_eq!((blind.status, status(&blind)), (206, &*format!("snapedge; {way}")));
         assert!(contents[*own].bytes(1000, LENGTH) == blind.body);
@@ -176,7 +176,7 @@ async fn a_resume_that_names_its_copy_is_served_from_wherever_that_is() {
     // The other copy is gone: who has bytes of it is told, or given all of the cached one.
     let other = 1 - cached;
     scene.origins[other].stop().await;
-    let rest = scene.get(clients[&other][0], &name).with("range", "bytes=1000-");
+    let rest = get(clients[&other][0], &name).with("range", "bytes=1000-");
     let refused = scene.cached.edge.ask(rest.clone()).await;
     assert!(matches!(refused.status, 502 | 503), "not the cached copy's bytes: {}", refused.head);
     scene.origins[other].remove(&name);
@@ -193,8 +193,8 @@ async fn a_resume_that_names_its_copy_is_served_from_wherever_that_is() {
         scene.cached.edge.view().sources(&name.parse().expect("valid")).is_empty()
     })
     .await;
-    let blind = scene.get(clients[&other][1], &name).with("range", "bytes=1000-");
+    let blind = get(clients[&other][1], &name).with("range", "bytes=1000-");
     assert_eq!(scene.cached.edge.ask(blind).await.status, 503);
-    let anew = scene.cached.edge.ask(scene.get(clients[&other][1], &name)).await;
+    let anew = scene.cached.edge.ask(get(clients[&other][1], &name)).await;
     assert_eq!((anew.status, status(&anew)), (200, "snapedge; hit"));
 }

@@ -1,4 +1,4 @@
-//! From a [`Route`] and the published view to what is done.
+//! What is answered with a redirect, from the published view.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use http::status::StatusCode;
 use super::balance::order;
 use super::failure::Failure;
 use super::reply::Reply;
-use super::request::{ApiCall, Route, Style, Wanted};
+use super::request::{ShortForm, Wanted};
 use crate::config::Downloads;
-use crate::index::{Source, TargetId, View};
+use crate::index::{TargetId, View};
 use crate::snapshot::ArchiveName;
 
 /// The part of the configuration that decides about requests.
@@ -31,104 +31,53 @@ pub struct Requester<'a> {
     /// Address of the client.
     pub client: IpAddr,
     /// True for targets that failed lately.
-    pub suspended: &'a dyn Fn(&TargetId) -> bool,
-    /// True for sources that come before all others: of the copy that the client has bytes of, or
-    /// that the cache has.
-    pub preferred: &'a dyn Fn(&Source) -> bool,
-    /// The archive that a request for a part of a short form's archive goes on with.
-    pub continues: Option<ArchiveName>,
+    pub resting: &'a dyn Fn(&TargetId) -> bool,
 }
 
-/// What to do with a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Plan {
-    /// Answer at once.
-    Reply(Reply),
-    /// Carry an archive.
-    Transfer(Transfer),
-    /// Answer with JSON, or the text of the health check.
-    Api(ApiCall),
-}
-
-/// An archive, and where to get it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transfer {
-    /// The archive.
-    pub name: ArchiveName,
-    /// Its sources in the order in which they are tried; never empty.
-    pub sources: Vec<Arc<Source>>,
-}
-
-/// Decides. Nothing here waits, and nothing is asked: the view is all there is.
-pub fn plan(
-    route: Route,
-    view: &View,
-    settings: &Settings,
-    requester: &Requester<'_>,
-) -> Result<Plan, Failure> {
-    match route {
-        Route::ShortForm { wanted, style, group } => {
-            let group = group.as_deref().or(settings.default_group.as_deref());
-            let best = view.best(group).map_err(|_| Failure::UnknownGroup)?;
-            let name = best.and_then(|best| match wanted {
-                Wanted::Full => Some(best.full),
-                Wanted::Incremental => best.incremental,
-            });
-            // aria2 begins every part and every retry at the short form, so a part of what was best
-            // when it began must not lead to what is best now.
-            let name = continued(view, group, requester).or(name).ok_or(Failure::NotHeld)?;
-            short_form(&name, style, view, settings, requester).map(Plan::Reply)
-        }
-        Route::Archive(name) => {
-            let sources = sources(&name, view, requester)?;
-            Ok(match settings.downloads {
-                Downloads::Proxy => Plan::Transfer(Transfer { name, sources }),
-                Downloads::Redirect => {
-                    Plan::Reply(elsewhere(StatusCode::TEMPORARY_REDIRECT, &sources))
-                }
-            })
-        }
-        Route::Api(call) => Ok(Plan::Api(call)),
-    }
-}
-
-/// The archive that the client goes on with, while the group still has it.
-fn continued(view: &View, group: Option<&str>, requester: &Requester<'_>) -> Option<ArchiveName> {
-    requester.continues.filter(|name| view.is_held(name, group))
-}
-
-fn short_form(
-    name: &ArchiveName,
-    style: Style,
+/// The answer to a short form, from the view alone: nothing here waits, and nothing is asked.
+///
+/// `continues` is the archive that a request for a part goes on with: aria2 begins every part and
+/// every retry at the short form, so a part of what was best when it began must not lead to what is
+/// best now, while the group still has the other.
+pub fn short_form(
+    form: &ShortForm,
+    continues: Option<ArchiveName>,
     view: &View,
     settings: &Settings,
     requester: &Requester<'_>,
 ) -> Result<Reply, Failure> {
+    let group = form.group.as_deref().or(settings.default_group.as_deref());
+    let best = view.best(group).map_err(|_| Failure::UnknownGroup)?;
+    let name = best.and_then(|best| match form.wanted {
+        Wanted::Full => Some(best.full),
+        Wanted::Incremental => best.incremental,
+    });
+    let begun = continues.filter(|name| view.is_held(name, group));
+    let name = begun.or(name).ok_or(Failure::NotHeld)?;
     match settings.downloads {
-        Downloads::Proxy => Ok(Reply::redirect(StatusCode::SEE_OTHER, &style.path(name))),
-        Downloads::Redirect => {
-            Ok(elsewhere(StatusCode::SEE_OTHER, &sources(name, view, requester)?))
-        }
+        Downloads::Proxy => Ok(Reply::redirect(StatusCode::SEE_OTHER, &form.style.path(&name))),
+        Downloads::Redirect => elsewhere(StatusCode::SEE_OTHER, &name, view, requester),
     }
 }
 
-/// The sources of an archive for this client; at least one.
-fn sources(
+/// The answer to a request for an archive that is not carried.
+pub fn redirect(
     name: &ArchiveName,
     view: &View,
     requester: &Requester<'_>,
-) -> Result<Vec<Arc<Source>>, Failure> {
-    let Requester { client, suspended, preferred, .. } = requester;
-    let sources = order(*client, name, view.sources(name), preferred, suspended);
-    if sources.is_empty() { Err(Failure::NotHeld) } else { Ok(sources) }
+) -> Result<Reply, Failure> {
+    elsewhere(StatusCode::TEMPORARY_REDIRECT, name, view, requester)
 }
 
-fn elsewhere(status: StatusCode, sources: &[Arc<Source>]) -> Reply {
+fn elsewhere(
+    status: StatusCode,
+    name: &ArchiveName,
+    view: &View,
+    Requester { client, resting }: &Requester<'_>,
+) -> Result<Reply, Failure> {
+    let sources = order(*client, name, view.sources(name), |_| false, resting);
     let location = sources.first().and_then(|source| source.listed.location.as_ref());
-    location.map_or_else(
-        || Failure::NotHeld.reply(),
-        |location| Reply::redirect(status, &location.url()),
-    )
+    location.map(|location| Reply::redirect(status, &location.url())).ok_or(Failure::NotHeld)
 }
 
 #[cfg(test)]
@@ -136,6 +85,7 @@ mod tests {
     use super::*;
     use crate::clock::Now;
     use crate::index::{Catalog, Event, Listed, Location, Policy};
+    use crate::route::Style;
     use std::net::Ipv4Addr;
     use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -192,30 +142,27 @@ mod tests {
         }
     }
 
-    fn short(wanted: Wanted, group: Option<&str>) -> Route {
-        Route::ShortForm { wanted, style: Style::V1, group: group.map(str::to_owned) }
+    fn short(wanted: Wanted, group: Option<&str>) -> ShortForm {
+        ShortForm { wanted, style: Style::V1, group: group.map(str::to_owned) }
+    }
+
+    const REQUESTER: Requester<'static> = Requester { client: CLIENT, resting: &|_| false };
+
+    fn shown(reply: &Reply) -> (u16, String) {
+        let body = String::from_utf8(reply.body.to_vec()).expect("text");
+        (reply.status.as_u16(), body)
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "rows read better without `&`")]
     fn check(
-        route: Route,
+        form: ShortForm,
         settings: &Settings,
         continues: Option<ArchiveName>,
         expected: Result<(u16, String), Failure>,
     ) {
-        let requester =
-            Requester { client: CLIENT, suspended: &|_| false, preferred: &|_| false, continues };
-        let found = plan(route.clone(), &view(), settings, &requester).map(|plan| match plan {
-            Plan::Reply(reply) => {
-                let body = String::from_utf8(reply.body.to_vec()).expect("text");
-                (reply.status.as_u16(), body)
-            }
-            Plan::Transfer(Transfer { name, sources }) => {
-                (200, format!("{name} from {}", sources[0].target.authority))
-            }
-            Plan::Api(call) => (200, format!("{call:?}")),
-        });
-        assert_eq!(found, expected, "{route:?} {settings:?} {continues:?}");
+        let found = short_form(&form, continues, &view(), settings, &REQUESTER);
+        let found = found.map(|reply| shown(&reply));
+        assert_eq!(found, expected, "{form:?} {settings:?} {continues:?}");
     }
 
     #[test]
@@ -245,15 +192,12 @@ mod tests {
     }
 
     #[test]
-    fn archives_are_carried_or_redirected_to() {
-        let proxy = settings(Downloads::Proxy, None);
-        let redirect = settings(Downloads::Redirect, None);
-        let from = |name: ArchiveName| Ok((200, format!("{name} from 10.0.0.1:8899")));
-        check(Route::Archive(full(900)), &proxy, None, from(full(900)));
-        check(Route::Archive(full(800)), &proxy, None, Err(Failure::NotHeld));
+    fn without_proxying_everything_leads_to_a_target() {
+        let settings = settings(Downloads::Redirect, None);
         let url = |name: ArchiveName| format!("http://10.0.0.1:8899/at/{name}");
-        check(Route::Archive(full(900)), &redirect, None, Ok((307, url(full(900)))));
-        check(short(Wanted::Full, None), &redirect, None, Ok((303, url(full(1000)))));
-        check(Route::Archive(full(800)), &redirect, None, Err(Failure::NotHeld));
+        check(short(Wanted::Full, None), &settings, None, Ok((303, url(full(1000)))));
+        let found = |name| redirect(&name, &view(), &REQUESTER).map(|reply| shown(&reply));
+        assert_eq!(found(full(900)), Ok((307, url(full(900)))));
+        assert_eq!(found(full(800)), Err(Failure::NotHeld));
     }
 }

@@ -1,0 +1,246 @@
+//! A request for an archive, given what its client has of it: where the bytes come from.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::answer::Asked;
+use super::balance::order;
+use super::caching::{Bytes, Cached, Delivery, deliver};
+use super::failure::Failure;
+use crate::index::{CopyId, Source, TargetId, View};
+use crate::snapshot::ArchiveName;
+
+/// The copy that a client has bytes of, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// The target that it is on.
+    pub target: TargetId,
+    /// Which copy.
+    pub copy: CopyId,
+}
+
+/// A request for an archive, while it is decided about.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// The archive.
+    pub name: ArchiveName,
+    /// Who asks.
+    pub client: IpAddr,
+    /// What is asked of it.
+    pub asked: &'a Asked,
+    /// What the client began to get of it last, where the answer has to fit to that.
+    pub given: Option<&'a Given>,
+    /// What there is.
+    pub view: &'a View,
+}
+
+impl Wish<'_> {
+    /// Whether it is read from the cache, fills it, or passes it by.
+    pub fn delivery(&self, cached: Cached<'_>) -> Delivery {
+        let bytes = Bytes {
+            begun: self.given.map(|given| given.copy),
+            of_target: self.named_by_condition(),
+        };
+        // What no target has any more is served for as long as it is there.
+        let last = self.view.sources(&self.name).is_empty();
+        let worth_it = self.view.is_best(&self.name) || last;
+        deliver(self.asked, worth_it, cached, bytes)
+    }
+
+    /// The sources in the order in which they are tried, at least one; those that are `resting`
+    /// come last. The copy that is in the cache, or on its way there, is everyone's who has no
+    /// other, while its source is well.
+    pub fn sources(
+        &self,
+        cached: Cached<'_>,
+        resting: impl Fn(&TargetId) -> bool,
+    ) -> Result<Vec<Arc<Source>>, Failure> {
+        let pinned = match cached {
+            Cached::Nothing => None,
+            Cached::Filling(target) | Cached::Whole { target, .. } => Some(target),
+        };
+        let pinned = pinned.filter(|target| !resting(target));
+        let all = self.view.sources(&self.name);
+        let preferred = |source: &Source| self.prefers(source, pinned);
+        let sources = order(self.client, &self.name, all, preferred, resting);
+        match cached {
+            _ if !sources.is_empty() => Ok(sources),
+            // The archive is there, in a copy that does not fit to what the client has.
+            Cached::Whole { .. } => Err(Failure::OtherCopy),
+            Cached::Nothing | Cached::Filling(_) => Err(Failure::NotHeld),
+        }
+    }
+
+    /// True where the condition names the copy of a target that is there.
+    fn named_by_condition(&self) -> bool {
+        self.view.sources(&self.name).iter().any(|source| self.names(source))
+    }
+
+    /// Whether the condition names the copy of this source, by its listing or by what the client
+    /// was given of it: without a size, the listing does not tell.
+    fn names(&self, source: &Source) -> bool {
+        let given = self.given.filter(|given| given.target == source.target);
+        self.asked.if_range.as_ref().is_some_and(|condition| {
+            condition.names(source) || given.is_some_and(|given| condition.holds(given.copy))
+        })
+    }
+
+    /// Whether a source comes before all others.
+    fn prefers(&self, source: &Source, pinned: Option<&TargetId>) -> bool {
+        let is_pinned = pinned == Some(&source.target);
+        if !self.asked.range.is_part_of_a_file() {
+            return is_pinned;
+        }
+        match (&self.asked.if_range, self.given) {
+            (Some(_), _) => self.names(source) || (is_pinned && !self.named_by_condition()),
+            (None, Some(given)) => given.target == source.target,
+            (None, None) => is_pinned,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Now;
+    use crate::index::{Catalog, Event, Listed, Location, Policy};
+    use crate::route::{Bypass, IfRange, RangeRequest};
+    use http::Method;
+    use std::net::Ipv4Addr;
+    use std::time::{Duration, Instant, UNIX_EPOCH};
+
+    const SIZE: u64 = 1000;
+
+    fn full(slot: u64) -> ArchiveName {
+        format!("snapshot-{slot}-{}.tar.zst", "1".repeat(32)).parse().expect("valid")
+    }
+
+    fn target(number: u8) -> TargetId {
+        TargetId { group: "g".into(), authority: format!("10.0.0.{number}:8899").into() }
+    }
+
+    fn copy(number: u8) -> CopyId {
+        CopyId::new(&target(number).authority, SIZE, None)
+    }
+
+    fn given(number: u8) -> Given {
+        Given { target: target(number), copy: copy(number) }
+    }
+
+    /// Targets 1 to 4 hold the archives at the slots 1000 and 900, in copies of their own.
+    fn view() -> View {
+        let at = Now { instant: Instant::now(), wall: UNIX_EPOCH };
+        let mut catalog = Catalog::default();
+        for number in 1..=4 {
+            let listed = |name: ArchiveName| Listed {
+                name,
+                size: Some(SIZE),
+                modified: None,
+                location: Some(Location {
+                    address: ([10, 0, 0, number], 8899).into(),
+                    authority: target(number).authority,
+                    path: format!("/{name}"),
+                }),
+            };
+            let archives = vec![listed(full(1000)), listed(full(900))];
+            catalog.apply(Event::Answered { target: target(number), at, archives });
+        }
+        let policy = Policy { probe_failures: 3, pair_hold: Duration::from_secs(600) };
+        catalog.view(&View::default(), &["g".into()], policy, at.instant)
+    }
+
+    fn asked(range: &str, condition: Option<u8>) -> Asked {
+        Asked {
+            method: Method::GET,
+            range: RangeRequest::parse(range),
+            if_range: condition.map(|number| IfRange::new(&copy(number).to_string())),
+        }
+    }
+
+    /// Of which target the bytes come first, for every one of many clients; `None` where that is a
+    /// matter of the client.
+    #[track_caller]
+    fn check(
+        range: &str,
+        condition: Option<u8>,
+        begun: Option<u8>,
+        pinned: Option<u8>,
+        resting: Option<u8>,
+        expected: Option<u8>,
+    ) {
+        let (view, asked, given) = (view(), asked(range, condition), begun.map(given));
+        let pinned = pinned.map(target);
+        let cached = pinned.as_ref().map_or(Cached::Nothing, Cached::Filling);
+        let resting = resting.map(target);
+        let first = |client: u32| {
+            let client = IpAddr::V4(Ipv4Addr::from(client));
+            let given = given.as_ref();
+            let wish = Wish { name: full(1000), client, asked: &asked, given, view: &view };
+            let sources = wish.sources(cached, |target| resting.as_ref() == Some(target));
+            let sources = sources.expect("four of them");
+            assert_eq!(sources.len(), 4);
+            sources[0].target.clone()
+        };
+        let all: std::collections::BTreeSet<_> = (0..100).map(first).collect();
+        let row = format!("{range} {condition:?} {begun:?} {pinned:?} {resting:?}");
+        match expected {
+            Some(number) => assert_eq!(all, [target(number)].into(), "{row}"),
+            None => assert!(all.len() >= 3, "{row}"),
+        }
+    }
+
+    #[test]
+    fn a_client_comes_back_to_its_copy_and_others_go_to_the_one_that_is_cached() {
+        const PART: &str = "bytes=5-";
+        check("", None, None, None, None, None);
+        check(PART, None, None, None, None, None);
+        // On its way into the cache from target 2.
+        check("", None, None, Some(2), None, Some(2));
+        check("bytes=0-", None, None, Some(2), None, Some(2));
+        check(PART, None, None, Some(2), None, Some(2));
+        check("", None, None, Some(2), Some(2), None);
+        check(PART, None, None, Some(2), Some(2), None);
+        // What was begun decides for a part, also where its target rests.
+        check(PART, None, Some(3), None, None, Some(3));
+        check(PART, None, Some(3), None, Some(3), Some(3));
+        check(PART, None, Some(3), Some(2), None, Some(3));
+        // A condition that names a copy leads to it, whatever was begun.
+        check(PART, Some(1), None, None, None, Some(1));
+        check(PART, Some(1), Some(3), Some(2), None, Some(1));
+        // One that names none leads to the copy for everyone.
+        check(PART, Some(9), None, Some(2), None, Some(2));
+        check(PART, Some(9), Some(3), Some(2), None, Some(2));
+    }
+
+    #[test]
+    fn without_a_source_there_is_another_copy_or_nothing() {
+        let (view, asked, target) = (view(), asked("bytes=5-", None), target(1));
+        let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let name = full(800);
+        let wish = Wish { name, client, asked: &asked, given: None, view: &view };
+        let failure = |cached| wish.sources(cached, |_| false).expect_err("nobody has it");
+        assert_eq!(failure(Cached::Nothing), Failure::NotHeld);
+        assert_eq!(failure(Cached::Filling(&target)), Failure::NotHeld);
+        let whole = Cached::Whole { target: &target, copy: copy(1) };
+        assert_eq!(failure(whole), Failure::OtherCopy);
+        assert_eq!(wish.delivery(whole), Delivery::Hit, "the last copy is served though not best");
+        let begun = given(2);
+        let other = Wish { given: Some(&begun), ..wish };
+        assert_eq!(other.delivery(whole), Delivery::Bypass(Bypass::OtherCopy));
+        assert_eq!(wish.delivery(Cached::Nothing), Delivery::Bypass(Bypass::Range));
+    }
+
+    #[test]
+    fn only_what_is_best_is_for_the_cache() {
+        let (view, asked) = (view(), asked("", None));
+        let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let wish =
+            |slot| Wish { name: full(slot), client, asked: &asked, given: None, view: &view };
+        assert_eq!(wish(1000).delivery(Cached::Nothing), Delivery::Fill);
+        assert_eq!(wish(900).delivery(Cached::Nothing), Delivery::Bypass(Bypass::NotBest));
+        let target = target(1);
+        let whole = Cached::Whole { target: &target, copy: copy(1) };
+        assert_eq!(wish(1000).delivery(whole), Delivery::Hit);
+        assert_eq!(wish(900).delivery(whole), Delivery::Bypass(Bypass::NotBest));
+    }
+}
