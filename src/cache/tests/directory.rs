@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use rustix::fs::{CWD, FileType, Mode};
 
 use super::{
-    Best, HASH, Scene, announced, content, files, full, incremental, open, options, target,
+    HASH, Scene, Worths, announced, content, files, full, incremental, open, options, target,
 };
 use crate::cache::{Announced, OpenError, Record, Standing, Store};
 use crate::clock::Now;
@@ -114,7 +114,7 @@ fn check(what: &str, things: &[(&str, Thing)], left: &[&str], adopted: bool) {
     let outside = std::fs::read(outer.path().join(OUTSIDE)).ok();
     // Twice: what was found once is found in the same way again.
     for _ in 0..2 {
-        let store = open(&directory, &Best::default(), Now::read());
+        let store = open(&directory, &Worths::default(), Now::read());
         assert_eq!(listing(&directory), expected, "{what}");
         assert_eq!(std::fs::read(outer.path().join(OUTSIDE)).ok(), outside, "{what}");
         assert_eq!(store.names(), if adopted { vec![name] } else { vec![] }, "{what}");
@@ -310,7 +310,7 @@ fn files_that_are_not_ours_are_left_alone() {
     File(b"kept".to_vec()).put(&path("snapedge.lock"));
     let before = listing(directory.path());
     assert_eq!(before.len(), 1005);
-    let store = open(directory.path(), &Best::default(), Now::read());
+    let store = open(directory.path(), &Worths::default(), Now::read());
     assert_eq!(store.names(), [full(1000)]);
     assert!(store.remove(&full(1000)));
     drop(store);
@@ -330,7 +330,7 @@ fn every_archive_is_adopted_whichever_is_the_best() {
         record(of).put(&directory.path().join(format!("{name}.snapedge")));
     }
     let now = Now::read();
-    let store = open(directory.path(), &Best::default(), now);
+    let store = open(directory.path(), &Worths::default(), now);
     assert_eq!(store.names(), names);
     let held = store.held();
     for (held, name) in held.borrow().iter().zip(names) {
@@ -346,7 +346,7 @@ async fn an_archive_of_no_bytes_can_be_read() {
     let path = |ending: &str| directory.path().join(format!("{}{ending}", full(1000)));
     File(Vec::new()).put(&path(""));
     record(|record| record.length = 0).put(&path(".snapedge"));
-    let store = open(directory.path(), &Best::default(), Now::read());
+    let store = open(directory.path(), &Worths::default(), Now::read());
     let Standing::Whole(sealed) = store.standing(&full(1000)) else { panic!("not adopted") };
     let mut reader = sealed.reader();
     assert_eq!(reader.next().await.expect("a disk that reads"), None);
@@ -370,7 +370,7 @@ async fn a_second_store_is_refused_and_harms_nothing() {
     fill.write(bytes.slice(..2 << 20)).await.expect("a disk that takes it");
     let before = scene.files();
     let path = scene.directory.path();
-    let second = || Store::open(options(path, &Best::default()), Now::read());
+    let second = || Store::open(options(path, &Worths::default()), Now::read());
     for _ in 0..3 {
         let error = second().expect_err("the directory is in use");
         assert!(matches!(&error, OpenError::InUse(directory) if directory == path), "{error}");
@@ -385,9 +385,9 @@ async fn a_second_store_is_refused_and_harms_nothing() {
         scene.whole(&name);
         assert!(std::fs::read(scene.path(&name, "")).expect("a file") == bytes, "{name}");
     }
-    let Scene { store, directory, best } = scene;
+    let Scene { store, directory, worths } = scene;
     drop(store);
-    assert_eq!(open(directory.path(), &best, Now::read()).names(), [cached, fetched]);
+    assert_eq!(open(directory.path(), &worths, Now::read()).names(), [cached, fetched]);
 }
 
 /// A reader is no user of the directory, and does not keep it locked.
@@ -397,9 +397,9 @@ async fn the_directory_is_free_while_what_was_in_it_is_read() {
     let bytes = content(1, 5 << 20);
     let mut reader = scene.cache(&full(1000), &bytes).await.reader();
     let first = reader.next().await.expect("a disk that reads").expect("a slice");
-    let Scene { store, directory, best } = scene;
+    let Scene { store, directory, worths } = scene;
     drop(store);
-    let again = open(directory.path(), &best, Now::read());
+    let again = open(directory.path(), &worths, Now::read());
     assert!(again.remove(&full(1000)));
     let mut read = first.to_vec();
     while let Some(slice) = reader.next().await.expect("a disk that reads") {
@@ -412,14 +412,14 @@ async fn the_directory_is_free_while_what_was_in_it_is_read() {
 fn a_directory_that_is_not_there_is_made() {
     let outer = tempfile::tempdir().expect("a directory");
     let directory = outer.path().join("a/b/c");
-    let store = open(&directory, &Best::default(), Now::read());
+    let store = open(&directory, &Worths::default(), Now::read());
     assert_eq!(store.names(), []);
     assert!(directory.join("snapedge.lock").is_file());
 }
 
 #[track_caller]
 fn check_unusable(directory: &Path, says: &str) {
-    let error = Store::open(options(directory, &Best::default()), Now::read());
+    let error = Store::open(options(directory, &Worths::default()), Now::read());
     let error = error.expect_err("a directory that cannot be used");
     let text = chain(&error);
     assert!(matches!(&error, OpenError::Io { directory: at, .. } if at == directory), "{text}");

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
-use super::{BLOCK, Scene, announced, content, eventually, full, incremental, target, worth};
+use super::{BLOCK, Scene, announced, content, eventually, full, incremental, target};
 use crate::cache::{Abandoned, Announced, Fill, Standing};
 use crate::clock::Now;
-use crate::index::TargetId;
+use crate::index::{TargetId, Worth};
 
 /// Ends of a refresh that are not an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,12 +77,12 @@ impl End {
                 assert_eq!(more, Err(Abandoned::Length));
             }
             Self::NotBest => {
-                scene.best.set([]);
+                scene.worths.set_best([]);
                 let _ = fill.write(bytes).await;
                 let _ = fill.finish().await;
             }
             Self::NotBestLate => {
-                scene.best.set([]);
+                scene.worths.set_best([]);
                 let _ = fill.finish().await;
             }
             _ => {}
@@ -103,7 +103,7 @@ async fn a_second_claim_is_refused_while_the_first_lives_and_possible_after_ever
         end.reach(&scene, refused).await;
         let second = eventually("a second claim", || scene.store.claim(&name, &target("main")));
         assert_eq!(scene.files(), [""; 0], "{end:?}");
-        scene.best.set([name]);
+        scene.worths.set_best([name]);
         drop(second);
         let bytes = content(2, 5);
         scene.cache(&name, &bytes).await;
@@ -120,8 +120,10 @@ async fn the_name_is_free_only_after_the_file_is_gone() {
     for round in 0..120 {
         // The last question is answered with no: that before a block, or that when all is written.
         let (asked, answers) = (AtomicUsize::new(0), 1 + round % 2);
-        let is_best = move || asked.fetch_add(1, Ordering::SeqCst) < answers;
-        let scene = Scene::asking(Arc::new(move |_, _| worth(is_best())));
+        let scene = Scene::asking(Arc::new(move |_, _| {
+            let is_best = asked.fetch_add(1, Ordering::SeqCst) < answers;
+            if is_best { Worth::Best } else { Worth::Superseded }
+        }));
         let mut fill = scene.begin(&name, bytes.len());
         fill.write(bytes.clone()).await.expect("a queue with room");
         let _ = fill.finish().await;
@@ -199,15 +201,23 @@ async fn two_archives_are_fetched_at_once() {
 
 #[tokio::test]
 async fn a_reservation_removes_what_is_stale_and_nothing_else() {
-    let [old, kept, new] = [full(1000), incremental(1000, 1500), full(2000)];
-    let scene = Scene::new([old, kept]);
-    let bytes = content(1, 3);
-    scene.cache(&old, &bytes).await;
-    scene.cache(&kept, &bytes).await;
+    let [old, kept, doubtful] = [full(1000), incremental(1000, 1500), full(1001)];
+    let new = full(2000);
+    let scene = Scene::new([old, kept, doubtful]);
+    for name in [old, kept, doubtful] {
+        scene.cache(&name, &content(1, 3)).await;
+    }
     let held = scene.store.held();
-    scene.best.set([kept, new]);
+    let of_main = |(name, worth)| (name, "main", worth);
+    let best = [(kept, Worth::Best), (new, Worth::Best), (doubtful, Worth::Doubtful)].map(of_main);
+    // What it is worth to a group that it did not come from does not count.
+    scene.worths.set(best.into_iter().chain([(old, "other", Worth::Best)]));
     let claim = scene.store.claim(&new, &target("main")).expect("the right to fetch");
-    assert_eq!(scene.store.names(), [old, kept], "what is stale stays until there is a refresh");
+    assert_eq!(
+        scene.store.names(),
+        [old, doubtful, kept],
+        "what is stale stays until there is a refresh"
+    );
     let reservation = claim.reserve(announced("main", 3)).expect("room");
     assert_eq!(scene.store.names(), [kept]);
     assert_eq!(held.borrow().iter().map(|held| held.name).collect::<Vec<_>>(), [kept]);
@@ -288,4 +298,39 @@ async fn a_removal_concerns_one_complete_archive() {
     assert!(!scene.store.remove(&name));
     assert_eq!(scene.store.names(), [other]);
     assert_eq!(scene.files(), ["", ".snapedge"].map(|ending| format!("{other}{ending}")));
+}
+
+/// What cannot be read goes, unless something better has its name already.
+#[tokio::test]
+async fn only_the_broken_archive_itself_is_discarded() {
+    let (name, scene) = (full(1000), Scene::new([full(1000)]));
+    let broken = scene.cache(&name, &content(1, 7)).await;
+    scene.store.discard(&broken);
+    scene.absent(&name);
+    assert_eq!(scene.files(), [""; 0]);
+    assert!(scene.store.held().borrow().is_empty());
+    let better = scene.cache(&name, &content(2, 7)).await;
+    scene.store.discard(&broken);
+    assert_eq!(scene.store.names(), [name]);
+    scene.store.discard(&better);
+    assert_eq!((scene.store.names(), scene.files()), (Vec::new(), Vec::new()));
+}
+
+/// An operator who moves files about by hand loses none of them.
+#[tokio::test]
+async fn a_removal_leaves_what_was_put_in_the_place_of_an_archive() {
+    let (name, scene) = (full(1000), Scene::new([full(1000)]));
+    scene.cache(&name, &content(1, 7)).await;
+    std::fs::remove_file(scene.path(&name, "")).expect("a file");
+    std::fs::write(scene.path(&name, ""), b"another").expect("a file");
+    assert!(scene.store.remove(&name));
+    assert_eq!(scene.files(), [name.to_string()]);
+    assert_eq!(std::fs::read(scene.path(&name, "")).expect("a file"), b"another");
+
+    std::fs::remove_file(scene.path(&name, "")).expect("a file");
+    scene.absent(&name);
+    scene.cache(&name, &content(1, 7)).await;
+    std::fs::remove_file(scene.path(&name, "")).expect("a file");
+    assert!(scene.store.remove(&name));
+    assert_eq!(scene.files(), [""; 0]);
 }

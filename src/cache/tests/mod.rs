@@ -7,7 +7,7 @@ mod model;
 mod obstacles;
 mod reading;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -70,38 +70,41 @@ fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The archives that are the best ones, which the store asks for.
+/// What archives are worth to a group, which the store asks for: nothing, unless it is said here.
 #[derive(Clone, Default)]
-struct Best(Arc<Mutex<BTreeSet<ArchiveName>>>);
+struct Worths(Arc<Mutex<BTreeMap<(ArchiveName, String), Worth>>>);
 
-impl Best {
-    fn set(&self, names: impl IntoIterator<Item = ArchiveName>) {
-        *self.0.lock().expect("no panic") = names.into_iter().collect();
+impl Worths {
+    fn set(&self, worths: impl IntoIterator<Item = (ArchiveName, &'static str, Worth)>) {
+        let worths = worths.into_iter().map(|(name, group, worth)| ((name, group.into()), worth));
+        *self.0.lock().expect("no panic") = worths.collect();
     }
 
-    fn has(&self, name: &ArchiveName) -> bool {
-        self.0.lock().expect("no panic").contains(name)
+    /// Makes these the best ones of the main group.
+    fn set_best(&self, names: impl IntoIterator<Item = ArchiveName>) {
+        self.set(names.into_iter().map(|name| (name, "main", Worth::Best)));
+    }
+
+    fn of(&self, name: &ArchiveName, group: &str) -> Worth {
+        let worths = self.0.lock().expect("no panic");
+        worths.get(&(*name, group.to_owned())).copied().unwrap_or(Worth::Superseded)
     }
 }
 
-fn worth(is_best: bool) -> Worth {
-    if is_best { Worth::Best } else { Worth::Superseded }
-}
-
-fn options(directory: &Path, best: &Best) -> Options {
-    let best = best.clone();
+fn options(directory: &Path, worths: &Worths) -> Options {
+    let worths = worths.clone();
     Options {
         directory: directory.to_owned(),
         min_free_space: 0,
         groups: GROUPS.map(Into::into).to_vec(),
-        appraise: Arc::new(move |name, _| worth(best.has(name))),
+        appraise: Arc::new(move |name, group| worths.of(name, group)),
     }
 }
 
 /// Opens a directory whose last store may still be ending its fills in their threads.
 #[track_caller]
-fn open(directory: &Path, best: &Best, now: Now) -> Store {
-    eventually("the directory is free", || match Store::open(options(directory, best), now) {
+fn open(directory: &Path, worths: &Worths, now: Now) -> Store {
+    eventually("the directory is free", || match Store::open(options(directory, worths), now) {
         Ok(store) => Some(store),
         Err(OpenError::InUse(_)) => None,
         Err(error) => panic!("{error}: {error:?}"),
@@ -121,7 +124,7 @@ fn files(directory: &Path) -> Vec<String> {
 
 /// A store in a directory of its own.
 struct Scene {
-    best: Best,
+    worths: Worths,
     store: Store,
     directory: TempDir,
 }
@@ -130,18 +133,18 @@ impl Scene {
     /// Where these archives are the best ones.
     fn new(best: impl IntoIterator<Item = ArchiveName>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let shared = Best::default();
-        shared.set(best);
-        let store = open(directory.path(), &shared, Now::read());
-        Self { best: shared, store, directory }
+        let worths = Worths::default();
+        worths.set_best(best);
+        let store = open(directory.path(), &worths, Now::read());
+        Self { worths, store, directory }
     }
 
-    /// Where this tells what is best.
+    /// Where this tells what an archive is worth.
     fn asking(appraise: Appraise) -> Self {
-        let (directory, best) = (tempfile::tempdir().expect("a directory"), Best::default());
-        let options = Options { appraise, ..options(directory.path(), &best) };
+        let (directory, worths) = (tempfile::tempdir().expect("a directory"), Worths::default());
+        let options = Options { appraise, ..options(directory.path(), &worths) };
         let store = Store::open(options, Now::read()).expect("a store");
-        Self { best, store, directory }
+        Self { worths, store, directory }
     }
 
     fn files(&self) -> Vec<String> {

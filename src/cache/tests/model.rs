@@ -12,12 +12,12 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 use super::{
-    BLOCK, Best, GROUPS, SLICE, announced, content, eventually, files, full, incremental, open,
+    BLOCK, GROUPS, SLICE, Worths, announced, content, eventually, files, full, incremental, open,
     target,
 };
 use crate::cache::{Abandoned, Claim, Fill, Reader, Record, Reservation, Standing, Store};
 use crate::clock::Now;
-use crate::index::Held;
+use crate::index::{Held, Worth};
 use crate::snapshot::ArchiveName;
 
 /// Archives that are played with: two generations, one of each group.
@@ -39,8 +39,8 @@ fn group(archive: usize) -> &'static str {
 /// One thing that happens. An operation on an archive that is not at that stage does nothing.
 #[derive(Clone, Debug)]
 enum Op {
-    /// These archives are the best from now on, by their bits.
-    Best(u8),
+    /// What the archives are worth from now on.
+    Worths([Worth; NAMES]),
     Claim(usize),
     /// Length and seed.
     Reserve(usize, usize, u32),
@@ -69,17 +69,22 @@ enum Op {
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let edge = |size: usize| [size - 1, size, size + 1];
     let edges = [edge(BLOCK), edge(2 * BLOCK), edge(SLICE + BLOCK)].concat();
-    let length = prop_oneof![8 => 1..5000_usize, 1 => prop::sample::select(edges)];
+    let length = prop_oneof![8 => 0..5000_usize, 1 => prop::sample::select(edges)];
     let piece = prop_oneof![Just(0), 1..3000_usize, 1..2 * BLOCK];
     let pieces = prop::collection::vec(piece, 0..5);
     let archive = || 0..NAMES;
     let place = || prop_oneof![0..6000_usize, 0..3 * BLOCK];
     let seek = prop::option::of((place(), place()));
+    let worth = prop_oneof![
+        4 => Just(Worth::Best),
+        1 => Just(Worth::Doubtful),
+        2 => Just(Worth::Superseded),
+    ];
     let fetch = (archive(), length.clone(), any::<u32>(), pieces.clone());
     let reserve = (archive(), length, any::<u32>());
     let op = prop_oneof![
-        3 => (0..1_u8 << NAMES).prop_map(Op::Best),
-        2 => Just(Op::Best(u8::MAX)),
+        3 => prop::array::uniform4(worth).prop_map(Op::Worths),
+        2 => Just(Op::Worths([Worth::Best; NAMES])),
         3 => archive().prop_map(Op::Claim),
         3 => reserve.prop_map(|(archive, length, seed)| Op::Reserve(archive, length, seed)),
         3 => archive().prop_map(Op::Begin),
@@ -103,10 +108,9 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 /// A refresh on its way.
-#[expect(clippy::large_enum_variant, reason = "there are a few of them")]
 enum Work {
     Claimed(Claim),
-    Reserved(Reservation, Bytes),
+    Reserved(Box<Reservation>, Bytes),
     Filling { fill: Fill, bytes: Bytes, written: usize },
 }
 
@@ -123,7 +127,7 @@ struct World {
     directory: TempDir,
     store: Store,
     held: watch::Receiver<Arc<[Held]>>,
-    best: Best,
+    worths: Worths,
     /// The model: what is cached, and since when where this process found it.
     cached: BTreeMap<usize, (Bytes, Option<Now>)>,
     works: BTreeMap<usize, Work>,
@@ -138,26 +142,34 @@ fn on_disk(written: usize) -> usize {
 impl World {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let best = Best::default();
-        best.set((0..NAMES).map(name));
-        let store = open(directory.path(), &best, Now::read());
-        Self {
+        let worths = Worths::default();
+        let store = open(directory.path(), &worths, Now::read());
+        let world = Self {
             runtime: Builder::new_current_thread().enable_time().build().expect("a runtime"),
             held: store.held(),
             directory,
             store,
-            best,
+            worths,
             cached: BTreeMap::new(),
             works: BTreeMap::new(),
             readings: Vec::new(),
-        }
+        };
+        world.value([Worth::Best; NAMES]);
+        world
+    }
+
+    fn value(&self, worths: [Worth; NAMES]) {
+        let archives = (0..NAMES).zip(worths);
+        self.worths.set(archives.map(|(archive, worth)| (name(archive), group(archive), worth)));
+    }
+
+    fn worth(&self, archive: usize) -> Worth {
+        self.worths.of(&name(archive), group(archive))
     }
 
     fn apply(&mut self, op: Op) {
         match op {
-            Op::Best(bits) => {
-                self.best.set((0..NAMES).filter(|archive| bits >> archive & 1 == 1).map(name));
-            }
+            Op::Worths(worths) => self.value(worths),
             Op::Claim(archive) => self.claim(archive),
             Op::Reserve(archive, length, seed) => self.reserve(archive, content(seed, length)),
             Op::Begin(archive) => self.begin(archive),
@@ -212,12 +224,12 @@ impl World {
     fn reserve(&mut self, archive: usize, bytes: Bytes) {
         match self.works.remove(&archive) {
             Some(Work::Claimed(claim)) => {
-                let best = self.best.clone();
-                self.cached.retain(|archive, _| best.has(&name(*archive)));
+                let worth = |archive| self.worths.of(&name(archive), group(archive));
+                self.cached.retain(|archive, _| worth(*archive) == Worth::Best);
                 // The thread that sealed what goes may not have given the name free yet.
                 let others = (0..NAMES).filter(|other| *other != archive);
                 let reservation = claim.reserve(announced(group(archive), bytes.len()));
-                let work = Work::Reserved(reservation.expect("room"), bytes);
+                let work = Work::Reserved(Box::new(reservation.expect("room")), bytes);
                 self.works.insert(archive, work);
                 others.for_each(|other| self.is_abandoned(other));
             }
@@ -229,7 +241,7 @@ impl World {
     fn begin(&mut self, archive: usize) {
         match self.works.remove(&archive) {
             Some(Work::Reserved(reservation, bytes)) => {
-                let fill = Fill::begin(reservation).expect("a thread");
+                let fill = Fill::begin(*reservation).expect("a thread");
                 self.works.insert(archive, Work::Filling { fill, bytes, written: 0 });
             }
             Some(work) => drop(self.works.insert(archive, work)),
@@ -238,17 +250,18 @@ impl World {
     }
 
     fn write(&mut self, archive: usize, pieces: Vec<usize>) {
+        let worth = self.worth(archive);
         let Some(Work::Filling { fill, bytes, written }) = self.works.get_mut(&archive) else {
             return;
         };
-        let (before, best) = (*written, self.best.has(&name(archive)));
+        let (before, goes_on) = (*written, worth != Worth::Superseded);
         for piece in pieces {
             let end = bytes.len().min(written.saturating_add(piece));
             match self.runtime.block_on(fill.write(bytes.slice(*written..end))) {
                 Ok(()) => *written = end,
                 // The writer learns it with the first of the blocks, at any time from then on.
                 Err(why) => {
-                    assert!(!best && on_disk(end) > on_disk(before), "{archive}: {why}");
+                    assert!(!goes_on && on_disk(end) > on_disk(before), "{archive}: {why}");
                     assert_eq!(why, Abandoned::NotBest);
                     *written = end;
                     break;
@@ -256,7 +269,7 @@ impl World {
             }
         }
         let (blocks, reason) = (on_disk(*written), fill.reason());
-        if best || blocks == on_disk(before) {
+        if goes_on || blocks == on_disk(before) {
             let part = self.directory.path().join(format!("{}.snapedge-part", name(archive)));
             eventually("the blocks are in the file", || {
                 (part.metadata().expect("a file").len() == blocks as u64).then_some(())
@@ -280,7 +293,7 @@ impl World {
         let finished = self.runtime.block_on(fill.finish());
         if written < bytes.len() {
             assert_eq!(finished, Err(Abandoned::Length));
-        } else if self.best.has(&name(archive)) {
+        } else if self.worth(archive) != Worth::Superseded {
             assert_eq!(finished, Ok(()));
             eventually("the archive is sealed", || match self.store.standing(&name(archive)) {
                 Standing::Whole(_) => Some(()),
@@ -333,16 +346,16 @@ impl World {
 
     /// Another process, on these files or on those of the last one. Readers stay.
     fn restart(self, copy: Option<TempDir>) -> Self {
-        let Self { runtime, directory, store, best, mut cached, works, readings, .. } = self;
+        let Self { runtime, directory, store, worths, mut cached, works, readings, .. } = self;
         drop((works, store));
         let directory = copy.unwrap_or(directory);
         let now = Now::read();
-        let store = open(directory.path(), &best, now);
+        let store = open(directory.path(), &worths, now);
         for (_, since) in cached.values_mut() {
             *since = Some(now);
         }
         let (held, works) = (store.held(), BTreeMap::new());
-        Self { runtime, directory, store, held, best, cached, works, readings }
+        Self { runtime, directory, store, held, worths, cached, works, readings }
     }
 
     /// Compares everything that can be seen with the model.

@@ -7,10 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::fs::{CWD, FileType, Mode};
+use tempfile::TempDir;
 
-use super::{BLOCK, Best, Scene, announced, content, files, full, open, options, target, worth};
-use crate::cache::{Abandoned, Announced, Fill, Options, Refusal, Standing, Store};
+use super::{
+    BLOCK, Scene, Worths, announced, content, eventually, files, full, open, options, target,
+};
+use crate::cache::{Abandoned, Announced, Fill, Options, Refusal, Reservation, Standing, Store};
 use crate::clock::Now;
+use crate::index::Worth;
 
 /// Blocks that wait for a disk, as many as there may be, with the one that is being written and the
 /// one that is being collected.
@@ -23,12 +27,8 @@ fn mkfifo(path: &Path) {
 #[track_caller]
 fn check_space(min_free_space: u64, length: u64, fits: bool) {
     let directory = tempfile::tempdir().expect("a directory");
-    let best = Best::default();
-    let options = Options { min_free_space, ..options(directory.path(), &best) };
-    let store = Store::open(options, Now::read()).expect("a store");
-    let claim = store.claim(&full(1000), &target("main")).expect("the right to fetch");
-    let copy = Announced { length, ..announced("main", 0) };
-    match claim.reserve(copy) {
+    let store = open_with(directory.path(), min_free_space, &Worths::default());
+    match reserve(&store, 1000, length) {
         Ok(_) => assert!(fits, "{length} bytes, {min_free_space} kept"),
         Err(refusal) => {
             assert!(!fits, "{refusal}");
@@ -48,8 +48,7 @@ fn check_space(min_free_space: u64, length: u64, fits: bool) {
 
 #[test]
 fn what_the_disk_has_no_room_for_is_refused() {
-    let space = rustix::fs::statvfs(std::env::temp_dir()).expect("a file system");
-    let available = space.f_bavail * space.f_frsize;
+    let available = free(&std::env::temp_dir());
     check_space(0, 1, true);
     check_space(available / 2, 1, true);
     check_space(2 * available, 1, false);
@@ -61,26 +60,83 @@ fn what_the_disk_has_no_room_for_is_refused() {
     check_space(u64::MAX, u64::MAX, false);
 }
 
-/// In memory nothing can be set aside, so that it is counted; elsewhere it is set aside, but with
-/// less to spare.
+/// A directory on a file system that sets nothing aside, where there is one.
+fn in_memory() -> Option<TempDir> {
+    let memory = Path::new("/dev/shm");
+    memory.is_dir().then(|| tempfile::tempdir_in(memory).expect("a directory"))
+}
+
+fn free(directory: &Path) -> u64 {
+    let space = rustix::fs::statvfs(directory).expect("a file system");
+    space.f_bavail * space.f_frsize
+}
+
+fn reserve(store: &Store, slot: u64, length: u64) -> Result<Reservation, Refusal> {
+    let claim = store.claim(&full(slot), &target("main")).expect("the right to fetch");
+    claim.reserve(Announced { length, ..announced("main", 0) })
+}
+
+fn open_with(directory: &Path, min_free_space: u64, worths: &Worths) -> Store {
+    let options = Options { min_free_space, ..options(directory, worths) };
+    Store::open(options, Now::read()).expect("a store")
+}
+
 #[test]
 fn what_one_fill_is_promised_is_not_free_for_another() {
-    let memory = Path::new("/dev/shm");
-    let directory =
-        if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-    let directory = directory.expect("a directory");
-    let store = open(directory.path(), &Best::default(), Now::read());
-    let space = rustix::fs::statvfs(directory.path()).expect("a file system");
-    let half = space.f_bavail * space.f_frsize / 8 * 5;
-    let reserve = |slot: u64| {
-        let claim = store.claim(&full(slot), &target("main")).expect("the right to fetch");
-        claim.reserve(Announced { length: half, ..announced("main", 0) })
-    };
-    let first = reserve(1).expect("room for one");
-    let refusal = reserve(2).expect_err("no room for two");
-    assert!(matches!(refusal, Refusal::NoSpace { available, .. } if available < half), "{refusal}");
+    let Some(directory) = in_memory() else { return };
+    let store = open_with(directory.path(), 0, &Worths::default());
+    let most = free(directory.path()) / 8 * 5;
+    let first = reserve(&store, 1, most).expect("room for one");
+    let refusal = reserve(&store, 2, most).expect_err("no room for two");
+    assert!(matches!(refusal, Refusal::NoSpace { available, .. } if available < most), "{refusal}");
     drop(first);
-    drop(reserve(2).expect("room after the first"));
+    drop(reserve(&store, 2, most).expect("room after the first"));
+}
+
+/// What the file system has set aside is no longer free, and so not to be counted again.
+#[test]
+fn what_is_set_aside_is_counted_once() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let part = free(directory.path()) / 16;
+    let store = open_with(directory.path(), 13 * part, &Worths::default());
+    let _first = reserve(&store, 1, 2 * part).expect("room for one");
+    reserve(&store, 2, 1).expect("room for a little one");
+    reserve(&store, 3, 2 * part).expect_err("no room for two");
+}
+
+/// What has been written is no longer free, and so not to be counted again.
+#[tokio::test]
+async fn what_is_written_is_counted_once() {
+    const PART: u64 = 4 << 20;
+    let Some(directory) = in_memory() else { return };
+    let worths = Worths::default();
+    worths.set_best([full(1)]);
+    let kept = free(directory.path()).saturating_sub(10 * PART);
+    let store = open_with(directory.path(), kept, &worths);
+    let mut fill = Fill::begin(reserve(&store, 1, 6 * PART).expect("room")).expect("a thread");
+    for at in 0..20 {
+        fill.write(content(at, BLOCK)).await.expect("a disk that takes it");
+    }
+    let part = directory.path().join(format!("{}.snapedge-part", full(1)));
+    eventually("five parts are written", || {
+        (part.metadata().expect("a file").len() == 5 * PART).then_some(())
+    });
+    // The last block is counted as written soon after it is in the file.
+    eventually("room for two parts more", || reserve(&store, 2, 2 * PART).ok());
+    reserve(&store, 3, 5 * PART).expect_err("no room for all the rest");
+}
+
+/// A target that does not answer for a while is no reason to give up what comes from it.
+#[tokio::test]
+async fn a_fill_of_what_may_still_be_the_best_goes_on() {
+    let (name, scene) = (full(1000), Scene::new([full(1000)]));
+    let bytes = content(1, 2 * BLOCK + 1);
+    let mut fill = scene.begin(&name, bytes.len());
+    scene.worths.set([(name, "main", Worth::Doubtful)]);
+    fill.write(bytes.clone()).await.expect("it may be the best");
+    fill.finish().await.expect("it may be the best");
+    scene.whole(&name);
+    assert!(std::fs::read(scene.path(&name, "")).expect("a file") == bytes);
 }
 
 #[tokio::test]
@@ -91,7 +147,7 @@ async fn a_fill_of_what_is_no_longer_the_best_is_abandoned_early() {
     for _ in 0..2 {
         fill.write(block.clone()).await.expect("it is still the best");
     }
-    scene.best.set([]);
+    scene.worths.set_best([]);
     let mut blocks = 0;
     let why = loop {
         match fill.write(block.clone()).await {
@@ -196,9 +252,9 @@ async fn what_an_earlier_refresh_left_is_in_nobodys_way() {
         scene.cache(&name, &bytes).await;
         assert_eq!(std::fs::read(scene.path(&name, "")).expect("a file"), bytes, "{ending}");
         assert_eq!(scene.files(), ["", ".snapedge"].map(|ending| format!("{name}{ending}")));
-        let Scene { best, store, directory } = scene;
+        let Scene { worths, store, directory } = scene;
         drop(store);
-        assert_eq!(open(directory.path(), &best, Now::read()).names(), [name], "{ending}");
+        assert_eq!(open(directory.path(), &worths, Now::read()).names(), [name], "{ending}");
     }
 }
 
@@ -213,7 +269,8 @@ impl Disk {
         Scene::asking(Arc::new(move |_, _| {
             let (goes_on, changed) = &*disk.0;
             let goes_on = goes_on.lock().expect("no panic");
-            worth(*changed.wait_while(goes_on, |goes_on| !*goes_on).expect("no panic"))
+            drop(changed.wait_while(goes_on, |goes_on| !*goes_on).expect("no panic"));
+            Worth::Best
         }))
     }
 

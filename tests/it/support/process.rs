@@ -1,0 +1,109 @@
+//! The program as a process of its own.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+
+use super::eventually;
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_snapedge");
+
+/// A configuration file in a directory that goes away.
+pub struct File {
+    directory: tempfile::TempDir,
+    pub path: PathBuf,
+}
+
+impl File {
+    pub fn new(text: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("snapedge.yaml");
+        fs::write(&path, text).expect("written");
+        Self { directory, path }
+    }
+
+    /// Where a process that runs with it writes its log.
+    fn log(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+}
+
+/// A running process, killed when the test is over.
+pub struct Running {
+    child: Child,
+    file: File,
+    pub address: SocketAddr,
+}
+
+impl Running {
+    /// Starts the program on a port that was free a moment ago.
+    pub async fn start(config: &str) -> Self {
+        Self::under(&[], config).await
+    }
+
+    /// The same by way of another program, which gets these arguments, and behind them the program
+    /// and its arguments, which it must become.
+    pub async fn under(other: &[&str], config: &str) -> Self {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = socket.local_addr().expect("bound");
+        drop(socket);
+        let file = File::new(&format!("listen: ['{address}']\n{config}"));
+        let path = file.path.to_str().expect("a path");
+        let words = [other, &[PROGRAM, "-c", path]].concat();
+        // To a file, since a pipe that nobody reads would stop the process once it is full.
+        let log = fs::File::create(file.log()).expect("a log");
+        let child = Command::new(words[0]).args(&words[1..]).stderr(log).spawn();
+        let mut running = Self { child: child.expect("the program runs"), file, address };
+        eventually("the program listens", || {
+            let ended = running.ended();
+            assert_eq!(ended, None, "{}", running.log());
+            async { tokio::net::TcpStream::connect(address).await.is_ok() }
+        })
+        .await;
+        running
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.file.log()).expect("a log")
+    }
+
+    /// How it ended, once it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child")
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let pid = self.id().to_string();
+        let done = Command::new("kill").args([signal, &pid]).status().expect("kill runs");
+        assert!(done.success());
+    }
+
+    /// Ends it as a loss of power would, and tells what it had logged.
+    pub fn kill(mut self) -> String {
+        self.child.kill().expect("a running process");
+        self.child.wait().expect("a child");
+        self.log()
+    }
+
+    /// Anonymous memory of the process, in KiB.
+    pub fn anonymous(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()));
+        let status = status.expect("a running process");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).expect("a number")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
