@@ -9,6 +9,9 @@ use memmap2::{Advice, Mmap, MmapOptions};
 
 /// Bytes that are read at once where the kernel cannot be asked for a range.
 const SCRATCH: usize = 64 << 10;
+/// The size of a page. On machines with larger ones `mincore` refuses most ranges, and they are
+/// brought in.
+const PAGE: usize = 4096;
 
 /// A read-only mapping of a whole file. It outlives the file's name.
 #[derive(Debug)]
@@ -29,6 +32,24 @@ impl Mapping {
         #[expect(unsafe_code, reason = "mapping a file is the point of this module")]
         let map = unsafe { MmapOptions::new().len(length).map(&file) }?;
         Ok(Self { parts: Some((map, file)) })
+    }
+
+    /// Whether all of these pages are in memory, so that nobody has to wait for the disk. Where the
+    /// kernel does not tell, they are not.
+    pub(super) fn is_resident(&self, range: Range<usize>) -> bool {
+        let Some((map, _)) = &self.parts else { return false };
+        let start = range.start - range.start % PAGE;
+        let length = range.end.min(map.len()).saturating_sub(start);
+        let mut pages = vec![0_u8; length.div_ceil(PAGE)];
+        // SAFETY: `start` is a multiple of the page's size, and `start + length` is within the
+        // mapping, which lives as long as `self`. The kernel writes a byte for each page that the
+        // range touches, which is as many as `pages` has.
+        #[expect(unsafe_code, reason = "the two crates for mappings and files lack this call")]
+        let told = unsafe {
+            let address = map.as_ptr().add(start).cast_mut().cast();
+            libc::mincore(address, length, pages.as_mut_ptr())
+        };
+        told == 0 && pages.iter().all(|page| page & 1 == 1)
     }
 
     /// Brings pages in, as a fault would, and waits for the disk. An error is the disk's, which a
@@ -66,5 +87,29 @@ impl Drop for Mapping {
         let thread = std::thread::Builder::new().name("cache unmap".to_owned());
         // Where there is no thread to be had, the closure and what it holds are dropped here.
         let _ = thread.spawn(move || drop(parts));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::Advice;
+
+    #[test]
+    fn what_was_brought_in_is_in_memory_and_what_was_dropped_is_not() {
+        const LENGTH: usize = (1 << 20) + 5;
+        let file = tempfile::tempfile_in(".").expect("a file");
+        std::fs::File::write_all_at(&file, &[7; LENGTH], 0).expect("written");
+        file.sync_all().expect("synced");
+        // Nobody has mapped it yet, so that the kernel can let go of it.
+        rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).expect("advised");
+        let mapping = Mapping::new(file, LENGTH as u64).expect("mapped");
+        let ranges = [0..LENGTH, 0..1, 4095..4097, LENGTH - 1..LENGTH, 5000..900_000];
+        assert!(!mapping.is_resident(0..LENGTH), "it was dropped");
+        for range in ranges {
+            mapping.load(range.clone()).expect("readable");
+            assert!(mapping.is_resident(range.clone()), "{range:?}");
+        }
+        assert!(mapping.as_ref() == [7; LENGTH]);
     }
 }

@@ -82,16 +82,19 @@ impl Sealed {
         Reader { sealed: Arc::clone(self), rest: 0..end, ahead: None }
     }
 
-    /// Brings pages in, off the async threads.
-    fn load(self: &Arc<Self>, range: Range<usize>) -> JoinHandle<io::Result<()>> {
+    /// Brings a slice in, off the async threads where the disk has to be waited for.
+    fn load(self: &Arc<Self>, range: Range<usize>) -> Load {
+        if self.mapping.is_resident(range.clone()) {
+            return Load::Done;
+        }
         let sealed = Arc::clone(self);
-        tokio::spawn(async move {
+        Load::Running(tokio::spawn(async move {
             // The semaphore is never closed; if it were, there would be no bound.
             let _permit = sealed.loads.acquire().await.map_err(io::Error::other)?;
             let mapping = Arc::clone(&sealed.mapping);
             let load = tokio::task::spawn_blocking(move || mapping.load(range));
             load.await.map_err(io::Error::other)?
-        })
+        }))
     }
 }
 
@@ -101,8 +104,17 @@ impl Sealed {
 pub struct Reader {
     sealed: Arc<Sealed>,
     rest: Range<usize>,
-    /// The slice that is being brought in while the client takes the one before.
-    ahead: Option<(Range<usize>, JoinHandle<io::Result<()>>)>,
+    /// The next slice, of which the client takes the one before.
+    ahead: Option<(Range<usize>, Load)>,
+}
+
+/// How a slice gets into memory.
+#[derive(Debug)]
+enum Load {
+    /// It is there.
+    Done,
+    /// By a thread that waits for the disk.
+    Running(JoinHandle<io::Result<()>>),
 }
 
 impl Drop for Reader {
@@ -119,7 +131,7 @@ impl Reader {
 
     /// Gives up what is being brought in; what still waits for its turn is never read.
     fn forget(&mut self) {
-        if let Some((_, load)) = self.ahead.take() {
+        if let Some((_, Load::Running(load))) = self.ahead.take() {
             load.abort();
         }
     }
@@ -138,9 +150,11 @@ impl Reader {
             Some((range, load)) if range == slice => load,
             _ => self.sealed.load(slice.clone()),
         };
-        // A disk that hangs must not hold a client that could be served from elsewhere.
-        let load = tokio::time::timeout(LOAD_PATIENCE, load).await;
-        load.map_err(|_| io::ErrorKind::TimedOut)?.map_err(io::Error::other)??;
+        if let Load::Running(load) = load {
+            // A disk that hangs must not hold a client that could be served from elsewhere.
+            let load = tokio::time::timeout(LOAD_PATIENCE, load).await;
+            load.map_err(|_| io::ErrorKind::TimedOut)?.map_err(io::Error::other)??;
+        }
         self.rest.start = slice.end;
         self.ahead = self.slice().map(|next| (next.clone(), self.sealed.load(next)));
         Ok(Some(self.sealed.body.slice(slice)))

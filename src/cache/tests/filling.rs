@@ -3,10 +3,11 @@
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{BLOCK, Scene, announced, content, eventually, full, incremental, target};
+use super::{BLOCK, PATIENCE, Scene, announced, content, eventually, full, incremental, target};
 use crate::cache::{Abandoned, Announced, Fill, Standing};
 use crate::clock::Now;
 use crate::index::{TargetId, Worth};
@@ -117,20 +118,26 @@ async fn a_second_claim_is_refused_while_the_first_lives_and_possible_after_ever
 #[tokio::test]
 async fn the_name_is_free_only_after_the_file_is_gone() {
     let (name, bytes) = (full(1000), content(1, 2 * BLOCK));
-    for round in 0..120 {
-        // The last question is answered with no: that before a block, or that when all is written.
-        let (asked, answers) = (AtomicUsize::new(0), 1 + round % 2);
+    for round in 0..150 {
+        // It ends before a block, when all is written, or when all is synced.
+        let (asked, answers) = (AtomicUsize::new(0), 1 + round % 3);
         let scene = Scene::asking(Arc::new(move |_, _| {
             let is_best = asked.fetch_add(1, Ordering::SeqCst) < answers;
             if is_best { Worth::Best } else { Worth::Superseded }
         }));
         let mut fill = scene.begin(&name, bytes.len());
+        if answers == 3 {
+            std::fs::write(scene.path(&name, ""), b"not ours").expect("a file");
+        }
         fill.write(bytes.clone()).await.expect("a queue with room");
         let _ = fill.finish().await;
-        while !matches!(scene.store.standing(&name), Standing::Absent) {
-            std::hint::spin_loop();
+        let deadline = Instant::now() + PATIENCE;
+        while let Standing::Filling(_) = scene.store.standing(&name) {
+            // Without a pause, which would give the file time to go.
+            assert!(Instant::now() < deadline, "it goes on");
         }
         assert!(!scene.path(&name, ".snapedge-part").exists(), "round {round}");
+        assert!(scene.store.names().is_empty(), "round {round}");
     }
 }
 
@@ -253,7 +260,9 @@ async fn an_archive_and_its_record_are_read_only_and_as_announced() {
 async fn what_a_record_cannot_say_is_not_cached() {
     let (name, scene) = (full(1000), Scene::new([full(1000)]));
     let claim = scene.store.claim(&name, &target("main")).expect("the right to fetch");
-    let two_lines = Announced { target: target("main\nlength: 5"), ..announced("main", 1) };
+    let group = "main\nlength: 5";
+    scene.worths.set([(name, group, Worth::Best)]);
+    let two_lines = Announced { target: target(group), ..announced("main", 1) };
     let mut fill = Fill::begin(claim.reserve(two_lines).expect("room")).expect("a thread");
     fill.write(content(1, 1)).await.expect("a disk that takes it");
     fill.finish().await.expect("a disk that takes it");

@@ -28,7 +28,7 @@ const BLOCK: usize = 1 << 20;
 /// Bytes that a reader gets at once.
 const SLICE: usize = 2 << 20;
 /// How long anything may take that happens in another thread.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn full(slot: u64) -> ArchiveName {
     format!("snapshot-{slot}-{HASH}.tar.zst").parse().expect("valid")

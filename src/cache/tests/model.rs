@@ -427,7 +427,12 @@ fn copy_of(directory: &Path) -> TempDir {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig {
+        cases: 48,
+        // Milliseconds: what hangs is as long as our patience in each attempt.
+        max_shrink_time: 60_000,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn the_store_is_a_map_that_survives_crashes(ops in ops()) {
