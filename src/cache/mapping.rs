@@ -98,8 +98,9 @@ mod tests {
     #[test]
     fn what_was_brought_in_is_in_memory_and_what_was_dropped_is_not() {
         const LENGTH: usize = (1 << 20) + 5;
+        let bytes = vec![7; LENGTH];
         let file = tempfile::tempfile_in(".").expect("a file");
-        std::fs::File::write_all_at(&file, &[7; LENGTH], 0).expect("written");
+        file.write_all_at(&bytes, 0).expect("written");
         file.sync_all().expect("synced");
         // Nobody has mapped it yet, so that the kernel can let go of it.
         rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).expect("advised");
@@ -110,6 +111,6 @@ mod tests {
             mapping.load(range.clone()).expect("readable");
             assert!(mapping.is_resident(range.clone()), "{range:?}");
         }
-        assert!(mapping.as_ref() == [7; LENGTH]);
+        assert!(mapping.as_ref() == bytes);
     }
 }

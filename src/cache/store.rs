@@ -226,7 +226,8 @@ impl Shared {
     }
 
     /// Removes every archive that is not the best any more. Its readers are not disturbed.
-    pub(super) fn remove_stale(&self) -> usize {
+    /// Returns how many bytes that were.
+    pub(super) fn remove_stale(&self) -> u64 {
         let stale = |sealed: &Sealed| {
             let Record { name, target, .. } = sealed.record();
             self.worth(name, &target.group) != Worth::Best
@@ -234,7 +235,7 @@ impl Shared {
         self.take(stale, "it is no longer the best")
     }
 
-    fn take(&self, goes: impl Fn(&Sealed) -> bool, why: &str) -> usize {
+    fn take(&self, goes: impl Fn(&Sealed) -> bool, why: &str) -> u64 {
         let taken: Vec<(ArchiveName, Arc<Sealed>)> = {
             let mut state = self.state();
             let whole = std::mem::take(&mut state.whole);
@@ -259,7 +260,7 @@ impl Shared {
                 log::info!("cache: removed {name}: {why}");
             }
         }
-        taken.len()
+        taken.iter().map(|(_, sealed)| sealed.record().length).fold(0, u64::saturating_add)
     }
 
     pub(super) fn note_source(&self, name: &ArchiveName, source: &TargetId) {
@@ -268,18 +269,21 @@ impl Shared {
         }
     }
 
-    /// Promises room to an archive, if there is enough with what has to stay free. Where something
-    /// was `removed` just now, its room may take a moment to come back.
+    /// Promises room to an archive, if there is enough with what has to stay free. Where so many
+    /// bytes were `removed` just now that they would do, they may take a moment to come back.
     pub(super) fn promise(
         &self,
         name: &ArchiveName,
         length: u64,
-        removed: usize,
+        removed: u64,
     ) -> Result<(), Refusal> {
         let deadline = Instant::now() + ROOM_PATIENCE;
         loop {
             match self.try_to_promise(name, length) {
-                Err(Refusal::NoSpace { .. }) if removed > 0 && Instant::now() < deadline => {
+                Err(Refusal::NoSpace { needed, available, kept })
+                    if needed.saturating_add(kept) <= available.saturating_add(removed)
+                        && Instant::now() < deadline =>
+                {
                     std::thread::sleep(ROOM_PAUSE);
                 }
                 outcome => return outcome,
