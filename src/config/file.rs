@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::units::{HostPort, Scheme, duration, listen_address, size};
+use super::cache::cache;
+use super::units::{HostPort, Scheme, duration, listen_address};
 use super::yaml::{self, Node, Problem, Report, Section};
-use super::{Cache, Config, Downloads, Group, Limits, Server, TargetKind};
+use super::{Cache, Config, Downloads, Group, Limits, Server, Sharing, TargetKind};
 
 /// Largest configuration file, in bytes.
 const MAX_FILE: u64 = 4 << 20;
@@ -20,18 +21,6 @@ const MAX_GROUP_NAME: usize = 64;
 /// Keys of the file that the documentation describes and that this version cannot honour yet.
 /// They are refused by their own message: to ignore `basic_auth` would be worse than to stop.
 const LATER: [&str; 3] = ["tls", "internal_listen", "rpc_proxy"];
-/// The same for the keys of the cache.
-const LATER_IN_CACHE: [&str; 9] = [
-    "finish_abandoned",
-    "keep_previous",
-    "lease",
-    "max_size",
-    "prefetch",
-    "prefetch_rate",
-    "publish",
-    "range_wait",
-    "verify",
-];
 /// The same for the keys of a group.
 const LATER_IN_GROUP: [&str; 7] = [
     "basic_auth",
@@ -142,6 +131,9 @@ fn root(node: Node) -> Config {
     {
         root.reject("default_group", format!("there is no group `{name}`"));
     }
+    if config.cache.sharing == Sharing::Shared && !root.is_given("proxy_snapshot_cache_dir") {
+        root.reject("cache.sharing", "`shared` needs a directory, add `proxy_snapshot_cache_dir`");
+    }
     root.close(&LATER);
     config
 }
@@ -154,7 +146,12 @@ fn integer(section: &mut Section, key: &'static str, least: u64, most: u64, defa
     section.take(key).and_then(|node| node.integer(least, most)).unwrap_or(default)
 }
 
-fn time(section: &mut Section, key: &'static str, least: Duration, default: Duration) -> Duration {
+pub(super) fn time(
+    section: &mut Section,
+    key: &'static str,
+    least: Duration,
+    default: Duration,
+) -> Duration {
     let bounded = |text: &str| match duration(text)? {
         value if value < least => Err(format!("`{text}` is too short, the least is {least:?}")),
         value => Ok(value),
@@ -218,26 +215,6 @@ fn cache_dir(node: &Node) -> Option<PathBuf> {
     })
 }
 
-fn cache(node: Node) -> Cache {
-    let mut section = node.section();
-    // There is one way to share a transfer as yet; the key is checked, so that nobody relies on
-    // another.
-    section.take("sharing").and_then(|node| node.parsed("a way to share", sharing));
-    let min_free_space =
-        section.take("min_free_space").and_then(|node| node.parsed("a size such as `1GiB`", size));
-    section.close(&LATER_IN_CACHE);
-    let default = Cache::default();
-    Cache { min_free_space: min_free_space.unwrap_or(default.min_free_space) }
-}
-
-fn sharing(text: &str) -> Result<(), String> {
-    match text {
-        "exclusive" => Ok(()),
-        "shared" => Err("this version does not support `shared`, write `exclusive`".to_owned()),
-        _ => Err(format!("`{text}` is not a way to share a transfer, write `exclusive`")),
-    }
-}
-
 fn limits(node: Node) -> Limits {
     let mut section = node.section();
     let default = Limits::default();
@@ -276,16 +253,17 @@ fn log_level(node: Node) -> Option<log::LevelFilter> {
 fn server(node: Option<Node>) -> Server {
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     let grace = Duration::from_secs(300);
-    let (threads, grace_period) = match node.map(Node::section) {
-        None => (threads, grace),
+    let (threads, grace_period, h2c) = match node.map(Node::section) {
+        None => (threads, grace, false),
         Some(mut section) => {
             let threads = integer(&mut section, "threads", 1, 1024, threads);
             let grace = time(&mut section, "grace_period", Duration::ZERO, grace);
+            let h2c = section.take("h2c").and_then(|node| node.boolean()).unwrap_or(false);
             section.close(&[]);
-            (threads, grace)
+            (threads, grace, h2c)
         }
     };
-    Server { threads: usize::try_from(threads).unwrap_or(1), grace_period }
+    Server { threads: usize::try_from(threads).unwrap_or(1), h2c, grace_period }
 }
 
 fn groups(root: &mut Section) -> Vec<Group> {

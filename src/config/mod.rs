@@ -3,6 +3,7 @@
 //! `file.rs` turns the text into a [`Config`], in which nothing is optional that has a default.
 //! `conf/snapedge.yaml` is the reference of all keys; a test holds it to this code.
 
+mod cache;
 mod file;
 pub(crate) mod units;
 pub(crate) mod yaml;
@@ -85,12 +86,84 @@ pub struct Group {
 pub struct Cache {
     /// Bytes that stay free on the file system of the directory.
     pub min_free_space: u64,
+    /// Most bytes that the cache takes; as many as there is space for where unset.
+    pub max_size: Option<u64>,
+    /// Who gets an archive while it is being fetched.
+    pub sharing: Sharing,
+    /// Whether a fill goes on when no client waits for it any more; of a shared one.
+    pub finish_abandoned: bool,
+    /// How long a range waits for bytes that a fill has yet to fetch; of a shared one.
+    pub range_wait: Duration,
+    /// What is fetched before a client asks for it.
+    pub prefetch: Prefetch,
+    /// Bytes per second that fetching ahead of clients takes at most; any where unset.
+    pub prefetch_rate: Option<u64>,
+    /// When short names lead to an archive that is new.
+    pub publish: Publish,
+    /// Whether the generation before the best one stays until that is whole.
+    pub keep_previous: bool,
+    /// How long an archive is kept for a client that was sent to it.
+    pub lease: Duration,
+    /// How much of an archive is checked before it is kept.
+    pub verify: Verify,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { min_free_space: 1 << 30 }
+        Self {
+            min_free_space: 1 << 30,
+            max_size: None,
+            sharing: Sharing::Exclusive,
+            finish_abandoned: true,
+            range_wait: Duration::from_secs(2),
+            prefetch: Prefetch::Off,
+            prefetch_rate: None,
+            publish: Publish::Seen,
+            keep_previous: false,
+            lease: Duration::from_secs(30 * 60),
+            verify: Verify::Frames,
+        }
     }
+}
+
+/// Who gets an archive while it is being fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// The request that fetches it; others are served past the cache.
+    Exclusive,
+    /// Everyone, out of the growing file.
+    Shared,
+}
+
+/// What is fetched before a client asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefetch {
+    /// Nothing.
+    Off,
+    /// The newest incremental archive of each group.
+    Incremental,
+    /// The newest full and incremental archive of each group.
+    All,
+}
+
+/// When short names lead to an archive that is new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Publish {
+    /// As soon as a target lists it.
+    Seen,
+    /// When it is in the cache, with all of its generation.
+    Promoted,
+}
+
+/// How much of an archive is checked before it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// Its length.
+    Length,
+    /// The headers of its zstd frames and blocks as well.
+    Frames,
+    /// What it decompresses to as well.
+    Decode,
 }
 
 /// What a target is, and so how it is asked for its archives.
@@ -140,6 +213,8 @@ impl Default for Limits {
 pub struct Server {
     /// Threads that serve clients.
     pub threads: usize,
+    /// Whether HTTP/2 is spoken without TLS to clients that begin with it.
+    pub h2c: bool,
     /// Time that running transfers get after SIGTERM.
     pub grace_period: Duration,
 }

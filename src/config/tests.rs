@@ -1,8 +1,10 @@
 //! What the file may say, what it may not, and what it is told then.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
-use super::{Config, Problem, keys, parse, yaml};
+use super::{Cache, Config, Prefetch, Problem, Publish, Sharing, Verify, keys, parse, yaml};
 
 const REFERENCE: &str = include_str!("../../conf/snapedge.yaml");
 
@@ -57,7 +59,8 @@ fn the_reference_file_explains_every_key() {
         let key = line.trim_start_matches("- ").trim_start_matches('#').trim_start();
         let is_key = !is_sentence(line)
             && key.split_once(':').is_some_and(|(key, _)| {
-                key.chars().all(|c| c.is_ascii_lowercase() || c == '_') && !key.is_empty()
+                key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+                    && !key.is_empty()
             });
         if is_key {
             let above = above.trim_start_matches('#');
@@ -135,6 +138,91 @@ fn accepted() {
     assert_eq!(accept(&nothing), good(LEAST));
 }
 
+/// The keys of the cache that `text` gives make what `expected` does of the default.
+#[track_caller]
+fn accept_in_cache(text: &str, expected: impl FnOnce(&mut Cache)) {
+    let directory = "proxy_snapshot_cache_dir: /var/cache/snapedge";
+    let mut cache = Cache::default();
+    expected(&mut cache);
+    assert_eq!(accept(&format!("{directory}\ncache: {{{text}}}")).cache, cache, "{text}");
+}
+
+#[test]
+fn accepted_in_the_cache() {
+    accept_in_cache("", |_| {});
+    accept_in_cache("sharing: exclusive, prefetch: off, publish: seen, verify: frames", |_| {});
+    accept_in_cache("keep_previous: false, lease: 30m, range_wait: 2s", |_| {});
+    accept_in_cache("sharing: shared", |cache| cache.sharing = Sharing::Shared);
+    // What has no effect is no contradiction.
+    accept_in_cache("finish_abandoned: false", |cache| cache.finish_abandoned = false);
+    accept_in_cache("range_wait: 0s", |cache| cache.range_wait = Duration::ZERO);
+    accept_in_cache("lease: 0s", |cache| cache.lease = Duration::ZERO);
+    accept_in_cache("lease: 720h", |cache| cache.lease = Duration::from_secs(720 * 3600));
+    accept_in_cache("max_size: 1B", |cache| cache.max_size = Some(1));
+    accept_in_cache("max_size: 500GB", |cache| cache.max_size = Some(500_000_000_000));
+    accept_in_cache("prefetch_rate: 1MiB/s", |cache| cache.prefetch_rate = Some(1 << 20));
+    accept_in_cache("prefetch_rate: 1.5GiB/s", |cache| cache.prefetch_rate = Some(3 << 29));
+    accept_in_cache("verify: length", |cache| cache.verify = Verify::Length);
+    accept_in_cache("verify: decode", |cache| cache.verify = Verify::Decode);
+    for (text, prefetch) in [("incremental", Prefetch::Incremental), ("all", Prefetch::All)] {
+        accept_in_cache(&format!("sharing: shared, prefetch: {text}"), |cache| {
+            (cache.sharing, cache.prefetch) = (Sharing::Shared, prefetch);
+        });
+    }
+    accept_in_cache("publish: promoted, prefetch: all, sharing: shared", |cache| {
+        (cache.sharing, cache.prefetch) = (Sharing::Shared, Prefetch::All);
+        cache.publish = Publish::Promoted;
+    });
+    accept_in_cache("keep_previous: true, sharing: shared", |cache| {
+        (cache.sharing, cache.keep_previous) = (Sharing::Shared, true);
+    });
+    // A redirector has a cache in name only, and may say how it would be.
+    accept("proxy_snapshot_downloads: false\ncache: {lease: 1h}");
+}
+
+#[test]
+fn what_contradicts_another_key_of_the_cache_is_rejected() {
+    let directory = "proxy_snapshot_cache_dir: /var/cache/snapedge";
+    let check = |text: &str, expected: &[(&str, &str)]| {
+        reject_file(&format!("{LEAST}{directory}\ncache: {{{text}}}"), expected);
+    };
+    let shared = "needs `cache.sharing: shared`";
+    let all = "needs `cache.prefetch: all`";
+    for sharing in ["", "sharing: exclusive, "] {
+        for (text, key) in [
+            ("prefetch: incremental", "cache.prefetch"),
+            ("prefetch: all", "cache.prefetch"),
+            ("keep_previous: true", "cache.keep_previous"),
+        ] {
+            check(&format!("{sharing}{text}"), &[(key, shared)]);
+        }
+        let text = format!("{sharing}publish: promoted");
+        check(&text, &[("cache.publish", shared), ("cache.publish", all)]);
+    }
+    for prefetch in ["", "prefetch: off, ", "prefetch: incremental, "] {
+        let text = format!("{prefetch}sharing: shared, publish: promoted");
+        check(&text, &[("cache.publish", all)]);
+    }
+    check(
+        "keep_previous: true, publish: promoted, prefetch: all",
+        &[("cache.prefetch", shared), ("cache.publish", shared), ("cache.keep_previous", shared)],
+    );
+    // What a wrong value was meant to be is not guessed at.
+    check("sharing: al, prefetch: all", &[("cache.sharing", "expected `exclusive` or `shared`")]);
+    check("sharing: shared, prefetch: al, publish: promoted", &[("cache.prefetch", "expected")]);
+}
+
+#[test]
+fn a_cache_cannot_be_shared_without_a_directory() {
+    let part = "`shared` needs a directory, add `proxy_snapshot_cache_dir`";
+    for text in ["", "\nproxy_snapshot_cache_dir:", "\nproxy_snapshot_downloads: false"] {
+        reject(&format!("cache: {{sharing: shared}}{text}"), "cache.sharing", part);
+    }
+    // One that is wrong has its own message.
+    let text = "cache: {sharing: shared}\nproxy_snapshot_cache_dir: ''";
+    reject(text, "proxy_snapshot_cache_dir", "the path is empty");
+}
+
 /// `text` has exactly these problems, each given by its path and a part of its message, in order.
 #[track_caller]
 fn reject_file(text: &str, expected: &[(&str, &str)]) {
@@ -180,6 +268,7 @@ fn unknown_keys_are_rejected() {
     reject("1: 2", "1", "unknown key");
     reject("? [a]\n: 2", "- a", "unknown key");
     reject("<<: {rpc: 'http://a:1'}", "<<", "unknown key");
+    reject("cache: {size: 1GiB}", "cache.size", "`min_free_space`, `max_size`");
     reject("limits: {probe_timeouts: 1s}", "limits.probe_timeouts", "`probe_timeout`");
     reject("log: {file: x}", "log.file", "unknown key, expected one of `level`");
     reject("server: {user: x}", "server.user", "unknown key");
@@ -202,11 +291,6 @@ fn what_this_version_does_not_support_is_not_ignored() {
         reject(&format!("{key}: {{}}"), key, later);
         reject(&format!("{key}:"), key, later);
     }
-    for key in ["finish_abandoned", "keep_previous", "max_size", "prefetch", "publish", "verify"] {
-        reject(&format!("cache: {{{key}: x}}"), &format!("cache.{key}"), later);
-    }
-    reject("cache: {sharing: shared}", "cache.sharing", "does not support `shared`");
-    reject("cache: {sharing: all}", "cache.sharing", "write `exclusive`");
     for key in [
         "basic_auth",
         "bearer_auth",
@@ -332,10 +416,13 @@ fn bad_values_are_rejected() {
     reject("limits: {probe_timeout: 0s}", "limits.probe_timeout", "too short, the least is 1ms");
     reject("server: {grace_period: 721h}", "server.grace_period", "too long, the most is `720h`");
     for bad in ["'5'", "5G", "-1B", "GiB", "1 GiB ", "1e3B", "ten", "''", "1..5MB"] {
-        let key = "cache.min_free_space";
-        reject(&format!("cache: {{min_free_space: {bad}}}"), key, "is not a size");
+        for key in ["min_free_space", "max_size"] {
+            let path = format!("cache.{key}");
+            reject(&format!("cache: {{{key}: {bad}}}"), &path, "is not a size");
+        }
     }
     reject("cache: {min_free_space: 2000TiB}", "cache.min_free_space", "is too large, the most");
+    reject("cache: {max_size: 0B}", "cache.max_size", "is too small, the least is `1B`");
     reject("listen: []", "listen", "expected at least one address, such as `0.0.0.0:8458`");
     reject("listen: ['[::]:1', '[::]:1']", "listen", "an address is listed twice");
     reject("public_url: edge.example", "public_url", "is not a URL");
@@ -352,6 +439,29 @@ fn bad_values_are_rejected() {
         &format!("{LEAST}listen: ['8458']"),
         &[("listen[0]", "is not an address and port"), ("listen", "expected at least one")],
     );
+}
+
+#[test]
+fn bad_values_of_the_cache_are_rejected() {
+    let check = |key: &str, value: &str, part: &str| {
+        reject(&format!("cache: {{{key}: {value}}}"), &format!("cache.{key}"), part);
+    };
+    for bad in ["100MiB", "100", "'/s'", "MiB/s", "-1MiB/s", "100MiB/m", "100Mbit/s", "1MiB/s/s"] {
+        check("prefetch_rate", bad, "is not a rate, write it like `100MiB/s`");
+    }
+    for bad in ["0B/s", "1MB/s", "1023KiB/s"] {
+        check("prefetch_rate", bad, "is too slow, the least is `1MiB/s`");
+    }
+    check("prefetch_rate", "2000TiB/s", "is too fast, the most is `1024TiB/s`");
+    for key in ["range_wait", "lease"] {
+        check(key, "-1s", "is not a duration");
+        check(key, "721h", "is too long");
+    }
+    check("sharing", "all", "expected `exclusive` or `shared`, found `all`");
+    check("sharing", "Shared", "expected `exclusive` or `shared`, found `Shared`");
+    check("prefetch", "full", "expected `off`, `incremental` or `all`, found `full`");
+    check("publish", "''", "expected `seen` or `promoted`, found ``");
+    check("verify", "frame", "expected `length`, `frames` or `decode`, found `frame`");
 }
 
 #[test]
@@ -395,16 +505,26 @@ fn wrong_types_are_rejected_everywhere() {
         wrong(&format!("limits.{key}"), &no_text, "expected a duration such as `15s`, found ");
     }
     wrong("server.grace_period", &no_text, "expected a duration such as `15s`, found ");
-    let sizes = "expected a size such as `1GiB`, found ";
-    wrong("cache.min_free_space", &no_text, sizes);
-    wrong("cache.sharing", &no_text, "expected a way to share, found ");
+    for key in ["cache.min_free_space", "cache.max_size"] {
+        wrong(key, &no_text, "expected a size such as `1GiB`, found ");
+    }
+    for key in ["cache.range_wait", "cache.lease"] {
+        wrong(key, &no_text, "expected a duration such as `15s`, found ");
+    }
+    wrong("cache.prefetch_rate", &no_text, "expected a rate such as `100MiB/s`, found ");
+    wrong("cache.sharing", &no_text, "expected `exclusive` or `shared`, found ");
+    wrong("cache.prefetch", &no_text, "expected `off`, `incremental` or `all`, found ");
+    wrong("cache.publish", &no_text, "expected `seen` or `promoted`, found ");
+    wrong("cache.verify", &no_text, "expected `length`, `frames` or `decode`, found ");
     let no_number = ["[1]", "{a: 1}", "true", "many", "'1'"];
     for key in ["max_snapshot_age", "limits.probe_concurrency", "limits.probe_failures"] {
         wrong(key, &no_number, "expected a whole number from ");
     }
     wrong("server.threads", &no_number, "expected a whole number from ");
     let no_boolean = ["1", "'true'", "yes", "[]"];
-    wrong("proxy_snapshot_downloads", &no_boolean, "expected `true` or `false`, found ");
+    for key in ["proxy_snapshot_downloads", "cache.finish_abandoned", "cache.keep_previous"] {
+        wrong(key, &no_boolean, "expected `true` or `false`, found ");
+    }
     for key in ["limits", "cache", "log", "server"] {
         wrong(key, &["[]", "5", "text", "true"], "expected keys and values, found ");
     }
@@ -472,7 +592,7 @@ fn all_errors_of_a_file_are_reported_at_once() {
 listen: [nonsense, '0.0.0.0:1']
 default_group: nowhere
 scrape_interval: 15
-cache: {sharing: shared}
+cache: {sharing: shared, verify: all}
 limits: {probe_failures: 0, typo: 1}
 target_groups:
   - group: a
@@ -491,7 +611,7 @@ zzz: 1
             ("limits.typo", "unknown key"),
             ("listen[0]", "is not an address and port"),
             ("scrape_interval", "`15` is not a duration"),
-            ("cache.sharing", "does not support `shared`"),
+            ("cache.verify", "expected `length`"),
             ("target_groups[0].scheme", "does not support `https`"),
             ("target_groups[0].static_targets.targets[0]", "has no port"),
             ("target_groups[0].static_targets.targets[1]", "contradicts"),
@@ -500,6 +620,7 @@ zzz: 1
             ("target_groups[1].basic_auth", "does not support this key"),
             ("log.level", "is not a level"),
             ("default_group", "there is no group `nowhere`"),
+            ("cache.sharing", "`shared` needs a directory"),
             ("zzz", "unknown key"),
         ],
     );

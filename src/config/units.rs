@@ -1,4 +1,4 @@
-//! Durations and addresses as people write them.
+//! Durations, sizes, rates and addresses as people write them.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -10,6 +10,10 @@ const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Largest size that a setting may have, so that sums with lengths do not overflow.
 const LARGEST: u64 = 1 << 50;
+
+/// Slowest rate that a setting may have, in bytes per second: below it an archive takes days, and
+/// is superseded long before it is whole.
+const SLOWEST: u64 = 1 << 20;
 
 /// Parses `500ms`, `15s`, `1m30s`, `1.5h`: what Go's and Prometheus' configurations contain.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -28,16 +32,33 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 /// Parses `10GiB`, `500MB`, `0B`: a number of bytes.
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    let expected = || format!("`{text}` is not a size, write it like `10GiB`, `500MB` or `0B`");
+    match bytes(text) {
+        None => Err(format!("`{text}` is not a size, write it like `10GiB`, `500MB` or `0B`")),
+        Some(size) if size > LARGEST => {
+            Err(format!("`{text}` is too large, the most is `1024TiB`"))
+        }
+        Some(size) => Ok(size),
+    }
+}
+
+/// Parses `100MiB/s`: a number of bytes per second.
+pub(super) fn rate(text: &str) -> Result<u64, String> {
+    match text.strip_suffix("/s").and_then(bytes) {
+        None => Err(format!("`{text}` is not a rate, write it like `100MiB/s`")),
+        Some(rate) if rate < SLOWEST => Err(format!("`{text}` is too slow, the least is `1MiB/s`")),
+        Some(rate) if rate > LARGEST => {
+            Err(format!("`{text}` is too fast, the most is `1024TiB/s`"))
+        }
+        Some(rate) => Ok(rate),
+    }
+}
+
+fn bytes(text: &str) -> Option<u64> {
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
     if !matches!(unit, "B" | "kB" | "KB" | "MB" | "GB" | "TB" | "KiB" | "MiB" | "GiB" | "TiB") {
-        return Err(expected());
+        return None;
     }
-    let size: bytesize::ByteSize = text.parse().map_err(|_| expected())?;
-    if size.as_u64() > LARGEST {
-        return Err(format!("`{text}` is too large, the most is `1024TiB`"));
-    }
-    Ok(size.as_u64())
+    text.parse().ok().map(|size: bytesize::ByteSize| size.as_u64())
 }
 
 /// Parses `address:port` of a listener.
