@@ -1,6 +1,6 @@
 //! What every target said last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -77,6 +77,17 @@ pub struct Held {
     pub since: Now,
 }
 
+/// An archive that a target has and that is no archive of its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Distrusted {
+    /// Which target.
+    pub target: TargetId,
+    /// Which archive.
+    pub name: ArchiveName,
+    /// Until when it counts as not there: it may be made anew.
+    pub until: Instant,
+}
+
 /// Something that was learned about a target.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -119,6 +130,18 @@ pub struct Policy {
     pub probe_failures: u32,
     /// How long an old pair is preferred to a newer full archive without incrementals.
     pub pair_hold: Duration,
+    /// When short names lead to a generation that is new.
+    pub publish: Publish,
+}
+
+/// When short names lead to a generation that is new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Publish {
+    /// As soon as targets list it.
+    Seen,
+    /// When the cache holds all of it for the group. Somebody must fetch it then: clients come for
+    /// what they are led to.
+    Promoted,
 }
 
 /// An archive on a target, and since when it is known there.
@@ -144,6 +167,7 @@ pub(super) struct Answer {
 pub struct Catalog {
     pub(super) targets: BTreeMap<TargetId, Answer>,
     held: Vec<Kept>,
+    distrusted: Vec<Distrusted>,
 }
 
 /// An archive that the cache holds, and when a target of its group listed it last, or it was taken
@@ -194,6 +218,23 @@ impl Catalog {
         self.held = held.iter().map(kept).collect();
     }
 
+    /// Takes in what is not to be believed now: all of it, in place of what it was before.
+    pub fn distrust(&mut self, distrusted: &[Distrusted]) {
+        self.distrusted = distrusted.to_vec();
+        for Distrusted { target, name, .. } in distrusted {
+            if let Some(answer) = self.targets.get_mut(target) {
+                answer.holdings.remove(name);
+            }
+        }
+    }
+
+    fn is_distrusted(&self, target: &TargetId, name: &ArchiveName, at: Instant) -> bool {
+        let is_it = |distrusted: &&Distrusted| {
+            distrusted.target == *target && distrusted.name == *name && at < distrusted.until
+        };
+        self.distrusted.iter().any(|distrusted| is_it(&distrusted))
+    }
+
     fn answered(&mut self, target: TargetId, at: Now, archives: Vec<Listed>) {
         if self.targets.get(&target).is_some_and(|answer| answer.at.instant > at.instant) {
             return;
@@ -206,6 +247,7 @@ impl Catalog {
         let holdings = archives
             .into_iter()
             .filter(|listed| !gone.contains_key(&listed.name))
+            .filter(|listed| !self.is_distrusted(&target, &listed.name, at.instant))
             .map(|listed| (listed.name, Holding { since: since(&listed.name), listed }))
             .collect();
         let answer = Answer { at, failures: 0, holdings, gone };
@@ -218,9 +260,11 @@ impl Catalog {
         self.targets.insert(target, answer);
     }
 
-    /// What the cache holds for a group, as far as it counts: while the group's targets list
-    /// something and not this, it is offered for as long as an old pair is. Otherwise an archive at
-    /// a slot that no target will ever reach, of a fork or of another cluster, would stay the best.
+    /// What the cache holds for a group, as far as it counts: what the group's targets list, from
+    /// whichever group it was fetched, and what was fetched from this group. That is offered, while
+    /// the group's targets list something and not this, for as long as an old pair is. Otherwise an
+    /// archive at a slot that no target will ever reach, of a fork or of another cluster, would
+    /// stay the best.
     fn held_for<'a>(
         &'a self,
         group: &'a str,
@@ -230,10 +274,16 @@ impl Catalog {
     ) -> impl Iterator<Item = &'a Held> {
         let silent =
             members.iter().all(|(_, answer)| !answer.holdings.keys().any(ArchiveName::is_full));
+        // Groups that are regions of one cluster list the same archives, of which there is one.
+        let lists: BTreeSet<ArchiveName> =
+            members.iter().flat_map(|(_, answer)| answer.holdings.keys().copied()).collect();
         self.held
             .iter()
-            .filter(move |kept| *kept.held.target.group == *group)
-            .filter(move |kept| silent || now < kept.listed + policy.pair_hold)
+            .filter(move |kept| {
+                let its_own = *kept.held.target.group == *group;
+                let in_time = silent || now < kept.listed + policy.pair_hold;
+                lists.contains(&kept.held.name) || (its_own && in_time)
+            })
             .map(|kept| &kept.held)
     }
 

@@ -11,13 +11,15 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use proptest::prelude::*;
 
 use super::{
-    Catalog, Entry, Event, Generation, Held, Listed, Location, Policy, TargetId, UnknownGroup,
-    View, Worth,
+    Catalog, Distrusted, Entry, Event, Generation, Held, Listed, Location, Policy, Publish,
+    TargetId, UnknownGroup, View, Worth,
 };
 use crate::clock::Now;
 use crate::snapshot::{ArchiveHash, ArchiveName, Compression, Kind, Slot};
 
-const POLICY: Policy = Policy { probe_failures: 3, pair_hold: Duration::from_secs(60) };
+const POLICY: Policy =
+    Policy { probe_failures: 3, pair_hold: Duration::from_secs(60), publish: Publish::Seen };
+const PROMOTED: Policy = Policy { publish: Publish::Promoted, ..POLICY };
 
 fn name(text: &str) -> ArchiveName {
     let (stem, form) = text.split_once('.').unwrap_or((text, "zst"));
@@ -72,6 +74,10 @@ fn listed(name: ArchiveName) -> Listed {
         path: format!("/{name}"),
     };
     Listed { name, size: None, modified: None, location: Some(location) }
+}
+
+fn held(name: ArchiveName, from: &str, since: Now) -> Held {
+    Held { name, target: target(from), size: 7, modified: None, since }
 }
 
 /// A catalog, the view that was published last, and the time at which all began.
@@ -134,15 +140,12 @@ impl Scene {
         self.publish(seconds);
     }
 
-    /// From now on the cache holds these, for the group `main`.
+    /// From now on the cache holds these, for the group `main`, or `other` where that is in front.
     fn hold(&mut self, seconds: u64, names: &str) {
         let since = self.at(seconds);
-        let held = |text| Held {
-            name: name(text),
-            target: target("cached"),
-            size: 7,
-            modified: None,
-            since,
+        let held = |text: &str| match text.strip_prefix("other/") {
+            Some(text) => held(name(text), "other/cached", since),
+            None => held(name(text), "cached", since),
         };
         self.catalog.hold(&names.split_whitespace().map(held).collect::<Vec<_>>());
     }
@@ -154,10 +157,19 @@ impl Scene {
 
     /// What is offered in `group`, and for how long where that is known.
     fn offers(&self, group: Option<&str>) -> String {
-        let best = offered(self.view.best(group).expect("a known group"));
+        self.until(self.view.best(group).expect("a known group"))
+    }
+
+    /// What is wanted in `group`, and for how long where that is known.
+    fn wants(&self, group: &str) -> String {
+        self.until(self.view.group(group).expect("a known group").wanted)
+    }
+
+    fn until(&self, generation: Option<Generation>) -> String {
+        let generation = offered(generation);
         match self.view.until() {
-            None => best,
-            Some(until) => format!("{best} until {}", (until - self.start).as_secs()),
+            None => generation,
+            Some(until) => format!("{generation} until {}", (until - self.start).as_secs()),
         }
     }
 }
@@ -174,6 +186,19 @@ fn check_in(group: Option<&str>, steps: &[(&str, &str)]) {
     for (step, expected) in steps {
         scene.step(step);
         assert_eq!(scene.offers(group), *expected, "after `{step}` in {steps:#?}");
+    }
+}
+
+/// Plays `steps` where what is not cached is not offered, each with what the group `main` offers
+/// after it, and what it wants.
+#[track_caller]
+fn check_promoted(steps: &[(&str, &str, &str)]) {
+    let mut scene = Scene::new(PROMOTED);
+    for (step, best, wanted) in steps {
+        scene.step(step);
+        let found = offered(scene.view.best(Some("main")).expect("configured"));
+        let found = (found, scene.wants("main"));
+        assert_eq!((&*found.0, &*found.1), (*best, *wanted), "after `{step}` in {steps:#?}");
     }
 }
 
@@ -365,6 +390,237 @@ fn what_targets_no_longer_list_is_offered_out_of_the_cache_for_as_long_as_an_old
         ("161 | t: 1000 9000", "9000"),
         ("162 | t: 1000", "9000"),
     ]);
+}
+
+#[test]
+fn promoted_offers_a_new_incremental_archive_when_it_is_cached() {
+    let (old, new) = ("1000 1000-1500", "1000 1000-1600");
+    check_promoted(&[
+        ("0 | t: 1000 1000-1500 | cache: 1000 1000-1500", old, old),
+        ("5 | t: 1000 1000-1500 1000-1600", old, new),
+        // That the targets no longer have what is offered changes nothing.
+        ("6 | t: 1000 1000-1600", old, new),
+        ("9 | cache: 1000 1000-1500 1000-1600", new, new),
+    ]);
+    // What is offered out of the cache alone is so for as long as an old pair.
+    check_promoted(&[
+        ("0 | t: 1000 1000-1500 | cache: 1000 1000-1500", old, old),
+        ("5 | t: 1000 1000-1600", old, new),
+        ("59", old, new),
+        ("60", new, new),
+    ]);
+    // What is wanted moves on while it is fetched: what was fetched is offered, as it is newer than
+    // what was before.
+    check_promoted(&[
+        ("0 | t: 1000 1000-1500 | cache: 1000 1000-1500", old, old),
+        ("5 | t: 1000 1000-1600", old, new),
+        ("8 | t: 1000 1000-1600 1000-1700", old, "1000 1000-1700"),
+        ("9 | cache: 1000 1000-1500 1000-1600", new, "1000 1000-1700"),
+        ("10 | cache: 1000 1000-1500 1000-1700", "1000 1000-1700", "1000 1000-1700"),
+    ]);
+}
+
+#[test]
+fn promoted_offers_a_new_full_archive_together_with_its_incremental() {
+    let (old, new) = ("1000 1000-1900", "2000 2000-2100");
+    let held = "1000 1000-1900 until 65";
+    let begin = [
+        ("0 | t: 1000 1000-1900 | cache: 1000 1000-1900", old, old),
+        ("5 | t: 1000 1000-1900 2000", old, held),
+    ];
+    let seen = ("9 | t: 1000 1000-1900 2000 2000-2100", old, new);
+    let [first, second] = begin;
+    check_promoted(&[
+        first,
+        second,
+        seen,
+        ("10 | cache: 1000 1000-1900 2000", old, new),
+        ("11 | cache: 1000 1000-1900 2000 2000-2100", new, new),
+        ("12 | cache: 2000 2000-2100", new, new),
+    ]);
+    check_promoted(&[
+        first,
+        second,
+        seen,
+        ("10 | cache: 1000 1000-1900 2000-2100", old, new),
+        ("11 | t: 2000 2000-2200", old, "2000 2000-2200"),
+        ("12 | cache: 1000 1000-1900 2000 2000-2200", "2000 2000-2200", "2000 2000-2200"),
+    ]);
+    // Without an incremental one it waits for the end of the hold, and then for the cache.
+    check_promoted(&[
+        first,
+        second,
+        ("64 | cache: 1000 1000-1900 2000", old, held),
+        ("65", "2000", "2000"),
+    ]);
+    check_promoted(&[
+        first,
+        second,
+        ("65", old, "2000"),
+        // What comes late on the old base is no reason to go back.
+        ("66 | t: 1000 1000-1900 1000-2500 2000", old, "2000"),
+        ("67 | cache: 1000 1000-1900 2000", "2000", "2000"),
+        ("68 | t: 1000 2000 2000-2100", "2000", new),
+        ("69 | cache: 2000 2000-2100", new, new),
+    ]);
+}
+
+#[test]
+fn promoted_offers_what_is_wanted_where_nothing_else_can_be_served() {
+    let (old, new) = ("1000 1000-1500", "2000 2000-2100");
+    check_promoted(&[("0", "nothing", "nothing"), ("1 | t:", "nothing", "nothing")]);
+    // The cache is cold.
+    check_promoted(&[
+        ("0 | t: 1000 1000-1500", old, old),
+        ("1 | t: 1000 1000-1500 2000 2000-2100", old, new),
+        // It has gone from the targets, and the cache never had it.
+        ("2 | t: 2000 2000-2100", new, new),
+    ]);
+    // It has gone from the targets and then from the cache.
+    check_promoted(&[
+        ("0 | t: 1000 1000-1500 | cache: 1000 1000-1500", old, old),
+        ("1 | t: 2000 2000-2100", old, new),
+        ("2 | cache: ", new, new),
+        ("3 | t: ", "nothing", "nothing"),
+    ]);
+    // A half that is left is not what a client came for, where it can have a pair.
+    check_promoted(&[
+        ("0 | t: 1000 1000-1500 | cache: 1000 1000-1500", old, old),
+        ("1 | t: 2000 2000-2100", old, new),
+        ("2 | cache: 1000", new, new),
+    ]);
+    check_promoted(&[("0 | t: 1000 1000-1500 | cache: 1000", old, old)]);
+}
+
+#[test]
+fn promoted_falls_back_to_the_newest_generation_in_the_cache() {
+    // After a restart.
+    check_promoted(&[
+        ("0 | cache: 1000 1000-1300 1000-1400", "1000 1000-1400", "1000 1000-1400"),
+        ("1 | t: 1000 1000-1500", "1000 1000-1400", "1000 1000-1500"),
+        ("2 | cache: 1000 1000-1500", "1000 1000-1500", "1000 1000-1500"),
+    ]);
+    // What was offered has gone; the generation before it is there.
+    check_promoted(&[
+        ("0 | t: 1000 1000-1500 1000-1400", "1000 1000-1500", "1000 1000-1500"),
+        ("1 | cache: 1000 1000-1400", "1000 1000-1500", "1000 1000-1500"),
+        ("2 | t: 1000 1000-1600", "1000 1000-1400", "1000 1000-1600"),
+    ]);
+    // Where no pair is wanted, a full archive is all that there is.
+    check_promoted(&[("0 | t: 2000 | cache: 1000", "1000", "2000")]);
+    // Half of what was only wanted holds nothing up, and is no reason to go back.
+    check_promoted(&[
+        ("0 | t: 1000 1000-2500 | cache: 1000 1000-2500", "1000 1000-2500", "1000 1000-2500"),
+        ("1 | u: 2000 2000-2100 2000-2600", "1000 1000-2500", "2000 2000-2600"),
+        ("2 | u: 2000 2000-2100", "1000 1000-2500", "1000 1000-2500"),
+    ]);
+    // What is in the cache by chance and ahead of what is wanted would block the way.
+    check_promoted(&[
+        ("0 | t: 1000 1000-1500 | u: 2000 | v: 1000", "1000 1000-1500", "1000 1000-1500 until 60"),
+        ("60", "1000 1000-1500", "2000"),
+        ("61 | t: 1000 | cache: 1000 1000-2500", "2000", "2000"),
+    ]);
+}
+
+#[test]
+fn promoted_does_not_offer_what_was_voted_down() {
+    let (old, new) = ("2000 2000-2100", "2000b 2000-2200b");
+    let vote = "5 | u: 2000b 2000-2200b | v: 2000b";
+    check_promoted(&[
+        ("0 | t: 2000 2000-2100 | cache: 2000 2000-2100", old, old),
+        (vote, new, new),
+    ]);
+    // Its slot is still not gone back from.
+    check_promoted(&[
+        ("0 | t: 2000 2000-2100 | cache: 2000 2000-2100 1000 1000-1900", old, old),
+        (vote, new, new),
+    ]);
+    // Another compression of the same state is no other state.
+    check_promoted(&[
+        ("0 | t: 1000.lz4 | cache: 1000.lz4", "1000.lz4", "1000.lz4"),
+        ("5 | u: 1000", "1000.lz4", "1000"),
+        ("6 | cache: 1000.lz4 1000", "1000", "1000"),
+    ]);
+    check_promoted(&[("0 | t: 1000 | cache: 1000.lz4", "1000.lz4", "1000")]);
+}
+
+#[test]
+fn promoted_leads_to_the_best_over_what_the_groups_offer() {
+    let mut scene = Scene::new(PROMOTED);
+    for (step, expected) in [
+        ("0 | t: 1000 1000-1500 | cache: 1000 1000-1500 | other/t: 500", "1000 1000-1500"),
+        ("1 | t: 1000 1000-1600", "1000 1000-1500"),
+        ("2 | cache: 1000 1000-1500 1000-1600", "1000 1000-1600"),
+        ("3 | t: 2000 2000-2100", "1000 1000-1600"),
+    ] {
+        scene.step(step);
+        assert_eq!(scene.offers(None), expected, "{step}");
+    }
+    // What has gone from one group stays while another has it, though that offers less.
+    let mut apart = Scene::new(PROMOTED);
+    for (step, expected) in [
+        ("0 | t: 1000 1000-1600 | other/t: 1000", "1000 1000-1600"),
+        ("1 | other/t: 1000 1000-1600", "1000 1000-1600"),
+        ("2 | t: 1000 1000-1500", "1000 1000-1600"),
+    ] {
+        apart.step(step);
+        assert_eq!(apart.offers(None), expected, "{step}");
+    }
+    let wanted: Vec<_> = scene.view.wanted().collect();
+    let wanted: Vec<_> =
+        wanted.iter().map(|(group, all)| (&***group, offered(Some(*all)))).collect();
+    assert_eq!(wanted, [("main", "2000 2000-2100".to_owned()), ("other", "500".to_owned())]);
+}
+
+#[test]
+fn what_is_offered_and_what_is_wanted_are_both_worth_keeping() {
+    let mut scene = Scene::new(PROMOTED);
+    scene.step("0 | t: 1000 1000-1500 | cache: 1000 1000-1500");
+    scene.step("1 | t: 1000 1000-1600 2000 2000-2100");
+    for (text, expected) in [
+        ("1000", Worth::Offered),
+        ("1000-1500", Worth::Offered),
+        ("2000", Worth::Best),
+        ("2000-2100", Worth::Best),
+        // In between: nobody will be led to it.
+        ("1000-1600", Worth::Superseded),
+        ("900", Worth::Superseded),
+        ("2000-2200", Worth::Doubtful),
+    ] {
+        assert_eq!(scene.view.worth(&name(text), "main"), expected, "{text}");
+        let is_best = matches!(expected, Worth::Best | Worth::Offered);
+        assert_eq!(scene.view.is_best(&name(text)), is_best, "{text}");
+    }
+}
+
+/// One archive in the cache serves every group that lists it, from whichever it was fetched.
+#[test]
+fn promoted_knows_what_another_group_has_fetched() {
+    let (old, new) = ("1000 1000-1500", "2000 2000-2500");
+    check_promoted(&[
+        ("0 | t: 1000 1000-1500 | other/u: 1000 1000-1500 | cache: 1000 1000-1500", old, old),
+        ("1 | t: 2000 2000-2500 1000 1000-1500 | other/u: 2000 2000-2500", old, new),
+        ("2 | cache: 1000 1000-1500 2000 other/2000-2500", new, new),
+    ]);
+}
+
+#[test]
+fn what_is_not_sound_counts_as_not_there_until_it_may_have_been_made_anew() {
+    let mut scene = Scene::new(POLICY);
+    scene.step("0 | t: 1000 1000-1500 | u: 1000 1000-1500 1000-1600");
+    let offers = |scene: &Scene| scene.offers(Some("main"));
+    assert_eq!(offers(&scene), "1000 1000-1600");
+    let (target, until) = (target("u"), scene.at(30).instant);
+    let found = Distrusted { target, name: name("1000-1600"), until };
+    scene.catalog.distrust(std::slice::from_ref(&found));
+    scene.step("1 | u: 1000 1000-1500 1000-1600");
+    assert_eq!(offers(&scene), "1000 1000-1500");
+    // Of another target it is another file.
+    scene.step("2 | t: 1000 1000-1500 1000-1600");
+    assert_eq!(offers(&scene), "1000 1000-1600");
+    assert_eq!(scene.view.sources(&name("1000-1600")).len(), 1);
+    scene.step("31 | u: 1000 1000-1500 1000-1600");
+    assert_eq!(scene.view.sources(&name("1000-1600")).len(), 2);
 }
 
 #[test]
@@ -644,6 +900,16 @@ fn the_best_over_all_does_not_go_back_between_groups() {
             ("7 | other/t: 2000 2000-2600", "2000 2000-2600"),
         ],
     );
+    // A full archive in another group, ahead of the full one and behind the pair.
+    check_in(
+        None,
+        &[
+            ("0 | t: 1000 1000-1600 | other/t: 1500", "1000 1000-1600"),
+            ("1 | other/t: 1000 1000-1600 1500", "1000 1000-1600"),
+            ("2 | t leaves", "1000 1000-1600"),
+            ("3 | other/t: 1000 1500", "1500"),
+        ],
+    );
     // The group that offered it has gone; one that holds an older pair still has the archive.
     check_in(
         None,
@@ -768,7 +1034,8 @@ fn event(scene: &Scene, who: usize, at: u64, step: Step) -> Event {
     }
 }
 
-const QUICK: Policy = Policy { probe_failures: 2, pair_hold: Duration::from_secs(30) };
+const QUICK: Policy =
+    Policy { probe_failures: 2, pair_hold: Duration::from_secs(30), publish: Publish::Seen };
 
 /// What the counted targets of a group (of every group for `None`) list.
 fn lists<'a>(scene: &'a Scene, group: Option<&str>) -> Vec<BTreeSet<&'a ArchiveName>> {
@@ -832,6 +1099,10 @@ fn assert_promises(before: &View, scene: &Scene) {
         let lists = lists(scene, group);
         let is_listed = |name: &ArchiveName| lists.iter().any(|names| names.contains(name));
         let old = before.best(group).ok().flatten();
+        if let Some(group) = group {
+            let seen = scene.view.group(group).expect("configured");
+            assert_eq!(seen.best, seen.wanted, "what is seen is offered");
+        }
         let Some(new) = scene.view.best(group).expect("configured") else {
             assert!(lists.iter().flatten().all(|name| !name.is_full()), "{group:?} is withheld");
             continue;
@@ -860,6 +1131,124 @@ fn assert_promises(before: &View, scene: &Scene) {
     }
 }
 
+/// What happens where what is not cached is not offered.
+#[derive(Clone, Debug)]
+enum Change {
+    /// As above.
+    Target((usize, u64, Step)),
+    /// The cache drops some of what it holds, by the bits, and takes in some of what is offered and
+    /// wanted, and for `main` what nobody asked for.
+    Cache(u64, Vec<ArchiveName>),
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    let stray = prop::collection::vec(any_archive(), 0..2);
+    let bits = (any::<u64>(), any::<u64>()).prop_map(|(some, others)| some | others);
+    prop_oneof![
+        3 => any_step().prop_map(Change::Target),
+        2 => (bits, stray).prop_map(|(bits, stray)| Change::Cache(bits, stray)),
+    ]
+}
+
+/// The same with one hash for all archives, so that nothing is ever voted down.
+fn undisputed(change: Change) -> Change {
+    let agreed = |name: ArchiveName| {
+        let hash = ArchiveHash::new([b'a'; 32]);
+        match name.kind() {
+            Kind::Full => ArchiveName::full(name.slot(), hash, name.compression()),
+            Kind::Incremental { base } => {
+                ArchiveName::incremental(base, name.slot(), hash, name.compression())
+                    .expect("slots as before")
+            }
+        }
+    };
+    let all = |names: Vec<ArchiveName>| names.into_iter().map(agreed).collect::<Vec<_>>();
+    match change {
+        Change::Target((who, age, Step::Answers(names))) => {
+            let names: BTreeSet<ArchiveName> = all(names).into_iter().collect();
+            Change::Target((who, age, Step::Answers(names.into_iter().collect())))
+        }
+        Change::Target((who, age, Step::Lost(name))) => {
+            Change::Target((who, age, Step::Lost(agreed(name))))
+        }
+        Change::Cache(bits, names) => Change::Cache(bits, all(names)),
+        Change::Target(other) => Change::Target(other),
+    }
+}
+
+/// What the cache holds after a change of it.
+fn cached_after(
+    scene: &Scene,
+    cached: &[Held],
+    bits: u64,
+    stray: &[ArchiveName],
+    at: u64,
+) -> Vec<Held> {
+    let mut all = cached.to_vec();
+    let mut add = |name: ArchiveName, group: &str| {
+        if !all.iter().any(|held| held.name == name && *held.target.group == *group) {
+            all.push(held(name, &format!("{group}/cached"), scene.at(at)));
+        }
+    };
+    for group in ["main", "other"] {
+        let view = scene.view.group(group);
+        let generations = view.into_iter().flat_map(|view| [view.best, view.wanted]).flatten();
+        generations.flat_map(|generation| generation.names()).for_each(|name| add(name, group));
+    }
+    for name in stray {
+        add(*name, "main");
+    }
+    let kept = |(at, held): (usize, Held)| (bits >> (at % 64) & 1 == 1).then_some(held);
+    all.into_iter().enumerate().filter_map(kept).collect()
+}
+
+/// What must hold of everything that is published where what is not cached is not offered.
+fn assert_promoted(before: &View, scene: &Scene, cached: &[Held], disputed: bool) {
+    for group in [Some("main"), Some("other"), None] {
+        let old = before.best(group).ok().flatten();
+        let is_held = |name: &ArchiveName| scene.view.is_held(name, group);
+        let Some(new) = scene.view.best(group).expect("configured") else {
+            let mut entries = scene.view.entries().iter().map(|entry| &entry.source);
+            let full = entries.find(|source| {
+                let asked = group.is_none_or(|group| *source.target.group == *group);
+                asked && source.listed.name.is_full()
+            });
+            assert_eq!(full, None, "{group:?} is withheld");
+            continue;
+        };
+        assert!(
+            new.names().all(|name| is_held(&name)),
+            "{group:?}: {} is nowhere",
+            offered(Some(new))
+        );
+        assert!(new.incremental.is_none_or(|name| name.base_slot() == new.full.slot()));
+        let Some(old) = old else { continue };
+        let back = format!("{group:?} from {} to {}", offered(Some(old)), offered(Some(new)));
+        if is_held(&old.full) && (group.is_some() || !disputed) {
+            assert!(new.full.slot() >= old.full.slot(), "the full archive goes back, {back}");
+        }
+        let mut groups = ["main", "other"].into_iter().filter(|id| group.is_none_or(|g| g == *id));
+        let stands = groups.any(|id| old.names().all(|name| scene.view.is_held(&name, Some(id))));
+        if disputed || !stands {
+            continue;
+        }
+        if let (Some(old_tip), Some(tip)) = (old.incremental, new.incremental) {
+            assert!(tip.slot() >= old_tip.slot(), "the incremental one goes back, {back}");
+        }
+        if let Some(group) = group.filter(|_| new != old) {
+            let has = |name: ArchiveName| {
+                // From whichever group, where this one lists it.
+                let lists = |id: &str| {
+                    let mut sources = scene.view.sources(&name).iter();
+                    id == group || sources.any(|source| *source.target.group == *group)
+                };
+                cached.iter().any(|held| held.name == name && lists(&held.target.group))
+            };
+            assert!(new.names().all(has), "what is not cached is offered, {back}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn promises_hold_in_any_sequence_of_events(
@@ -882,6 +1271,55 @@ proptest! {
                 &scene.view, &scene.groups, QUICK, scene.at(now).instant,
             );
             prop_assert_eq!(&again, &scene.view, "a view is a fixed point");
+        }
+    }
+
+    #[test]
+    fn promises_hold_where_what_is_not_cached_is_not_offered(
+        changes in prop::collection::vec((any_change(), 0..20_u64), 1..40),
+        disputed: bool,
+    ) {
+        let policy = Policy { publish: Publish::Promoted, ..QUICK };
+        let mut scene = Scene::new(policy);
+        let mut cached = Vec::new();
+        let mut now = 40;
+        for (change, pause) in changes {
+            now += pause;
+            match if disputed { change } else { undisputed(change) } {
+                Change::Target((who, age, step)) => {
+                    let event = event(&scene, who, now - age, step);
+                    scene.catalog.apply(event);
+                }
+                Change::Cache(bits, stray) => {
+                    cached = cached_after(&scene, &cached, bits, &stray, now);
+                    scene.catalog.hold(&cached);
+                }
+            }
+            let before = scene.view.clone();
+            scene.publish(now);
+            assert_promoted(&before, &scene, &cached, disputed);
+            let view = |previous: &View, policy: Policy| {
+                scene.catalog.view(previous, &scene.groups, policy, scene.at(now).instant)
+            };
+            prop_assert_eq!(&view(&scene.view, policy), &scene.view, "a view is a fixed point");
+            // Without a past, what is wanted is what is offered otherwise.
+            let (wanted, seen) = (view(&View::default(), policy), view(&View::default(), QUICK));
+            for (name, group) in seen.groups() {
+                prop_assert_eq!(wanted.group(name).and_then(|group| group.wanted), group.best);
+            }
+        }
+        // Once all of it is cached, it is offered.
+        if !disputed {
+            cached.retain(|held| scene.view.is_held(&held.name, Some(&held.target.group)));
+            for held in &mut cached {
+                held.since = scene.at(now);
+            }
+            cached = cached_after(&scene, &cached, u64::MAX, &[], now);
+            scene.catalog.hold(&cached);
+            scene.publish(now);
+            for (name, group) in scene.view.groups() {
+                prop_assert_eq!(group.best, group.wanted, "{}", name);
+            }
         }
     }
 

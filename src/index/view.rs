@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::best::{Choice, Generation, choose};
-use super::catalog::{Answer, Held, Listed, Policy, TargetId};
+use super::best::{Choice, Generation, choose, promoted};
+use super::catalog::{Answer, Held, Listed, Policy, Publish, TargetId};
 use super::vote::{Conflict, elect};
 use crate::snapshot::{ArchiveHash, ArchiveName, Compression, Kind, Slot};
 
@@ -37,6 +37,8 @@ pub struct Entry {
 pub struct GroupView {
     /// What the short names lead to.
     pub best: Option<Generation>,
+    /// What they are to lead to: `best`, or what is newer and has yet to be cached.
+    pub wanted: Option<Generation>,
     /// Disagreements between its targets.
     pub conflicts: Vec<Conflict>,
     elected: HashSet<State>,
@@ -65,26 +67,36 @@ impl GroupView {
         now: Instant,
     ) -> Self {
         let before = before.map_or_else(Choice::default, |before| Choice {
-            generation: before.best,
+            wanted: before.wanted,
+            offered: before.best,
             until: before.until,
         });
         let elected = elect(members, held);
-        let cached = |name: &ArchiveName| held.iter().find(|held| held.name == *name);
+        let cached: BTreeMap<ArchiveName, Instant> =
+            held.iter().map(|held| (held.name, held.since.instant)).collect();
         let servable = |name: &ArchiveName| {
-            members.iter().any(|(_, a)| a.holdings.contains_key(name)) || cached(name).is_some()
+            members.iter().any(|(_, a)| a.holdings.contains_key(name)) || cached.contains_key(name)
         };
         let first_seen = |name: &ArchiveName| {
             let holdings = members.iter().filter_map(|(_, a)| a.holdings.get(name));
             let since = holdings.map(|holding| holding.since);
-            since.chain(cached(name).map(|held| held.since.instant)).min().unwrap_or(now)
+            since.chain(cached.get(name).copied()).min().unwrap_or(now)
         };
-        let Choice { generation, until } =
-            choose(&elected.names, before, servable, first_seen, policy.pair_hold, now);
+        let Choice { wanted, offered, until } =
+            choose(&elected.names, &before, servable, first_seen, policy.pair_hold, now);
+        let cached = cached.keys().copied().collect();
+        let best = match policy.publish {
+            Publish::Seen => offered,
+            Publish::Promoted => {
+                promoted(&elected.names, wanted, before.offered, &cached, servable)
+            }
+        };
         Self {
-            best: generation,
+            best,
+            wanted,
             conflicts: elected.conflicts,
             elected: elected.names.iter().map(State::of).collect(),
-            cached: held.iter().map(|held| held.name).collect(),
+            cached,
             until,
         }
     }
@@ -144,21 +156,32 @@ impl View {
         }
     }
 
-    /// True for an archive that short names lead to, of whichever group.
+    /// The generation that each group wants, where it knows of one: what to fetch before clients
+    /// ask for it.
+    pub fn wanted(&self) -> impl Iterator<Item = (&Arc<str>, Generation)> {
+        self.groups.iter().filter_map(|(name, group)| Some((name, group.wanted?)))
+    }
+
+    /// True for an archive that short names lead to or are to lead to, of whichever group.
     pub fn is_best(&self, name: &ArchiveName) -> bool {
-        let bests = self.groups.values().filter_map(|group| group.best).chain(self.best);
-        bests.into_iter().any(|best| best.full == *name || best.incremental == Some(*name))
+        let of_groups = self.groups.values().flat_map(|group| [group.best, group.wanted]);
+        of_groups.chain([self.best]).flatten().any(|best| best.names().any(|best| best == *name))
     }
 
     /// Whether an archive that came from `group` is worth keeping.
     pub fn worth(&self, name: &ArchiveName, group: &str) -> Worth {
-        if self.is_best(name) {
+        let is_wanted =
+            |view: &GroupView| view.wanted.is_some_and(|g| g.names().any(|n| n == *name));
+        if self.groups.values().any(is_wanted) {
             return Worth::Best;
         }
-        let best = self.groups.get(group).and_then(|group| group.best);
-        let newer = best.is_some_and(|best| match (name.is_full(), best.incremental) {
+        if self.is_best(name) {
+            return Worth::Offered;
+        }
+        let wanted = self.groups.get(group).and_then(|group| group.wanted);
+        let newer = wanted.is_some_and(|wanted| match (name.is_full(), wanted.incremental) {
             (false, Some(incremental)) => incremental > *name,
-            (true, _) | (false, None) => best.full > *name,
+            (true, _) | (false, None) => wanted.full > *name,
         });
         if newer { Worth::Superseded } else { Worth::Doubtful }
     }
@@ -206,9 +229,11 @@ impl View {
 /// What an archive is worth to a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Worth {
-    /// Short names lead to it.
+    /// Short names lead to it, or are to lead to it, and to nothing newer.
     Best,
-    /// They lead to a newer one.
+    /// They lead to it until they can lead to something newer.
+    Offered,
+    /// They are to lead to a newer one, if they do not yet.
     Superseded,
     /// They lead to nothing of its kind, or to something older: its targets may just not answer.
     Doubtful,

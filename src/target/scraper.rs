@@ -20,8 +20,10 @@ use super::discovery::discover;
 use super::probe::Prober;
 use super::reference::{ReferenceSlot, chain};
 use crate::clock::Now;
-use crate::config::{Config, Group, HostPort};
-use crate::index::{Catalog, Conflict, Event, Generation, Held, Policy, TargetId, View};
+use crate::config::{self, Config, Downloads, Group, HostPort};
+use crate::index::{
+    Catalog, Conflict, Distrusted, Event, Generation, Held, Policy, Publish, TargetId, View,
+};
 use crate::snapshot::ArchiveName;
 
 /// Events that may wait for the catalog. Probes wait when it is full; hints are dropped.
@@ -37,12 +39,32 @@ const IDLE: Duration = Duration::from_secs(60);
 
 /// The view that requests are answered from. Reading takes no lock.
 #[derive(Debug, Default)]
-pub struct Published(ArcSwap<View>);
+pub struct Published {
+    view: ArcSwap<View>,
+    /// How many views there were; for those that wait for the next one.
+    count: watch::Sender<u64>,
+}
 
 impl Published {
     /// The view of this moment, to be held for no longer than one decision.
     pub fn load(&self) -> Guard<Arc<View>> {
-        self.0.load()
+        self.view.load()
+    }
+
+    /// The view of this moment, to be kept.
+    pub fn load_full(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// A number that grows with each view. Who sees it grow and loads then has that view, or one
+    /// that came after it.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.count.subscribe()
+    }
+
+    fn store(&self, view: View) {
+        self.view.store(Arc::new(view));
+        self.count.send_modify(|count| *count += 1);
     }
 }
 
@@ -84,26 +106,26 @@ struct Inbox {
     events: mpsc::Receiver<Event>,
     /// What the cache holds; a channel that nobody sends to where there is no cache.
     held: watch::Receiver<Arc<[Held]>>,
+    /// What it found not to be sound; the same where there is none.
+    distrusted: watch::Receiver<Arc<[Distrusted]>>,
 }
 
 impl Scraper {
     /// Sets up what [`BackgroundService::start`] will run. It publishes to `views`, and counts what
-    /// the cache holds now as held.
+    /// the cache holds now as held, and what it found not to be sound as not there.
     pub fn new(
         config: Config,
         views: Arc<Published>,
         held: watch::Receiver<Arc<[Held]>>,
+        distrusted: watch::Receiver<Arc<[Distrusted]>>,
     ) -> Result<Self, ClientError> {
         let client = Client::new(config.limits.connect_timeout)?;
         let (events, inbox) = mpsc::channel(QUEUE);
         let index = Publisher {
-            policy: Policy {
-                probe_failures: config.limits.probe_failures,
-                pair_hold: config.pair_hold,
-            },
+            policy: policy(&config),
             groups: config.groups.iter().map(|group| Arc::clone(&group.name)).collect(),
             published: Arc::clone(&views),
-            inbox: Mutex::new(Inbox { events: inbox, held }),
+            inbox: Mutex::new(Inbox { events: inbox, held, distrusted }),
         };
         let (publisher, reference) = (Arc::new(index), Arc::default());
         Ok(Self { config, client, publisher, published: views, reference, events })
@@ -148,14 +170,27 @@ impl Scraper {
     }
 }
 
+fn policy(config: &Config) -> Policy {
+    let publish = match (config.cache.publish, config.downloads) {
+        (config::Publish::Promoted, Downloads::Proxy) => Publish::Promoted,
+        // A redirector caches nothing, and would wait for ever.
+        (config::Publish::Promoted, Downloads::Redirect) | (config::Publish::Seen, _) => {
+            Publish::Seen
+        }
+    };
+    let (probe_failures, pair_hold) = (config.limits.probe_failures, config.pair_hold);
+    Policy { probe_failures, pair_hold, publish }
+}
+
 impl Publisher {
     async fn publish(self: Arc<Self>) {
         let mut inbox = self.inbox.lock().await;
-        let Inbox { events: queue, held } = &mut *inbox;
+        let Inbox { events: queue, held, distrusted } = &mut *inbox;
         let mut catalog = Catalog::default();
         let mut events = Vec::new();
         loop {
             catalog.hold(&held.borrow_and_update());
+            catalog.distrust(&distrusted.borrow_and_update());
             for event in events.drain(..) {
                 catalog.apply(event);
             }
@@ -163,12 +198,13 @@ impl Publisher {
             let view = catalog.view(&before, &self.groups, self.policy, Instant::now());
             report_changes(&before, &view);
             let until = view.until();
-            self.published.0.store(Arc::new(view));
+            self.published.store(view);
             tokio::time::sleep(PUBLISH_PAUSE).await;
             let wait = until.map_or(IDLE, |until| until.saturating_duration_since(Instant::now()));
             tokio::select! {
                 received = queue.recv_many(&mut events, QUEUE) => if received == 0 { return },
                 Ok(()) = held.changed() => {}
+                Ok(()) = distrusted.changed() => {}
                 // A hold has ended, and the view is made anew.
                 () = tokio::time::sleep(wait.min(IDLE)) => {}
             }
@@ -359,6 +395,45 @@ impl Watch {
             if self.events.send(Event::Failed { target, at }).await.is_err() {
                 return;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_the_next_view_finds_it() {
+        let published = Published::default();
+        let mut views = published.subscribe();
+        assert!(!views.has_changed().expect("it lives"), "nothing was stored");
+        let before = *views.borrow();
+        let view = Catalog::default().view(
+            &View::default(),
+            &["main".into()],
+            Policy { probe_failures: 1, pair_hold: Duration::ZERO, publish: Publish::Seen },
+            Instant::now(),
+        );
+        published.store(view);
+        assert!(views.has_changed().expect("it lives"));
+        assert!(*views.borrow_and_update() > before);
+        assert!(published.load().group("main").is_some());
+        assert!(!views.has_changed().expect("it lives"));
+    }
+
+    #[test]
+    fn only_what_has_a_cache_waits_for_it() {
+        let file = "target_groups: [{group: main, static_targets: {targets: ['a:1']}}]\n\
+                    proxy_snapshot_cache_dir: /var/cache/snapedge\n\
+                    cache: {sharing: shared, prefetch: all";
+        for (rest, expected) in [
+            ("}", Publish::Seen),
+            (", publish: promoted}", Publish::Promoted),
+            (", publish: promoted}\nproxy_snapshot_downloads: false", Publish::Seen),
+        ] {
+            let config = config::parse(&format!("{file}{rest}")).expect(rest);
+            assert_eq!(policy(&config).publish, expected, "{rest}");
         }
     }
 }
