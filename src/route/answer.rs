@@ -214,7 +214,7 @@ fn unsatisfiable(
 }
 
 /// Length of the body that follows, when it is one that can be passed on as it is.
-fn body_length(headers: &HeaderMap) -> Result<u64, SourceFailure> {
+pub(super) fn body_length(headers: &HeaderMap) -> Result<u64, SourceFailure> {
     let plain = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
     if !headers.get_all(CONTENT_ENCODING).iter().all(plain) {
         return Err(SourceFailure::Encoded);
@@ -249,7 +249,7 @@ fn check_total(source: &Source, found: u64) -> Result<(), SourceFailure> {
     }
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 

@@ -71,6 +71,9 @@ pub enum SourceFailure {
     /// It was silent for too long.
     #[error("the target is silent")]
     Timeout,
+    /// It sends, and so slowly that nobody would wait for it.
+    #[error("the target sends too slowly")]
+    Slow,
     /// The connection broke, or what came was not HTTP.
     #[error("the connection broke")]
     Broken,
@@ -103,6 +106,9 @@ pub enum SourceFailure {
     /// A text, from a target that did not tell how long the archive is.
     #[error("a text instead of an archive")]
     Text,
+    /// It gave something of late that is no archive of this name.
+    #[error("what the target has under this name is not sound")]
+    Unsound,
     /// A page for people.
     #[error("a page of HTML instead of an archive")]
     Html,

@@ -13,13 +13,17 @@ mod range;
 mod redirect;
 mod reply;
 mod request;
+mod rest;
+mod walk;
 mod wish;
 
 pub use answer::{ArchiveHead, Asked, IfRange, Verdict, judge};
-pub use caching::{Bypass, CacheStatus, Cached, Delivery};
+pub use caching::{Bypass, CacheStatus, Cached, Delivery, Terms};
 pub use failure::{Failure, SourceFailure};
 pub use range::{ByteRange, ContentRange, RangeRequest, RangeSpec, Selection};
 pub use redirect::{Requester, Settings, redirect, short_form};
 pub use reply::Reply;
 pub use request::{ApiCall, Route, ShortForm, Style, Wanted, parse};
+pub use rest::{Rest, Validator, judge_rest};
+pub use walk::Walk;
 pub use wish::{Given, Wish};

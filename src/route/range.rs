@@ -121,6 +121,15 @@ impl RangeRequest {
         }
     }
 
+    /// The last position at which a part of the answer begins, of a body of `total` bytes.
+    pub fn last_start(&self, total: u64) -> u64 {
+        match self.select(total) {
+            Selection::Part(range) => range.start(),
+            Selection::Parts(ranges) => ranges.iter().map(|range| range.start()).max().unwrap_or(0),
+            Selection::Whole | Selection::Unsatisfiable => 0,
+        }
+    }
+
     /// True where the client has the start already, or another request fetches it.
     pub const fn is_behind_the_start(&self) -> bool {
         !matches!(self, Self::Whole | Self::Single(RangeSpec::From { first: 0, .. }))
@@ -314,6 +323,22 @@ mod tests {
             let range = RangeRequest::parse(value);
             assert_eq!(range.is_part_of_a_file(), part, "{value}");
             assert_eq!(range.is_behind_the_start(), behind, "{value}");
+        }
+    }
+
+    #[test]
+    fn an_answer_can_be_begun_once_its_last_part_is_there() {
+        for (value, expected) in [
+            ("", 0),
+            ("bytes=0-", 0),
+            ("bytes=5-9", 5),
+            ("bytes=-10", 90),
+            ("bytes=-1000", 0),
+            ("bytes=7-8,50-,1-2", 50),
+            ("bytes=0-60,50-", 0),
+            ("bytes=100-", 0),
+        ] {
+            assert_eq!(RangeRequest::parse(value).last_start(100), expected, "{value}");
         }
     }
 

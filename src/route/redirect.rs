@@ -84,7 +84,7 @@ fn elsewhere(
 mod tests {
     use super::*;
     use crate::clock::Now;
-    use crate::index::{Catalog, Event, Listed, Location, Policy};
+    use crate::index::{Catalog, Event, Listed, Location, Policy, Publish};
     use crate::route::Style;
     use std::net::Ipv4Addr;
     use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -128,7 +128,11 @@ mod tests {
             let target = TargetId { group: group.into(), authority: Arc::clone(&authority) };
             catalog.apply(Event::Answered { target, at, archives });
         }
-        let policy = Policy { probe_failures: 3, pair_hold: Duration::from_secs(600) };
+        let policy = Policy {
+            probe_failures: 3,
+            pair_hold: Duration::from_secs(600),
+            publish: Publish::Seen,
+        };
         let groups = ["a", "b", "c"].map(Arc::from);
         catalog.view(&View::default(), &groups, policy, at.instant)
     }

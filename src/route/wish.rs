@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::answer::Asked;
 use super::balance::order;
-use super::caching::{Bytes, Cached, Delivery, deliver};
-use super::failure::Failure;
+use super::caching::{Bytes, Cached, Delivery, Terms, deliver};
+use super::failure::{Failure, SourceFailure};
 use crate::index::{CopyId, Source, TargetId, View};
 use crate::snapshot::ArchiveName;
 
@@ -32,6 +32,8 @@ pub struct Wish<'a> {
     pub given: Option<&'a Given>,
     /// What there is.
     pub view: &'a View,
+    /// How the cache is used.
+    pub terms: Terms,
 }
 
 impl Wish<'_> {
@@ -44,29 +46,35 @@ impl Wish<'_> {
         // What no target has any more is served for as long as it is there.
         let last = self.view.sources(&self.name).is_empty();
         let worth_it = self.view.is_best(&self.name) || last;
-        deliver(self.asked, worth_it, cached, bytes)
+        deliver(self.asked, worth_it, self.terms, cached, bytes)
     }
 
     /// The sources in the order in which they are tried, at least one; those that are `resting`
-    /// come last. The copy that is in the cache, or on its way there, is everyone's who has no
-    /// other, while its source is well.
+    /// come last, and those that are `distrusted` for this archive are none. The copy that is in
+    /// the cache, or on its way there, is everyone's who has no other, while its source is well.
     pub fn sources(
         &self,
         cached: Cached<'_>,
         resting: impl Fn(&TargetId) -> bool,
+        distrusted: impl Fn(&TargetId) -> bool,
     ) -> Result<Vec<Arc<Source>>, Failure> {
         let pinned = match cached {
             Cached::Nothing => None,
-            Cached::Filling(target) | Cached::Whole { target, .. } => Some(target),
+            Cached::Filling(target)
+            | Cached::Growing { target, .. }
+            | Cached::Whole { target, .. } => Some(target),
         };
         let pinned = pinned.filter(|target| !resting(target));
         let all = self.view.sources(&self.name);
         let preferred = |source: &Source| self.prefers(source, pinned);
-        let sources = order(self.client, &self.name, all, preferred, resting);
+        let sound: Vec<Arc<Source>> =
+            all.iter().filter(|source| !distrusted(&source.target)).cloned().collect();
+        let sources = order(self.client, &self.name, &sound, preferred, resting);
         match cached {
             _ if !sources.is_empty() => Ok(sources),
             // The archive is there, in a copy that does not fit to what the client has.
-            Cached::Whole { .. } => Err(Failure::OtherCopy),
+            Cached::Growing { .. } | Cached::Whole { .. } => Err(Failure::OtherCopy),
+            _ if !all.is_empty() => Err(Failure::Sources(SourceFailure::Unsound)),
             Cached::Nothing | Cached::Filling(_) => Err(Failure::NotHeld),
         }
     }
@@ -103,13 +111,15 @@ impl Wish<'_> {
 mod tests {
     use super::*;
     use crate::clock::Now;
-    use crate::index::{Catalog, Event, Listed, Location, Policy};
+    use crate::config::Sharing;
+    use crate::index::{Catalog, Event, Listed, Location, Policy, Publish};
     use crate::route::{Bypass, IfRange, RangeRequest};
     use http::Method;
     use std::net::Ipv4Addr;
     use std::time::{Duration, Instant, UNIX_EPOCH};
 
     const SIZE: u64 = 1000;
+    const TERMS: Terms = Terms { sharing: Sharing::Exclusive, keeps: false };
 
     fn full(slot: u64) -> ArchiveName {
         format!("snapshot-{slot}-{}.tar.zst", "1".repeat(32)).parse().expect("valid")
@@ -145,7 +155,11 @@ mod tests {
             let archives = vec![listed(full(1000)), listed(full(900))];
             catalog.apply(Event::Answered { target: target(number), at, archives });
         }
-        let policy = Policy { probe_failures: 3, pair_hold: Duration::from_secs(600) };
+        let policy = Policy {
+            probe_failures: 3,
+            pair_hold: Duration::from_secs(600),
+            publish: Publish::Seen,
+        };
         catalog.view(&View::default(), &["g".into()], policy, at.instant)
     }
 
@@ -175,8 +189,10 @@ mod tests {
         let first = |client: u32| {
             let client = IpAddr::V4(Ipv4Addr::from(client));
             let given = given.as_ref();
-            let wish = Wish { name: full(1000), client, asked: &asked, given, view: &view };
-            let sources = wish.sources(cached, |target| resting.as_ref() == Some(target));
+            let wish =
+                Wish { name: full(1000), client, asked: &asked, given, view: &view, terms: TERMS };
+            let sources =
+                wish.sources(cached, |target| resting.as_ref() == Some(target), |_| false);
             let sources = sources.expect("four of them");
             assert_eq!(sources.len(), 4);
             sources[0].target.clone()
@@ -217,8 +233,9 @@ mod tests {
         let (view, asked, target) = (view(), asked("bytes=5-", None), target(1));
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let name = full(800);
-        let wish = Wish { name, client, asked: &asked, given: None, view: &view };
-        let failure = |cached| wish.sources(cached, |_| false).expect_err("nobody has it");
+        let wish = Wish { name, client, asked: &asked, given: None, view: &view, terms: TERMS };
+        let failure =
+            |cached| wish.sources(cached, |_| false, |_| false).expect_err("nobody has it");
         assert_eq!(failure(Cached::Nothing), Failure::NotHeld);
         assert_eq!(failure(Cached::Filling(&target)), Failure::NotHeld);
         let whole = Cached::Whole { target: &target, copy: copy(1) };
@@ -234,13 +251,43 @@ mod tests {
     fn only_what_is_best_is_for_the_cache() {
         let (view, asked) = (view(), asked("", None));
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let wish =
-            |slot| Wish { name: full(slot), client, asked: &asked, given: None, view: &view };
+        let wish = |slot| Wish {
+            name: full(slot),
+            client,
+            asked: &asked,
+            given: None,
+            view: &view,
+            terms: TERMS,
+        };
         assert_eq!(wish(1000).delivery(Cached::Nothing), Delivery::Fill);
         assert_eq!(wish(900).delivery(Cached::Nothing), Delivery::Bypass(Bypass::NotBest));
         let target = target(1);
         let whole = Cached::Whole { target: &target, copy: copy(1) };
         assert_eq!(wish(1000).delivery(whole), Delivery::Hit);
         assert_eq!(wish(900).delivery(whole), Delivery::Bypass(Bypass::NotBest));
+    }
+
+    #[test]
+    fn what_is_not_sound_is_nobodys_source() {
+        let (view, asked) = (view(), asked("", None));
+        let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let wish = Wish {
+            name: full(1000),
+            client,
+            asked: &asked,
+            given: None,
+            view: &view,
+            terms: TERMS,
+        };
+        let bad = target(2);
+        let pinned = Cached::Filling(&bad);
+        let left = wish.sources(pinned, |_| false, |target| *target == bad).expect("three");
+        assert_eq!(left.len(), 3);
+        assert!(left.iter().all(|source| source.target != bad));
+        let none = wish.sources(pinned, |_| false, |_| true).expect_err("none is left");
+        assert_eq!(none, Failure::Sources(SourceFailure::Unsound));
+        let whole = Cached::Whole { target: &bad, copy: copy(2) };
+        let other = wish.sources(whole, |_| false, |_| true).expect_err("none is left");
+        assert_eq!(other, Failure::OtherCopy);
     }
 }
