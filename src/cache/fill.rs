@@ -1,84 +1,27 @@
-//! The refresh of one archive: `Claim`, then `Reservation`, then `Fill`, then `Sealed`.
+//! The bytes of one archive on their way to the disk: `Fill`, and the thread behind it.
 //!
-//! A claim or a reservation is undone where it is dropped: the unfinished file is removed first,
-//! and the name given free after that. A fill that is dropped is undone by its thread, soon after.
-//! What touches the disk runs in that thread or in the caller's blocking section, never on an
-//! async one.
+//! A fill that is dropped is undone by its thread, soon after.
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use rustix::fs::{CWD, FallocateFlags, FsWord, Mode, OFlags, RenameFlags};
-use rustix::io::Errno;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::layout::{Layout, remove};
+use super::check::Flaw;
+use super::growing::Growing;
+use super::inspection::{Finding, Inspection};
+use super::progress::{End, Progress};
 use super::record::Record;
-use super::store::Shared;
-use crate::clock::Now;
-use crate::index::{CopyId, TargetId, Worth};
+use super::reservation::{Refusal, Reservation};
 use crate::snapshot::ArchiveName;
 
-/// The file system in memory, by `statfs(2)`.
-const TMPFS: FsWord = 0x0102_1994;
-/// Bytes of the disk that are set aside at once: all of a large archive would take too long for a
-/// client that waits for its head. The rest follows with the first blocks.
-const ROOM_STEP: u64 = 4 << 30;
 /// Bytes that are written at once.
 const BLOCK: usize = 1 << 20;
 /// Blocks that wait for the disk. With the one that is collected and the one that is written this
 /// is all the memory that a fill needs.
 const QUEUE: usize = 8;
-
-/// The copy that is to be cached, as its source announced it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Announced {
-    /// The source's target.
-    pub target: TargetId,
-    /// Bytes.
-    pub length: u64,
-    /// Which copy it is.
-    pub copy: CopyId,
-    /// When it last changed, where the source tells.
-    pub modified: Option<SystemTime>,
-}
-
-/// Why a refresh does not begin. The client is served all the same.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    /// The disk is too small.
-    #[error(
-        "it needs {needed} bytes and `cache.min_free_space` keeps {kept}, but {available} are \
-         free: make room, or choose another `proxy_snapshot_cache_dir`"
-    )]
-    NoSpace {
-        /// Bytes of the archive.
-        needed: u64,
-        /// Bytes that are free.
-        available: u64,
-        /// Bytes that have to stay free.
-        kept: u64,
-    },
-    /// Something that is not ours has the archive's name.
-    #[error(
-        "`{0}` is there and is not served from here, remove it or choose another \
-         `proxy_snapshot_cache_dir`"
-    )]
-    NameTaken(PathBuf),
-    /// The disk does not do what it is asked.
-    #[error("the disk fails")]
-    Disk(#[source] io::Error),
-    /// There is no thread to write with.
-    #[error("cannot start the thread that writes")]
-    Thread(#[source] io::Error),
-    /// The disk does not answer.
-    #[error("the disk did not answer within {0:?}")]
-    Slow(Duration),
-}
 
 /// Why a refresh that had begun does not end in an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -98,150 +41,15 @@ pub enum Abandoned {
     /// Another archive is the best one by now.
     #[error("it is no longer the best")]
     NotBest,
+    /// The bytes are no archive of that name.
+    #[error("the archive is not sound: {0}")]
+    Unsound(Flaw),
     /// The disk takes the bytes slower than the client.
     #[error("the disk is slower than the client")]
     Slow,
     /// The disk refused the bytes.
     #[error("the disk fails")]
     Disk,
-}
-
-/// The right to refresh one archive. There is never a second one.
-#[derive(Debug)]
-pub struct Claim {
-    shared: Arc<Shared>,
-    name: ArchiveName,
-}
-
-impl Claim {
-    pub(super) fn new(shared: Arc<Shared>, name: ArchiveName) -> Self {
-        Self { shared, name }
-    }
-
-    /// Notes whose copy is being asked for, so that others ask for the same.
-    pub fn asks(&self, target: &TargetId) {
-        self.shared.note_source(&self.name, target);
-    }
-
-    /// Makes room for the archive: stale ones go, and its length is reserved. Blocks.
-    pub fn reserve(self, announced: Announced) -> Result<Reservation, Refusal> {
-        let Announced { target, length, copy, modified } = announced;
-        let removed = self.shared.remove_stale();
-        let layout = self.shared.layout();
-        let path = layout.archive(&self.name);
-        if !is_absent(&path) {
-            return Err(Refusal::NameTaken(path));
-        }
-        self.shared.promise(&self.name, length, removed)?;
-        let unfinished = Unfinished::create(layout.unfinished(&self.name));
-        let unfinished = unfinished.map_err(|error| self.shared.refusal(length, error))?;
-        let mut room = unfinished.room().map_err(Refusal::Disk)?;
-        if let Err(error) = self.set_aside(&unfinished, &mut room, length) {
-            return Err(self.shared.refusal(length, error));
-        }
-        self.shared.note_source(&self.name, &target);
-        let record = Record {
-            name: self.name,
-            target,
-            length,
-            copy,
-            modified,
-            sealed: SystemTime::UNIX_EPOCH,
-        };
-        Ok(Reservation { unfinished, room, record, claim: self })
-    }
-
-    /// Sets the next step of the room aside, where it is done in steps.
-    fn set_aside(&self, unfinished: &Unfinished, room: &mut Room, length: u64) -> io::Result<()> {
-        let Room::SetAside(done) = *room else { return Ok(()) };
-        let step = ROOM_STEP.min(length - done);
-        if step == 0 {
-            return Ok(());
-        }
-        match rustix::fs::fallocate(&unfinished.file, FallocateFlags::KEEP_SIZE, done, step) {
-            Ok(()) => {
-                *room = Room::SetAside(done + step);
-                self.shared.keep(&self.name, step);
-            }
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => *room = Room::Counted,
-            Err(error) => return Err(error.into()),
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        self.shared.release(&self.name);
-    }
-}
-
-/// Room on the disk, and the file in it. Fields are dropped in this order.
-#[derive(Debug)]
-pub struct Reservation {
-    unfinished: Unfinished,
-    room: Room,
-    record: Record,
-    claim: Claim,
-}
-
-/// How the room for a file is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Room {
-    /// By the file system, so many bytes by now.
-    SetAside(u64),
-    /// By the store, which counts what is still to be written.
-    Counted,
-}
-
-/// A file that is removed unless it is renamed.
-#[derive(Debug)]
-struct Unfinished {
-    path: PathBuf,
-    file: File,
-    renamed: bool,
-}
-
-impl Unfinished {
-    /// Makes the file. One that is there already was left behind by a removal that failed.
-    fn create(path: PathBuf) -> io::Result<Self> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        // Nobody else is to write it, now or ever.
-        let mode = Mode::RUSR | Mode::RGRP | Mode::ROTH;
-        let file = match rustix::fs::open(&path, flags, mode) {
-            Err(Errno::EXIST) if remove(&path) => rustix::fs::open(&path, flags, mode),
-            outcome => outcome,
-        };
-        Ok(Self { path, file: File::from(file?), renamed: false })
-    }
-
-    /// Whether room can be set aside for the file without writing it. Its size stays what was
-    /// written in any case, so that one that is not whole is never as long as one that is.
-    fn room(&self) -> io::Result<Room> {
-        let in_memory = rustix::fs::fstatfs(&self.file)?.f_type == TMPFS;
-        Ok(if in_memory { Room::Counted } else { Room::SetAside(0) })
-    }
-
-    /// Gives the file its name, in place of nothing: what has that name stays, and is an error.
-    fn promote(&mut self, path: &Path) -> io::Result<()> {
-        match rustix::fs::renameat_with(CWD, &self.path, CWD, path, RenameFlags::NOREPLACE) {
-            // Not every file system can. Nobody else of this program writes here.
-            Err(Errno::INVAL | Errno::NOSYS) if is_absent(path) => {
-                std::fs::rename(&self.path, path)?;
-            }
-            outcome => outcome?,
-        }
-        self.renamed = true;
-        Ok(())
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if !self.renamed {
-            remove(&self.path);
-        }
-    }
 }
 
 /// What the writer of a fill is sent.
@@ -268,6 +76,15 @@ impl Reason {
     }
 }
 
+/// What becomes of a fill whose archive is no longer the best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WhenSuperseded {
+    /// It ends. The client that it rides on goes on without it.
+    End,
+    /// It goes on: its readers have no other source of these bytes.
+    GoOn,
+}
+
 /// An archive on its way to the disk. Dropping it without [`Fill::finish`] abandons it.
 #[derive(Debug)]
 pub struct Fill {
@@ -278,17 +95,66 @@ pub struct Fill {
     reason: Reason,
 }
 
+/// How a fill ended, once its thread is done with it and its name is free.
+#[derive(Debug)]
+pub struct Ending(oneshot::Receiver<Result<(), Abandoned>>);
+
+impl Ending {
+    /// Waits for it.
+    pub async fn wait(self) -> Result<(), Abandoned> {
+        // A thread that ended without a word has panicked.
+        self.0.await.unwrap_or(Err(Abandoned::Ended))
+    }
+}
+
 impl Fill {
-    /// Starts the thread that writes.
+    /// Starts the thread that writes what a client gets as well.
     pub fn begin(reservation: Reservation) -> Result<Self, Refusal> {
+        let (progress, _) = watch::channel(Progress::new(Instant::now()));
+        Self::start(reservation, progress, WhenSuperseded::End).map(|(fill, _)| fill)
+    }
+
+    /// Starts the thread that writes an archive which others read as it grows; `ranges` is whether
+    /// its source answers them. Blocks for a moment.
+    pub fn begin_shared(
+        reservation: Reservation,
+        ranges: bool,
+    ) -> Result<(Self, Arc<Growing>, Ending), Refusal> {
+        let (progress, watched) = watch::channel(Progress::new(Instant::now()));
+        let growing = Arc::new(reservation.growing(ranges, watched).map_err(Refusal::Disk)?);
+        reservation.show(&growing);
+        let (fill, ending) = Self::start(reservation, progress, WhenSuperseded::GoOn)?;
+        Ok((fill, growing, ending))
+    }
+
+    fn start(
+        reservation: Reservation,
+        progress: watch::Sender<Progress>,
+        superseded: WhenSuperseded,
+    ) -> Result<(Self, Ending), Refusal> {
         let (steps, inbox) = mpsc::channel(QUEUE);
-        let (length, reason) = (reservation.record.length, Reason::default());
-        let Record { name, target, .. } = &reservation.record;
+        let (done, ending) = oneshot::channel();
+        let (length, reason) = (reservation.record().length, Reason::default());
+        let Record { name, target, .. } = reservation.record();
         log::info!("cache: refresh of {name} from target {target} started, {length} bytes");
-        let writer = Writer { reservation, inbox, reason: reason.clone(), began: Instant::now() };
+        let inspection = reservation.inspection().map_err(Refusal::Disk)?;
+        let writer = Writer {
+            reservation,
+            inspection,
+            inbox,
+            progress,
+            superseded,
+            reason: reason.clone(),
+            began: Instant::now(),
+        };
         let thread = std::thread::Builder::new().name("cache fill".to_owned());
-        thread.spawn(|| writer.run()).map_err(Refusal::Thread)?;
-        Ok(Self { steps, block: BytesMut::new(), written: 0, length, reason })
+        let run = || {
+            // Whoever does not want to know has gone.
+            let _ = done.send(writer.run());
+        };
+        thread.spawn(run).map_err(Refusal::Thread)?;
+        let fill = Self { steps, block: BytesMut::new(), written: 0, length, reason };
+        Ok((fill, Ending(ending)))
     }
 
     /// Where to say why it ends early.
@@ -301,22 +167,43 @@ impl Fill {
         self.length
     }
 
+    /// Bytes that were taken so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Bytes that were taken and not yet sent on to the disk.
+    pub fn collected(&self) -> usize {
+        self.block.len()
+    }
+
     /// Takes the next bytes, and waits for the disk where too many wait already. After an error, or
     /// when it was not waited for, there is nothing more to do but to drop the fill.
-    pub async fn write(&mut self, mut data: Bytes) -> Result<(), Abandoned> {
+    pub async fn write(&mut self, data: impl AsRef<[u8]>) -> Result<(), Abandoned> {
+        let mut data = data.as_ref();
         self.written += data.len() as u64;
         if self.written > self.length {
             return Err(self.abandon(Abandoned::Length));
         }
         while !data.is_empty() {
             // Copied, since the pieces of a network's buffer keep all of that buffer alive.
-            let room = BLOCK - self.block.len();
-            self.block.extend_from_slice(&data.split_to(room.min(data.len())));
+            let (piece, rest) = data.split_at(data.len().min(BLOCK - self.block.len()));
+            self.block.extend_from_slice(piece);
+            data = rest;
             if self.block.len() == BLOCK {
-                self.send_block().await?;
+                self.flush().await?;
             }
         }
         Ok(())
+    }
+
+    /// Sends what was collected on to the disk, although it is less than a block.
+    pub async fn flush(&mut self) -> Result<(), Abandoned> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        let block = std::mem::replace(&mut self.block, BytesMut::with_capacity(BLOCK));
+        self.send(Step::Write(block.freeze())).await
     }
 
     /// The body is complete: the archive is sealed in the writer's thread, and found from then on.
@@ -325,15 +212,8 @@ impl Fill {
         if self.written != self.length {
             return Err(self.abandon(Abandoned::Length));
         }
-        if !self.block.is_empty() {
-            self.send_block().await?;
-        }
+        self.flush().await?;
         self.send(Step::Seal).await
-    }
-
-    async fn send_block(&mut self) -> Result<(), Abandoned> {
-        let block = std::mem::replace(&mut self.block, BytesMut::with_capacity(BLOCK));
-        self.send(Step::Write(block.freeze())).await
     }
 
     async fn send(&self, step: Step) -> Result<(), Abandoned> {
@@ -348,22 +228,25 @@ impl Fill {
 }
 
 /// Why there is no archive at the end, and what the system said where it was the system's fault.
-type Stopped = (Abandoned, Option<io::Error>);
+pub(super) type Stopped = (Abandoned, Option<io::Error>);
 
-fn disk(error: impl Into<io::Error>) -> Stopped {
+pub(super) fn disk(error: impl Into<io::Error>) -> Stopped {
     (Abandoned::Disk, Some(error.into()))
 }
 
 /// The thread behind a [`Fill`]. It ends with the archive sealed or with nothing left of it.
 struct Writer {
     reservation: Reservation,
+    inspection: Inspection,
     inbox: mpsc::Receiver<Step>,
+    progress: watch::Sender<Progress>,
+    superseded: WhenSuperseded,
     reason: Reason,
     began: Instant,
 }
 
 impl Writer {
-    fn run(mut self) {
+    fn run(mut self) -> Result<(), Abandoned> {
         let mut written = 0;
         let complete = self.write_all(&mut written);
         if let Err((why, _)) = complete {
@@ -372,115 +255,87 @@ impl Writer {
         }
         // Nobody is to wait for a queue that is not emptied any more.
         self.inbox.close();
-        let Self { reservation, reason, began, .. } = self;
-        let name = reservation.record.name;
+        let Self { reservation, inspection, progress, superseded, reason, began, .. } = self;
+        let name = reservation.record().name;
         let outcome = match complete {
-            Ok(()) => reservation.seal(),
+            Ok(()) => reservation.seal(superseded),
             Err((why, error)) => {
+                let why = reason.given().unwrap_or(why);
+                // Before the file goes: no reader is to wait for that.
+                progress.send_modify(|progress| progress.finish(End::Failed(why)));
+                drop(inspection);
                 drop(reservation);
-                Err((reason.given().unwrap_or(why), error))
+                Err((why, error))
             }
         };
+        report(outcome.as_ref().err(), name, written, began);
         match outcome {
-            Ok(()) => {
-                let took = began.elapsed();
-                let rate = u128::from(written) / 1000 / took.as_millis().max(1);
-                let seconds = took.as_secs_f64();
-                log::info!("cache: promoted {name}, {written} bytes, {seconds:.3} s, {rate} MB/s");
+            Ok((sealed, shared)) => {
+                progress.send_modify(|progress| progress.finish(End::Whole(sealed)));
+                shared.settle();
+                Ok(())
             }
-            Err((why, error)) => {
-                let error = error.map(|error| format!(": {error}")).unwrap_or_default();
-                log::info!(
-                    "cache: refresh of {name} abandoned after {written} bytes: {why}{error}"
-                );
+            Err((why, _)) => {
+                progress.send_modify(|progress| progress.finish(End::Failed(why)));
+                Err(why)
             }
         }
     }
 
+    /// Writes what comes, and shows it to readers; the last of it only once the archive was found
+    /// sound, so that nobody gets all of one that is not.
     fn write_all(&mut self, written: &mut u64) -> Result<(), Stopped> {
+        let length = self.reservation.record().length;
         while let Some(step) = self.inbox.blocking_recv() {
-            let Step::Write(block) = step else { return Ok(()) };
+            let Step::Write(block) = step else {
+                self.inspection.finish().map_err(|found| self.unsound(found))?;
+                self.advance(length);
+                return Ok(());
+            };
+            if self.superseded == WhenSuperseded::End {
+                self.reservation.check_worth()?;
+            }
+            self.inspection.pass(&block).map_err(|found| self.unsound(found))?;
             self.reservation.write(&block)?;
             *written += block.len() as u64;
+            self.inspection.written(*written).map_err(|found| self.unsound(found))?;
+            if *written < length {
+                self.advance(*written);
+            }
+            if self.superseded == WhenSuperseded::GoOn {
+                self.inspection.keep_up();
+            }
         }
         Err((Abandoned::Ended, None))
     }
-}
 
-impl Reservation {
-    fn write(&mut self, block: &[u8]) -> Result<(), Stopped> {
-        self.check_worth()?;
-        let Self { unfinished, room, record, claim } = self;
-        claim.set_aside(unfinished, room, record.length).map_err(disk)?;
-        unfinished.file.write_all(block).map_err(disk)?;
-        if *room == Room::Counted {
-            claim.shared.keep(&claim.name, block.len() as u64);
-        }
-        Ok(())
-    }
-
-    /// A target that does not answer for a while is no reason to give up what comes from it.
-    fn check_worth(&self) -> Result<(), Stopped> {
-        match self.claim.shared.worth(&self.record.name, &self.record.target.group) {
-            Worth::Superseded => Err((Abandoned::NotBest, None)),
-            Worth::Best | Worth::Doubtful => Ok(()),
-        }
-    }
-
-    /// From a file with all of its bytes to an archive that is found. The record is there before
-    /// the archive, so that an archive without one is never ours.
-    fn seal(self) -> Result<(), Stopped> {
-        self.unfinished.file.sync_all().map_err(disk)?;
-        // After the sync, which can take a while.
-        self.check_worth()?;
-        // In this order, so that the name is free only after the file is gone.
-        let Self { claim, mut unfinished, mut record, .. } = self;
-        if unfinished.file.metadata().map_err(disk)?.len() != record.length {
-            return Err((Abandoned::Length, None));
-        }
-        let now = Now::read();
-        record.sealed = now.wall;
-        let layout = claim.shared.layout();
-        let record_name = record.name;
-        let archive = layout.archive(&record_name);
-        if !is_absent(&archive) {
-            // Not even for a moment is there to be a record beside what is not ours.
-            return Err(disk(io::Error::from(io::ErrorKind::AlreadyExists)));
-        }
-        let promoted = write_record(layout, &record).and_then(|()| {
-            unfinished.promote(&archive)?;
-            layout.sync()?;
-            claim.shared.open(record)
-        });
-        match promoted {
-            Ok(sealed) => claim.shared.publish(sealed, now),
-            Err(error) => {
-                if unfinished.renamed {
-                    layout.remove(&record_name);
-                } else {
-                    remove(&layout.record(&record_name));
-                }
-                return Err(disk(error));
+    fn unsound(&self, found: Finding) -> Stopped {
+        match found {
+            Finding::Flaw(flaw) => {
+                self.reservation.distrust_source(flaw);
+                (Abandoned::Unsound(flaw), None)
             }
+            Finding::Failed(error) => disk(error),
         }
-        Ok(())
+    }
+
+    fn advance(&self, frontier: u64) {
+        self.progress.send_modify(|progress| progress.advance(frontier, Instant::now()));
     }
 }
 
-fn is_absent(path: &Path) -> bool {
-    path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-}
-
-fn write_record(layout: &Layout, record: &Record) -> io::Result<()> {
-    let bytes = record.encode();
-    if Record::decode(&bytes).as_ref() != Ok(&record.in_whole_seconds()) {
-        return Err(io::Error::other("the record would not be read back as it is"));
+/// One line for the end of a refresh.
+fn report(stopped: Option<&Stopped>, name: ArchiveName, written: u64, began: Instant) {
+    match stopped {
+        None => {
+            let took = began.elapsed();
+            let rate = u128::from(written) / 1000 / took.as_millis().max(1);
+            let seconds = took.as_secs_f64();
+            log::info!("cache: promoted {name}, {written} bytes, {seconds:.3} s, {rate} MB/s");
+        }
+        Some((why, error)) => {
+            let error = error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+            log::info!("cache: refresh of {name} abandoned after {written} bytes: {why}{error}");
+        }
     }
-    let mut unfinished = Unfinished::create(layout.unfinished_record(&record.name))?;
-    unfinished.file.write_all(&bytes)?;
-    unfinished.file.sync_all()?;
-    // In place of whatever has that name: only ours can have it.
-    std::fs::rename(&unfinished.path, layout.record(&record.name))?;
-    unfinished.renamed = true;
-    layout.sync()
 }

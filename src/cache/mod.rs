@@ -24,25 +24,42 @@
 //! file under an archive's name that has a record is complete, and what a crash leaves behind is
 //! known as ours by its name or its record.
 //!
+//! While an archive is fetched it can be read, where its fill is shared: its readers get what is
+//! written and wait for the rest, and switch to the complete one when that is there.
+//!
 //! # What it leaves out
 //!
-//! It does not look into archives, it follows no symbolic links, and it keeps nothing in memory of
-//! an archive but its mapping.
+//! It fetches nothing, it follows no symbolic links, and it keeps nothing in memory of an archive
+//! but its mapping.
 
+mod archive;
+mod check;
 mod fill;
+mod growing;
+mod inspection;
 mod layout;
 mod mapping;
+mod progress;
 mod record;
+mod reservation;
+mod retention;
 mod scan;
 mod sealed;
+mod space;
 mod storage;
 mod store;
 
 #[cfg(test)]
 mod tests;
 
-pub use fill::{Abandoned, Announced, Claim, Fill, Reason, Refusal, Reservation};
+pub use archive::{Archive, Reader};
+pub use check::{Flaw, Member};
+pub use fill::{Abandoned, Ending, Fill, Reason};
+pub use growing::Growing;
+pub use progress::{End, Progress};
 pub use record::{Record, RecordError};
-pub use sealed::{Reader, SLICE, Sealed};
+pub use reservation::{Announced, Claim, Refusal, Reservation};
+pub use retention::Retention;
+pub use sealed::{SLICE, Sealed, SealedReader};
 pub use storage::{ArchiveStorage, Handover};
-pub use store::{Appraise, OpenError, Options, Standing, Store};
+pub use store::{Appraise, OpenError, Options, Standing, Store, Successor};

@@ -5,8 +5,8 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::fs::{Mode, OFlags};
@@ -22,7 +22,7 @@ pub const SLICE: u64 = 2 << 20;
 /// Threads that bring pages in at once, over all readers: no more than a disk can use.
 const MAX_LOADS: usize = 32;
 /// How long the disk has to bring one slice in, its turn included.
-const LOAD_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const LOAD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A complete archive: mapped once, shared by all of its readers, and readable for as long as one
 /// of them is there, whatever happens to its name.
@@ -32,8 +32,16 @@ pub struct Sealed {
     mapping: Arc<Mapping>,
     body: Bytes,
     loads: Arc<Semaphore>,
+    readers: Mutex<Readers>,
     /// Which file it is, whatever its name leads to later.
     inode: (u64, u64),
+}
+
+/// Who reads, and when somebody did last.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Readers {
+    pub(super) count: usize,
+    pub(super) last: Option<Instant>,
 }
 
 /// The mapping as the owner of a [`Bytes`].
@@ -62,7 +70,7 @@ impl Sealed {
         let inode = (metadata.dev(), metadata.ino());
         let mapping = Arc::new(Mapping::new(file, record.length)?);
         let body = Bytes::from_owner(Owner(Arc::clone(&mapping)));
-        Ok(Self { record, mapping, body, loads, inode })
+        Ok(Self { record, mapping, body, loads, readers: Mutex::default(), inode })
     }
 
     /// Whether this is the file at `path`, and not one that was put there later.
@@ -76,10 +84,19 @@ impl Sealed {
         &self.record
     }
 
+    /// Who reads it.
+    pub(super) fn readers(&self) -> Readers {
+        *self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Readers)) {
+        change(&mut self.readers.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// A reader of all of it.
-    pub fn reader(self: &Arc<Self>) -> Reader {
+    pub fn reader(self: &Arc<Self>) -> SealedReader {
         let end = self.body.len();
-        Reader { sealed: Arc::clone(self), rest: 0..end, ahead: None }
+        SealedReader { sealed: Arc::clone(self), rest: 0..end, ahead: None, counted: false }
     }
 
     /// Brings a slice in, off the async threads where the disk has to be waited for.
@@ -90,9 +107,14 @@ impl Sealed {
         let sealed = Arc::clone(self);
         Load::Running(tokio::spawn(async move {
             // The semaphore is never closed; if it were, there would be no bound.
-            let _permit = sealed.loads.acquire().await.map_err(io::Error::other)?;
+            let loads = Arc::clone(&sealed.loads);
+            let permit = loads.acquire_owned().await.map_err(io::Error::other)?;
             let mapping = Arc::clone(&sealed.mapping);
-            let load = tokio::task::spawn_blocking(move || mapping.load(range));
+            let load = tokio::task::spawn_blocking(move || {
+                // For as long as the thread is held up, whoever has given it up meanwhile.
+                let _permit = permit;
+                mapping.load(range)
+            });
             load.await.map_err(io::Error::other)?
         }))
     }
@@ -101,11 +123,13 @@ impl Sealed {
 /// A reader of some bytes of a sealed archive. It costs no memory: what it hands out is a view of
 /// the mapping.
 #[derive(Debug)]
-pub struct Reader {
+pub struct SealedReader {
     sealed: Arc<Sealed>,
     rest: Range<usize>,
     /// The next slice, of which the client takes the one before.
     ahead: Option<(Range<usize>, Load)>,
+    /// Whether it has read anything; one that did not, as for a HEAD, is none.
+    counted: bool,
 }
 
 /// How a slice gets into memory.
@@ -117,13 +141,19 @@ enum Load {
     Running(JoinHandle<io::Result<()>>),
 }
 
-impl Drop for Reader {
+impl Drop for SealedReader {
     fn drop(&mut self) {
         self.forget();
+        if self.counted {
+            self.sealed.note(|readers| {
+                readers.count -= 1;
+                readers.last = Some(Instant::now());
+            });
+        }
     }
 }
 
-impl Reader {
+impl SealedReader {
     /// The archive.
     pub fn sealed(&self) -> &Arc<Sealed> {
         &self.sealed
@@ -146,6 +176,10 @@ impl Reader {
     /// The next slice, in memory when it is handed out; `None` at the end.
     pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
         let Some(slice) = self.slice() else { return Ok(None) };
+        if !self.counted {
+            self.counted = true;
+            self.sealed.note(|readers| readers.count += 1);
+        }
         let load = match self.ahead.take() {
             Some((range, load)) if range == slice => load,
             _ => self.sealed.load(slice.clone()),

@@ -19,8 +19,9 @@ use pingora_cache::storage::{
 use pingora_cache::trace::SpanHandle;
 use pingora_cache::{CacheKey, CacheMeta};
 
+use super::archive::{Archive, Reader};
 use super::fill::{Abandoned, Fill, Reason};
-use super::sealed::{Reader, Sealed};
+use super::record::Record;
 use super::store::Store;
 use crate::snapshot::ArchiveName;
 
@@ -37,7 +38,7 @@ const FRESH: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 #[derive(Debug)]
 pub struct ArchiveStorage {
     store: Store,
-    head: fn(&Sealed) -> Result<ResponseHeader>,
+    head: fn(&Record) -> Result<ResponseHeader>,
 }
 
 /// A fill on its way from the request that began it to Pingora, which asks for it by the key.
@@ -57,7 +58,7 @@ impl Handover {
 
 impl ArchiveStorage {
     /// A backend on a store. `head` makes the head under which an archive is served.
-    pub fn new(store: Store, head: fn(&Sealed) -> Result<ResponseHeader>) -> Self {
+    pub fn new(store: Store, head: fn(&Record) -> Result<ResponseHeader>) -> Self {
         Self { store, head }
     }
 
@@ -71,9 +72,9 @@ impl ArchiveStorage {
     }
 
     /// The key of a request that reads this archive.
-    pub fn key_of_hit(sealed: &Arc<Sealed>) -> CacheKey {
-        let mut key = Self::key(&sealed.record().name);
-        key.extensions.insert(Arc::clone(sealed));
+    pub fn key_of_hit(archive: &Archive) -> CacheKey {
+        let mut key = Self::key(&archive.record().name);
+        key.extensions.insert(archive.clone());
         key
     }
 
@@ -97,9 +98,13 @@ impl Storage for ArchiveStorage {
         key: &CacheKey,
         _trace: &SpanHandle,
     ) -> Result<Option<(CacheMeta, HitHandler)>> {
-        let Some(sealed) = key.extensions.get::<Arc<Sealed>>() else { return Ok(None) };
-        let meta = Self::meta((self.head)(sealed)?, sealed.record().sealed);
-        Ok(Some((meta, Box::new(Hit { reader: sealed.reader(), store: &self.store }))))
+        let Some(archive) = key.extensions.get::<Archive>() else { return Ok(None) };
+        let since = match archive {
+            Archive::Whole(sealed) => sealed.record().sealed,
+            Archive::Growing(_) => SystemTime::now(),
+        };
+        let meta = Self::meta((self.head)(archive.record())?, since);
+        Ok(Some((meta, Box::new(Hit { reader: archive.reader(), store: &self.store }))))
     }
 
     async fn get_miss_handler(
@@ -147,7 +152,7 @@ impl Storage for ArchiveStorage {
     }
 }
 
-/// A reader of a complete archive.
+/// A reader of an archive.
 struct Hit {
     reader: Reader,
     store: &'static Store,
@@ -157,10 +162,14 @@ struct Hit {
 impl HandleHit for Hit {
     async fn read_body(&mut self) -> Result<Option<Bytes>> {
         self.reader.next().await.map_err(|error| {
-            let (store, broken) = (self.store, Arc::clone(self.reader.sealed()));
-            log::error!("cache: cannot read {}: {error}", broken.record().name);
-            // Whoever comes next is served by a target. Nobody waits for it on a disk that fails.
-            tokio::task::spawn_blocking(move || store.discard(&broken));
+            // Of an archive that is being fetched, that is in the log already.
+            if let Some(broken) = self.reader.sealed().cloned() {
+                let store = self.store;
+                log::error!("cache: cannot read {}: {error}", broken.record().name);
+                // Whoever comes next is served by a target. Nobody waits for it on a disk that
+                // fails.
+                tokio::task::spawn_blocking(move || store.discard(&broken));
+            }
             Error::because(ErrorType::ReadError, "reading a cached archive", error)
         })
     }

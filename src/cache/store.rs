@@ -12,36 +12,49 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags};
 use tokio::sync::{Semaphore, watch};
 
-use super::fill::{Claim, Refusal};
+use super::growing::Growing;
 use super::layout::{Layout, remove};
 use super::record::Record;
+use super::reservation::{Claim, Refusal};
+use super::retention::{self, Retention};
 use super::scan;
 use super::sealed::{self, Sealed};
 use crate::clock::Now;
-use crate::index::{Held, TargetId, Worth};
+use crate::config::Verify;
+use crate::index::{Distrusted, Generation, Held, TargetId, Worth};
 use crate::snapshot::ArchiveName;
 
 /// Tells what an archive that came from a group is worth now. Asked often, from any thread, and
 /// under the store's lock: it must not ask the store.
 pub type Appraise = Arc<dyn Fn(&ArchiveName, &str) -> Worth + Send + Sync>;
+/// Tells the generation that a group wants now. Asked as the other one is.
+pub type Successor = Arc<dyn Fn(&str) -> Option<Generation> + Send + Sync>;
 /// Most fills at once. There are two for each group at most, and as many more that are no longer
 /// worth it and have not noticed; beyond that the disk hangs.
 const MAX_FILLS: usize = 64;
-/// How long the room of a removed archive may take to come back.
-const ROOM_PATIENCE: Duration = Duration::from_millis(300);
-/// How often it is looked for.
-const ROOM_PAUSE: Duration = Duration::from_millis(10);
-
+/// How long a target is not asked again for an archive that was not sound there. By then it may
+/// have been made anew.
+const DISTRUST: Duration = Duration::from_secs(3600);
+/// Most such pairs of archive and target that are remembered.
+const MAX_DISTRUSTED: usize = 1024;
 /// Where and how archives are cached.
 pub struct Options {
     /// The directory. It is made where it does not exist.
     pub directory: PathBuf,
     /// Bytes that stay free on its file system.
     pub min_free_space: u64,
+    /// Bytes that all archives may have together, those on their way included.
+    pub max_size: Option<u64>,
+    /// For how long what is no longer the best is kept.
+    pub retention: Retention,
+    /// How an archive is looked into before it is kept.
+    pub verify: Verify,
     /// The groups of the configuration: archives of others are swept.
     pub groups: Vec<Arc<str>>,
     /// What is worth keeping.
     pub appraise: Appraise,
+    /// What comes after it.
+    pub successor: Successor,
 }
 
 /// Why the directory cannot be used.
@@ -72,8 +85,10 @@ pub enum OpenError {
 pub enum Standing {
     /// Nothing.
     Absent,
-    /// It is being fetched from this target.
+    /// It is being fetched from this target, for one request or not far enough to be read.
     Filling(TargetId),
+    /// It is being fetched, and can be read as it grows.
+    Growing(Arc<Growing>),
     /// All of it.
     Whole(Arc<Sealed>),
 }
@@ -85,25 +100,43 @@ pub struct Store(Arc<Shared>);
 /// What the store and its fills share.
 pub(super) struct Shared {
     layout: Layout,
-    min_free_space: u64,
+    pub(super) min_free_space: u64,
+    pub(super) max_size: Option<u64>,
+    pub(super) retention: Retention,
+    verify: Verify,
     appraise: Appraise,
+    pub(super) successor: Successor,
     /// Held for its lock.
     _lock: File,
     state: Mutex<State>,
     held: watch::Sender<Arc<[Held]>>,
+    distrusted: watch::Sender<Arc<[Distrusted]>>,
     loads: Arc<Semaphore>,
 }
 
 #[derive(Default)]
-struct State {
-    whole: BTreeMap<ArchiveName, (Arc<Sealed>, Now)>,
-    filling: BTreeMap<ArchiveName, Filling>,
+pub(super) struct State {
+    pub(super) whole: BTreeMap<ArchiveName, Whole>,
+    pub(super) filling: BTreeMap<ArchiveName, Filling>,
+    /// Sources that are not used.
+    distrusted: Vec<Distrusted>,
 }
 
-struct Filling {
+pub(super) struct Whole {
+    pub(super) sealed: Arc<Sealed>,
+    since: Now,
+    /// When it was first seen that another one is the best.
+    pub(super) stale_since: Option<Instant>,
+}
+
+pub(super) struct Filling {
     source: TargetId,
+    /// There while it can be read.
+    growing: Option<Arc<Growing>>,
+    /// Bytes that it will have.
+    pub(super) length: u64,
     /// Bytes that are still to be taken from what is free.
-    promised: u64,
+    pub(super) promised: u64,
 }
 
 impl std::fmt::Debug for Shared {
@@ -115,22 +148,27 @@ impl std::fmt::Debug for Shared {
 impl Store {
     /// Takes the directory, adopts what is whole in it and sweeps what is ours and broken. Blocks.
     pub fn open(options: Options, now: Now) -> Result<Self, OpenError> {
-        let Options { directory, min_free_space, groups, appraise } = options;
+        let Options { directory, groups, .. } = &options;
         let failed = |source| OpenError::Io { directory: directory.clone(), source };
-        DirBuilder::new().recursive(true).mode(0o755).create(&directory).map_err(failed)?;
-        let layout = Layout::new(&directory);
+        DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(failed)?;
+        let layout = Layout::new(directory);
         let lock = lock(&layout.lock()).map_err(|error| match error {
             TryLockError::WouldBlock => OpenError::InUse(directory.clone()),
             TryLockError::Error(error) => failed(error),
         })?;
-        let found = scan::scan(&layout, &groups).map_err(failed)?;
+        let found = scan::scan(&layout, groups).map_err(failed)?;
         let shared = Shared {
             layout,
-            min_free_space,
-            appraise,
+            min_free_space: options.min_free_space,
+            max_size: options.max_size,
+            retention: options.retention,
+            verify: options.verify,
+            appraise: options.appraise,
+            successor: options.successor,
             _lock: lock,
             state: Mutex::default(),
             held: watch::Sender::default(),
+            distrusted: watch::Sender::default(),
             loads: sealed::loads(),
         };
         for record in found {
@@ -151,7 +189,10 @@ impl Store {
     pub fn standing(&self, name: &ArchiveName) -> Standing {
         let state = self.0.state();
         match (state.whole.get(name), state.filling.get(name)) {
-            (Some((sealed, _)), _) => Standing::Whole(Arc::clone(sealed)),
+            (Some(whole), _) => Standing::Whole(Arc::clone(&whole.sealed)),
+            (None, Some(Filling { growing: Some(growing), .. })) if !growing.has_failed() => {
+                Standing::Growing(Arc::clone(growing))
+            }
             (None, Some(filling)) => Standing::Filling(filling.source.clone()),
             (None, None) => Standing::Absent,
         }
@@ -165,7 +206,8 @@ impl Store {
         if taken || state.filling.len() >= MAX_FILLS {
             return None;
         }
-        state.filling.insert(*name, Filling { source: source.clone(), promised: 0 });
+        let (source, growing) = (source.clone(), None);
+        state.filling.insert(*name, Filling { source, growing, length: 0, promised: 0 });
         Some(Claim::new(Arc::clone(&self.0), *name))
     }
 
@@ -177,6 +219,41 @@ impl Store {
     /// The complete archives, by name.
     pub fn names(&self) -> Vec<ArchiveName> {
         self.0.state().whole.keys().copied().collect()
+    }
+
+    /// Whether an archive of this target was not sound of late.
+    pub fn is_distrusted(&self, name: &ArchiveName, target: &TargetId, now: Instant) -> bool {
+        let state = self.0.state();
+        let mut all = state.distrusted.iter();
+        all.any(|found| found.name == *name && found.target == *target && now < found.until)
+    }
+
+    /// The archives that were not sound of late, always those of this moment.
+    pub fn distrusted(&self) -> watch::Receiver<Arc<[Distrusted]>> {
+        self.0.distrusted.subscribe()
+    }
+
+    /// Looks at what every archive is worth now, and removes those whose lease is over. Says when
+    /// the next one may be. Blocks.
+    pub fn expire(&self, now: Instant) -> Option<Instant> {
+        let entries = self.0.entries(now);
+        let Retention::Leased(lease) = self.0.retention else { return None };
+        let retention::Ended { names, next } = retention::ended(&entries, lease, now);
+        self.0.take(|sealed| names.contains(&sealed.record().name), "its lease is over");
+        next
+    }
+
+    /// Whether there could be room for an archive of so many bytes, whatever would have to go for
+    /// it. Blocks.
+    pub fn could_hold(&self, name: &ArchiveName, length: u64) -> Result<(), Refusal> {
+        self.0.could_hold(name, length)
+    }
+
+    /// Requests no longer find an archive that is being fetched, since its fill hangs.
+    pub fn hide(&self, name: &ArchiveName) {
+        if let Some(filling) = self.0.state().filling.get_mut(name) {
+            filling.growing = None;
+        }
     }
 
     /// Removes one archive, for whatever reason there is outside; false where it is not there.
@@ -192,13 +269,41 @@ impl Store {
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         // No change of the state can panic half-way.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    pub(super) fn verify(&self) -> Verify {
+        self.verify
+    }
+
+    /// The bound on threads that wait for the disk.
+    pub(super) fn loads(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.loads)
+    }
+
+    /// From now on requests find an archive that is being fetched.
+    pub(super) fn show(&self, name: &ArchiveName, growing: &Arc<Growing>) {
+        if let Some(filling) = self.state().filling.get_mut(name) {
+            filling.growing = Some(Arc::clone(growing));
+        }
+    }
+
+    /// The target is not asked for this archive for a while.
+    pub(super) fn distrust(&self, name: &ArchiveName, target: &TargetId) {
+        let now = Instant::now();
+        let found = Distrusted { target: target.clone(), name: *name, until: now + DISTRUST };
+        let mut state = self.state();
+        state.distrusted.retain(|old| now < old.until);
+        if state.distrusted.len() < MAX_DISTRUSTED {
+            state.distrusted.push(found);
+        }
+        self.distrusted.send_replace(state.distrusted.as_slice().into());
     }
 
     pub(super) fn worth(&self, name: &ArchiveName, group: &str) -> Worth {
@@ -210,40 +315,33 @@ impl Shared {
     }
 
     /// From now on the archive is found, by requests and by the index.
-    pub(super) fn publish(&self, sealed: Sealed, now: Now) {
+    pub(super) fn publish(&self, sealed: Sealed, now: Now) -> Arc<Sealed> {
+        let sealed = Arc::new(sealed);
+        let whole = Whole { sealed: Arc::clone(&sealed), since: now, stale_since: None };
         let mut state = self.state();
-        state.whole.insert(sealed.record().name, (Arc::new(sealed), now));
+        state.whole.insert(sealed.record().name, whole);
         self.tell(&state);
+        sealed
     }
 
     /// Tells the index, in the order of the changes.
     fn tell(&self, state: &State) {
-        let held = |(sealed, since): &(Arc<Sealed>, Now)| {
+        let held = |Whole { sealed, since, .. }: &Whole| {
             let Record { name, target, length, modified, .. } = sealed.record().clone();
             Held { name, target, size: length, modified, since: *since }
         };
         self.held.send_replace(state.whole.values().map(held).collect());
     }
 
-    /// Removes every archive that is not the best any more. Its readers are not disturbed.
-    /// Returns how many bytes that were.
-    pub(super) fn remove_stale(&self) -> u64 {
-        let stale = |sealed: &Sealed| {
-            let Record { name, target, .. } = sealed.record();
-            self.worth(name, &target.group) != Worth::Best
-        };
-        self.take(stale, "it is no longer the best")
-    }
-
-    fn take(&self, goes: impl Fn(&Sealed) -> bool, why: &str) -> u64 {
+    pub(super) fn take(&self, goes: impl Fn(&Sealed) -> bool, why: &str) -> u64 {
         let taken: Vec<(ArchiveName, Arc<Sealed>)> = {
             let mut state = self.state();
             let whole = std::mem::take(&mut state.whole);
-            let (gone, left) = whole.into_iter().partition(|(_, (sealed, _))| goes(sealed));
+            let (gone, left): (BTreeMap<_, Whole>, _) =
+                whole.into_iter().partition(|(_, whole)| goes(&whole.sealed));
             state.whole = left;
-            let gone: BTreeMap<_, (Arc<Sealed>, Now)> = gone;
             let taken: Vec<_> =
-                gone.into_iter().map(|(name, (sealed, _))| (name, sealed)).collect();
+                gone.into_iter().map(|(name, whole)| (name, whole.sealed)).collect();
             if !taken.is_empty() {
                 self.tell(&state);
             }
@@ -269,79 +367,8 @@ impl Shared {
         }
     }
 
-    /// Promises room to an archive, if there is enough with what has to stay free. Where so many
-    /// bytes were `removed` just now that they would do, they may take a moment to come back.
-    pub(super) fn promise(
-        &self,
-        name: &ArchiveName,
-        length: u64,
-        removed: u64,
-    ) -> Result<(), Refusal> {
-        let deadline = Instant::now() + ROOM_PATIENCE;
-        loop {
-            match self.try_to_promise(name, length) {
-                Err(Refusal::NoSpace { needed, available, kept })
-                    if needed.saturating_add(kept) <= available.saturating_add(removed)
-                        && Instant::now() < deadline =>
-                {
-                    std::thread::sleep(ROOM_PAUSE);
-                }
-                outcome => return outcome,
-            }
-        }
-    }
-
-    fn try_to_promise(&self, name: &ArchiveName, length: u64) -> Result<(), Refusal> {
-        let free = self.free().map_err(Refusal::Disk)?;
-        let mut state = self.state();
-        let available = state.available(free);
-        if length.saturating_add(self.min_free_space) > available {
-            return Err(self.no_space(length, available));
-        }
-        if let Some(filling) = state.filling.get_mut(name) {
-            filling.promised = length;
-        }
-        Ok(())
-    }
-
-    /// So many bytes of what was promised are no longer free.
-    pub(super) fn keep(&self, name: &ArchiveName, bytes: u64) {
-        if let Some(filling) = self.state().filling.get_mut(name) {
-            filling.promised = filling.promised.saturating_sub(bytes);
-        }
-    }
-
     pub(super) fn release(&self, name: &ArchiveName) {
         self.state().filling.remove(name);
-    }
-
-    /// What an error of the disk means for an archive of this length.
-    pub(super) fn refusal(&self, needed: u64, error: io::Error) -> Refusal {
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                let available = self.free().map(|free| self.state().available(free));
-                available.map_or_else(Refusal::Disk, |available| self.no_space(needed, available))
-            }
-            _ => Refusal::Disk(error),
-        }
-    }
-
-    fn no_space(&self, needed: u64, available: u64) -> Refusal {
-        Refusal::NoSpace { needed, available, kept: self.min_free_space }
-    }
-
-    /// Bytes that are free on the file system.
-    fn free(&self) -> io::Result<u64> {
-        let space = rustix::fs::statvfs(self.layout.directory())?;
-        Ok(space.f_bavail.saturating_mul(space.f_frsize))
-    }
-}
-
-impl State {
-    /// Bytes that are free and not promised to anybody.
-    fn available(&self, free: u64) -> u64 {
-        let promised = self.filling.values().map(|filling| filling.promised);
-        free.saturating_sub(promised.fold(0, u64::saturating_add))
     }
 }
 

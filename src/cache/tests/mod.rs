@@ -3,6 +3,7 @@
 
 mod directory;
 mod filling;
+mod growing;
 mod model;
 mod obstacles;
 mod reading;
@@ -15,8 +16,11 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use bytes::Bytes;
 use tempfile::TempDir;
 
-use super::{Announced, Appraise, Fill, OpenError, Options, Reservation, Sealed, Standing, Store};
+use super::{
+    Announced, Appraise, Fill, OpenError, Options, Reservation, Retention, Sealed, Standing, Store,
+};
 use crate::clock::Now;
+use crate::config::Verify;
 use crate::index::{CopyId, TargetId, Worth};
 use crate::snapshot::ArchiveName;
 
@@ -96,8 +100,12 @@ fn options(directory: &Path, worths: &Worths) -> Options {
     Options {
         directory: directory.to_owned(),
         min_free_space: 0,
+        max_size: None,
+        retention: Retention::UntilRefresh,
+        verify: Verify::Length,
         groups: GROUPS.map(Into::into).to_vec(),
         appraise: Arc::new(move |name, group| worths.of(name, group)),
+        successor: Arc::new(|_| None),
     }
 }
 
@@ -171,7 +179,7 @@ impl Scene {
     async fn cache(&self, name: &ArchiveName, bytes: &Bytes) -> Arc<Sealed> {
         let mut fill = self.begin(name, bytes.len());
         for piece in bytes.chunks(70_001) {
-            fill.write(Bytes::copy_from_slice(piece)).await.expect("a disk that takes it");
+            fill.write(piece).await.expect("a disk that takes it");
         }
         fill.finish().await.expect("a disk that takes it");
         self.whole(name)
@@ -182,7 +190,7 @@ impl Scene {
     fn whole(&self, name: &ArchiveName) -> Arc<Sealed> {
         eventually("the archive is sealed", || match self.store.standing(name) {
             Standing::Whole(sealed) => Some(sealed),
-            Standing::Filling(_) => None,
+            Standing::Filling(_) | Standing::Growing(_) => None,
             Standing::Absent => panic!("{name} was abandoned"),
         })
     }
@@ -192,7 +200,7 @@ impl Scene {
     fn absent(&self, name: &ArchiveName) {
         eventually("the fill is abandoned", || match self.store.standing(name) {
             Standing::Absent => Some(()),
-            Standing::Filling(_) => None,
+            Standing::Filling(_) | Standing::Growing(_) => None,
             Standing::Whole(_) => panic!("{name} was sealed"),
         });
     }

@@ -15,7 +15,7 @@ use super::{
     BLOCK, GROUPS, SLICE, Worths, announced, content, eventually, files, full, incremental, open,
     target,
 };
-use crate::cache::{Abandoned, Claim, Fill, Reader, Record, Reservation, Standing, Store};
+use crate::cache::{Abandoned, Claim, Fill, Record, Reservation, SealedReader, Standing, Store};
 use crate::clock::Now;
 use crate::index::{Held, Worth};
 use crate::snapshot::ArchiveName;
@@ -116,7 +116,7 @@ enum Work {
 
 /// A reader, and what it has still to read.
 struct Reading {
-    reader: Reader,
+    reader: SealedReader,
     bytes: Bytes,
     rest: Range<usize>,
 }
@@ -297,7 +297,7 @@ impl World {
             assert_eq!(finished, Ok(()));
             eventually("the archive is sealed", || match self.store.standing(&name(archive)) {
                 Standing::Whole(_) => Some(()),
-                Standing::Filling(_) => None,
+                Standing::Filling(_) | Standing::Growing(_) => None,
                 Standing::Absent => panic!("{archive} was abandoned"),
             });
             self.cached.insert(archive, (bytes, None));

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tokio::runtime::Builder;
 
 use super::{SLICE, Scene, content, full};
-use crate::cache::{Reader, SLICE as SLICE_IN_BYTES, Sealed};
+use crate::cache::{SLICE as SLICE_IN_BYTES, Sealed, SealedReader};
 
 /// Around every size at which the number of slices, or of pages, changes.
 const LENGTHS: [usize; 12] = [
@@ -30,7 +30,7 @@ const LENGTHS: [usize; 12] = [
 const MIN_SLICE: usize = 1 << 20;
 
 /// Reads to the end. Every slice but the last is a large one, and none is empty.
-async fn read(reader: &mut Reader) -> Vec<u8> {
+async fn read(reader: &mut SealedReader) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut last = MIN_SLICE;
     while let Some(slice) = reader.next().await.expect("a disk that reads") {
@@ -43,7 +43,7 @@ async fn read(reader: &mut Reader) -> Vec<u8> {
 }
 
 /// Reads what is left as one slice would be cut out of the whole.
-async fn check(reader: &mut Reader, bytes: &Bytes, range: Range<usize>) {
+async fn check(reader: &mut SealedReader, bytes: &Bytes, range: Range<usize>) {
     let end = range.end.min(bytes.len());
     let expected = &bytes[range.start.min(end)..end];
     assert!(read(reader).await == expected, "{range:?} of {}", bytes.len());
@@ -139,7 +139,7 @@ async fn walk(sealed: &Arc<Sealed>, bytes: &Bytes, steps: Vec<Step>) {
     check_rest(&mut reader, bytes, rest).await;
 }
 
-async fn check_rest(reader: &mut Reader, bytes: &Bytes, rest: Range<usize>) {
+async fn check_rest(reader: &mut SealedReader, bytes: &Bytes, rest: Range<usize>) {
     let expected = if rest.is_empty() { &[] } else { &bytes[rest.clone()] };
     assert!(read(reader).await == expected, "{rest:?}");
 }

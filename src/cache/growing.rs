@@ -1,0 +1,268 @@
+//! An archive that is being fetched, and the reading of it as it grows.
+
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{Errno, ReadWriteFlags};
+use tokio::sync::{Semaphore, watch};
+
+use super::progress::{End, Progress};
+use super::record::Record;
+use super::sealed::{LOAD_PATIENCE, Sealed};
+
+/// Most bytes of one piece. They are copied, so that many slow readers must not hold much; larger
+/// ones cost more time as well, since the allocator maps and unmaps them.
+const PIECE: usize = 64 << 10;
+/// How long a reader waits for a fill that makes no progress at all: as long as the most patient
+/// client, which is Agave.
+const FOLLOW_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a fill has to go on before its rate means something.
+const MOMENT: Duration = Duration::from_millis(100);
+
+/// An archive that is being fetched. Its readers get what is there and wait for the rest.
+#[derive(Debug)]
+pub struct Growing {
+    record: Record,
+    /// Whether its source answers ranges.
+    ranges: bool,
+    /// There until it is dropped.
+    file: Option<Arc<File>>,
+    progress: watch::Receiver<Progress>,
+    readers: Mutex<Readers>,
+    loads: Arc<Semaphore>,
+    began: Instant,
+    /// Whether it is in the log that it cannot be read.
+    complained: AtomicBool,
+}
+
+/// Who reads, and when the last one left.
+#[derive(Debug)]
+struct Readers {
+    count: usize,
+    none_since: Instant,
+}
+
+impl Growing {
+    /// The archive that is written to `path`, of which the record says what it will be.
+    pub(super) fn open(
+        path: &Path,
+        record: Record,
+        ranges: bool,
+        progress: watch::Receiver<Progress>,
+        loads: Arc<Semaphore>,
+    ) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = Some(Arc::new(File::from(rustix::fs::open(path, flags, Mode::empty())?)));
+        let (began, complained) = (Instant::now(), AtomicBool::new(false));
+        let readers = Mutex::new(Readers { count: 0, none_since: began });
+        Ok(Self { record, ranges, file, progress, readers, loads, began, complained })
+    }
+
+    /// What it will be, but for the time when it is complete.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Whether its source answers ranges.
+    pub fn source_has_ranges(&self) -> bool {
+        self.ranges
+    }
+
+    /// How far it is.
+    pub fn progress(&self) -> Progress {
+        self.progress.borrow().clone()
+    }
+
+    /// Whether its fill has come to nothing.
+    pub fn has_failed(&self) -> bool {
+        matches!(self.progress.borrow().end(), Some(End::Failed(_)))
+    }
+
+    /// Waits until `position` is there, or can be foretold to come or not: until the fill has gone
+    /// on for a moment. At most for `patience`.
+    pub async fn measured(&self, position: u64, patience: Duration) {
+        if self.began.elapsed() > MOMENT && self.progress.borrow().frontier() > 0 {
+            return;
+        }
+        let mut progress = self.progress.clone();
+        let known =
+            |progress: &Progress| progress.frontier() > position || progress.end().is_some();
+        let moment = async {
+            if progress
+                .wait_for(|progress| progress.frontier() > 0 || known(progress))
+                .await
+                .is_ok()
+            {
+                // An error is a fill that has ended; its readers will see that.
+                let moment = progress.wait_for(known);
+                let _ = tokio::time::timeout(MOMENT, moment).await;
+            }
+        };
+        // What is not known by then is foretold by what is.
+        let _ = tokio::time::timeout(patience, moment).await;
+    }
+
+    /// For how long nobody has been reading; `None` while somebody does.
+    pub fn unread_for(&self, now: Instant) -> Option<Duration> {
+        let readers = self.readers();
+        (readers.count == 0).then(|| now.saturating_duration_since(readers.none_since))
+    }
+
+    /// A reader of all of it.
+    pub(super) fn follow(self: &Arc<Self>) -> Follower {
+        Follower {
+            growing: Arc::clone(self),
+            rest: 0..self.record.length,
+            progress: self.progress.clone(),
+            counted: false,
+        }
+    }
+
+    /// Says once that it cannot be read, as against failing.
+    fn complain(&self, error: &io::Error) {
+        if !self.complained.swap(true, Ordering::Relaxed) {
+            log::error!("cache: cannot read {} while it is fetched: {error}", self.record.name);
+        }
+    }
+
+    fn readers(&self) -> std::sync::MutexGuard<'_, Readers> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads some of these bytes, all of which are written: at once where they are in memory, as
+    /// most are that were written just now, and else off the async threads.
+    async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+        let length = usize::try_from(range.end - range.start).unwrap_or(PIECE).min(PIECE);
+        let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let mut piece = vec![0; length];
+        let in_memory = {
+            let mut slices = [IoSliceMut::new(&mut piece)];
+            rustix::io::preadv2(file, &mut slices, range.start, ReadWriteFlags::NOWAIT)
+        };
+        let count = match in_memory {
+            Ok(count) if count > 0 => count,
+            // Not in memory, or the file system cannot tell. Some kernels say 0 instead.
+            Ok(_) | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                let count;
+                (piece, count) = self.wait_for_disk(file, piece, range.start).await?;
+                count
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        piece.truncate(count);
+        Ok(piece.into())
+    }
+
+    async fn wait_for_disk(
+        &self,
+        file: &Arc<File>,
+        mut piece: Vec<u8>,
+        offset: u64,
+    ) -> io::Result<(Vec<u8>, usize)> {
+        let file = Arc::clone(file);
+        let read = async {
+            // The semaphore is never closed; if it were, there would be no bound.
+            let permit = Arc::clone(&self.loads).acquire_owned().await.map_err(io::Error::other)?;
+            let read = tokio::task::spawn_blocking(move || {
+                // For as long as the thread is held up, whoever has given it up meanwhile.
+                let _permit = permit;
+                let count = file.read_at(&mut piece, offset)?;
+                Ok((piece, count))
+            });
+            read.await.map_err(io::Error::other)?
+        };
+        tokio::time::timeout(LOAD_PATIENCE, read).await.map_err(|_| io::ErrorKind::TimedOut)?
+    }
+}
+
+/// The last one to let go of a large file that was removed frees its space, which takes too long
+/// for an async thread.
+impl Drop for Growing {
+    fn drop(&mut self) {
+        let file = self.file.take();
+        let thread = std::thread::Builder::new().name("cache close".to_owned());
+        // Where there is no thread to be had, the closure and what it holds are dropped here.
+        let _ = thread.spawn(move || drop(file));
+    }
+}
+
+/// A reader of some bytes of an archive that is being fetched.
+#[derive(Debug)]
+pub struct Follower {
+    growing: Arc<Growing>,
+    rest: Range<u64>,
+    progress: watch::Receiver<Progress>,
+    /// Whether it has asked for anything; one that did not, as for a HEAD, is no reader.
+    counted: bool,
+}
+
+/// What a reader gets next.
+pub(super) enum Next {
+    /// These bytes.
+    Piece(Bytes),
+    /// Nothing more.
+    End,
+    /// All of it is there; the rest is read from that.
+    Whole(Arc<Sealed>, Range<u64>),
+}
+
+impl Follower {
+    /// Goes to these bytes; what is behind the end of the archive is left out.
+    pub(super) fn seek(&mut self, start: u64, end: u64) {
+        let length = self.growing.record.length;
+        self.rest = start.min(length)..end.min(length);
+    }
+
+    /// The next piece, as soon as there is one. A fill that failed, and one that stands still for
+    /// too long, is an error, whatever of it could still be read.
+    pub(super) async fn next(&mut self) -> io::Result<Next> {
+        if self.rest.is_empty() {
+            return Ok(Next::End);
+        }
+        if !self.counted {
+            self.counted = true;
+            self.growing.readers().count += 1;
+        }
+        let start = self.rest.start;
+        let frontier = loop {
+            let (frontier, end) = {
+                let progress = self.progress.borrow_and_update();
+                (progress.frontier(), progress.end().cloned())
+            };
+            match end {
+                Some(End::Failed(why)) => return Err(io::Error::other(why)),
+                Some(End::Whole(sealed)) => return Ok(Next::Whole(sealed, self.rest.clone())),
+                None if frontier > start => break frontier,
+                None => {}
+            }
+            let changed = tokio::time::timeout(FOLLOW_PATIENCE, self.progress.changed()).await;
+            changed.map_err(|_| io::ErrorKind::TimedOut)?.map_err(io::Error::other)?;
+        };
+        let piece = self.growing.read(start..frontier.min(self.rest.end)).await;
+        let piece = piece.inspect_err(|error| self.growing.complain(error))?;
+        self.rest.start += piece.len() as u64;
+        Ok(Next::Piece(piece))
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        if self.counted {
+            let mut readers = self.growing.readers();
+            readers.count -= 1;
+            readers.none_since = Instant::now();
+        }
+    }
+}
