@@ -1,0 +1,20 @@
+//! The carrying of archives from targets: how they are connected to and how they did, and the fills
+//! of the cache that need no client.
+//!
+//! A request places an [`Order`] and reads the archive as it grows; the [`Fetcher`] runs each order
+//! in a task of its own, at the source's speed. Fetching ahead places orders as requests do.
+
+mod connection;
+mod orders;
+mod pace;
+mod prefetch;
+mod room;
+mod service;
+mod transfer;
+mod upstreams;
+
+pub use connection::{connect_failure, request, transfer_failure};
+pub use orders::{Joined, Order, Orders, Placed, Tenacity, Ticket, Unfetched};
+pub use room::{PATIENCE_OF_CLIENTS, bypass_of, prepare};
+pub use service::Fetcher;
+pub use upstreams::Upstreams;

@@ -1,0 +1,421 @@
+//! One archive from its sources into the cache, without a client: at the source's speed, over its
+//! failures, and never with bytes of two copies.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::Method;
+use pingora::connectors::http::v1::Connector;
+
+use super::connection::{Body, Opened, Reopened, open, reopen};
+use super::orders::{Job, Stage, Unfetched};
+use super::pace::Pace;
+use super::room::{PATIENCE_OF_CLIENTS, PATIENCE_OF_NOBODY, bypass_of, could_hold, prepare};
+use super::upstreams::Upstreams;
+use crate::cache::{Abandoned, Announced, Claim, Ending, Fill, Growing, Store};
+use crate::config::{Cache, Publish};
+use crate::index::{Source, Worth};
+use crate::route::{
+    Asked, Bypass, Cached, Failure, RangeRequest, SourceFailure, Terms, Validator, Walk, Wish,
+};
+use crate::snapshot::ArchiveName;
+use crate::target::Published;
+
+/// Times that an archive is begun from zero for one order.
+const MAX_STARTS: u32 = 4;
+/// Rests before the tries to go on with a broken copy. After as many in a row that brought no byte
+/// it is given up.
+const RESTS: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(2)];
+/// Bytes that a connection has to bring before the one after it has all of those tries again.
+const PROGRESS: u64 = 16 << 20;
+/// Bytes per second below which a source is as good as silent: no client would wait for it, and
+/// meanwhile nobody else is asked. Measured over so much time that was spent waiting for it.
+const LEAST_RATE: u64 = 256 << 10;
+const LEAST_WINDOW: Duration = Duration::from_secs(20);
+/// How long the disk may hold a fill up. Its readers wait no longer either.
+const DISK_PATIENCE: Duration = Duration::from_secs(15);
+/// Longest time that bytes are collected before they go to the disk, and so to readers.
+const COLLECTING: Duration = Duration::from_millis(50);
+/// How long a fill that is not to be finished goes on without readers: clients that test the speed
+/// come one after the other, and are not to begin a transfer each.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// What every transfer into the cache needs.
+pub(super) struct Kit {
+    pub(super) store: Store,
+    pub(super) upstreams: Arc<Upstreams>,
+    pub(super) published: Arc<Published>,
+    pub(super) connector: Connector,
+    pub(super) settings: Cache,
+}
+
+/// A fill that was begun.
+struct Begun {
+    source: Arc<Source>,
+    validator: Option<Validator>,
+    fill: Fill,
+    growing: Arc<Growing>,
+    ending: Ending,
+}
+
+/// How the bytes of one connection ended.
+enum Flow {
+    /// With the last byte.
+    Complete,
+    /// By the source's fault.
+    Broke(SourceFailure),
+    /// By the fault of something else, or by nobody's.
+    Stopped(Abandoned),
+}
+
+impl Kit {
+    /// The sources of an archive that could be fetched now, as they are tried for this order.
+    pub(super) fn sources(
+        &self,
+        name: ArchiveName,
+        client: std::net::IpAddr,
+    ) -> Result<Vec<Arc<Source>>, Failure> {
+        let (view, now) = (self.published.load(), Instant::now());
+        let asked = Asked { method: Method::GET, range: RangeRequest::Whole, if_range: None };
+        let terms = Terms { sharing: self.settings.sharing, keeps: self.settings.keep_previous };
+        let wish = Wish { name, client, asked: &asked, given: None, view: &view, terms };
+        wish.sources(
+            Cached::Nothing,
+            |target| self.upstreams.is_resting(target, now),
+            |target| self.store.is_distrusted(&name, target, now),
+        )
+    }
+
+    /// Fetches the archive of an order.
+    pub(super) async fn run(self: Arc<Self>, mut job: Job) {
+        let Some((claim, sources)) = job.take_start() else { return };
+        let outcome = self.fetch(&job, claim, sources).await;
+        if let Err(why) = &outcome {
+            log::info!("fetch of {} came to nothing: {}", job.name, described(why));
+        }
+        job.end(outcome);
+    }
+
+    async fn fetch(
+        &self,
+        job: &Job,
+        mut claim: Claim,
+        mut sources: Vec<Arc<Source>>,
+    ) -> Result<(), Unfetched> {
+        let mut starts = 1;
+        loop {
+            let begun = self.begin(job, claim, sources).await?;
+            job.reach(Stage::Running(Arc::clone(&begun.0.growing)));
+            let (target, ended) = self.carry(job, begun.0, begun.1).await;
+            let why = match ended {
+                Ok(()) => {
+                    self.upstreams.succeeded(&target);
+                    return Ok(());
+                }
+                Err(why) => why,
+            };
+            // Before anybody comes back for it.
+            job.reach(Stage::Opening);
+            match why {
+                Abandoned::SourceFailed | Abandoned::Unsound(_) | Abandoned::Length
+                    if starts < MAX_STARTS => {}
+                Abandoned::ClientLeft | Abandoned::NotBest => return Err(Unfetched::Unwanted),
+                Abandoned::Disk | Abandoned::Slow => return Err(Unfetched::Refused(Bypass::Disk)),
+                Abandoned::Unsound(_) => return Err(failed(SourceFailure::Unsound)),
+                _ => return Err(failed(SourceFailure::Broken)),
+            }
+            if !self.published.load().is_best(&job.name) {
+                return Err(Unfetched::Unwanted);
+            }
+            starts += 1;
+            sources = self.sources(job.name, job.client).map_err(Unfetched::Failed)?;
+            let first = &sources.first().ok_or(failed(SourceFailure::Gone))?.target;
+            let anew = self.store.claim(&job.name, first);
+            claim = anew.ok_or(Unfetched::Refused(Bypass::Disk))?;
+        }
+    }
+
+    /// Asks one source after the other for the archive, and makes room for it.
+    async fn begin(
+        &self,
+        job: &Job,
+        claim: Claim,
+        sources: Vec<Arc<Source>>,
+    ) -> Result<(Begun, Body), Unfetched> {
+        let refused = |refusal| Unfetched::Refused(bypass_of(&refusal));
+        let waits = !job.goes_to_the_end();
+        let patience = if waits { PATIENCE_OF_CLIENTS } else { PATIENCE_OF_NOBODY };
+        // Nobody is asked for what there will be no room for.
+        if let Some(length) = sources.iter().filter_map(|source| source.listed.size).min() {
+            could_hold(&self.store, job.name, length, patience).await.map_err(refused)?;
+        }
+        let mut walk = Walk::new(sources);
+        let (source, Opened { body, head, validator }) = loop {
+            let Some(source) = walk.source().cloned() else {
+                return Err(failed(walk.failure().cloned().unwrap_or(SourceFailure::Gone)));
+            };
+            claim.asks(&source.target);
+            match open(&self.connector, &self.upstreams, &source).await {
+                Ok(opened) => break (source, opened),
+                Err(failure) => {
+                    self.upstreams.refused(&source, &Method::GET, &failure);
+                    walk.next(failure);
+                }
+            }
+        };
+        let announced = Announced {
+            target: source.target.clone(),
+            length: head.length,
+            copy: head.copy,
+            modified: head.modified,
+        };
+        let name = source.listed.name;
+        let ranges = head.ranges;
+        let begun = prepare(name, claim, announced, patience, move |reservation| {
+            Fill::begin_shared(reservation, ranges)
+        });
+        let (fill, growing, ending) = begun.await.map_err(refused)?;
+        Ok((Begun { source, validator, fill, growing, ending }, body))
+    }
+
+    /// Carries a body into the cache, and goes on with the same copy where it breaks off.
+    async fn carry(
+        &self,
+        job: &Job,
+        begun: Begun,
+        mut body: Body,
+    ) -> (crate::index::TargetId, Result<(), Abandoned>) {
+        let Begun { source, validator, mut fill, growing, ending } = begun;
+        let target = source.target.clone();
+        let mut barren = 0;
+        let stopped = loop {
+            let before = fill.written();
+            match self.pump(job, &mut body, &mut fill, &growing).await {
+                Flow::Complete => break None,
+                Flow::Stopped(why) => break Some(why),
+                Flow::Broke(failure) => {
+                    let at = fill.written();
+                    log::warn!("{} from target {target} broke off at {at}: {failure}", job.name);
+                    self.upstreams.failed(&target, Instant::now());
+                    if at - before >= PROGRESS {
+                        barren = 0;
+                    }
+                    if failure == SourceFailure::Slow {
+                        break Some(Abandoned::SourceFailed);
+                    }
+                    let rest = self.go_on(&source, validator.as_ref(), &fill, &mut barren);
+                    match rest.await {
+                        Some(rest) => body = rest,
+                        None => break Some(Abandoned::SourceFailed),
+                    }
+                }
+            }
+        };
+        let ended = match stopped {
+            None => {
+                // An error of the fill is in its ending as well.
+                let _ = in_time(fill.finish()).await;
+                ending.wait().await
+            }
+            Some(why) => {
+                fill.reason().give(why);
+                drop(fill);
+                in_time(ending.wait()).await
+            }
+        };
+        if ended == Err(Abandoned::Slow) {
+            // Its thread hangs. Nobody is to follow it, and nobody else may write there.
+            self.store.hide(&job.name);
+        }
+        (target, ended)
+    }
+
+    /// Asks for the rest of a copy, a few times.
+    async fn go_on(
+        &self,
+        source: &Source,
+        validator: Option<&Validator>,
+        fill: &Fill,
+        barren: &mut usize,
+    ) -> Option<Body> {
+        let (validator, name) = (validator?, source.listed.name);
+        let (from, total) = (fill.written(), fill.length());
+        while let Some(rest) = RESTS.get(*barren) {
+            *barren += 1;
+            tokio::time::sleep(*rest).await;
+            let again =
+                reopen(&self.connector, &self.upstreams, source, validator, from, total).await;
+            match again {
+                Reopened::Rest(body) => {
+                    log::info!("{name} from target {} goes on at byte {from}", source.target);
+                    return Some(body);
+                }
+                Reopened::Changed => {
+                    log::warn!("{name} from target {} is another copy now", source.target);
+                    return None;
+                }
+                Reopened::Failed(failure) => {
+                    log::debug!("{name} from target {}: {failure}", source.target);
+                }
+            }
+        }
+        None
+    }
+
+    /// Carries what one connection brings.
+    async fn pump(&self, job: &Job, body: &mut Body, fill: &mut Fill, growing: &Growing) -> Flow {
+        let mut pace = self.settings.prefetch_rate.map(Pace::new);
+        let (mut flush_at, mut thrift) = (None, Thrift::default());
+        while fill.written() < fill.length() {
+            let asked = Instant::now();
+            let piece = match piece(body, fill, flush_at).await {
+                Ok(piece) => piece,
+                Err(flow) => return flow,
+            };
+            if thrift.is_too_slow(piece.len() as u64, asked.elapsed()) {
+                return Flow::Broke(SourceFailure::Slow);
+            }
+            let (bytes, written) = (piece.len(), in_time(fill.write(piece)).await);
+            if let Err(why) = written {
+                return Flow::Stopped(why);
+            }
+            let now = Instant::now();
+            flush_at = match flush_at {
+                _ if fill.collected() == 0 => None,
+                None => Some(now + COLLECTING),
+                Some(at) if at <= now => match in_time(fill.flush()).await {
+                    Ok(()) => None,
+                    Err(why) => return Flow::Stopped(why),
+                },
+                Some(at) => Some(at),
+            };
+            let unread = growing.unread_for(now);
+            if let Some(why) = self.unwanted(job, growing, unread) {
+                return Flow::Stopped(why);
+            }
+            if let Some(pace) = &mut pace {
+                // Who reads is not held up by what bounds the fetching ahead.
+                match unread {
+                    Some(_) => tokio::time::sleep(pace.pass(bytes, now)).await,
+                    None => pace.reset(),
+                }
+            }
+        }
+        Flow::Complete
+    }
+
+    /// Whether an archive that is no longer the best is of use once it is complete: to those who
+    /// know its name, or because short names lead to what is complete.
+    ///
+    /// A full archive would hold up the one that overtook it for too long.
+    fn keeps_what_is_overtaken(&self, name: &ArchiveName) -> bool {
+        let is_of_use = self.settings.keep_previous || self.settings.publish == Publish::Promoted;
+        is_of_use && !name.is_full()
+    }
+
+    /// Why a fill that has been unread for so long does not go on, where it does not.
+    fn unwanted(
+        &self,
+        job: &Job,
+        growing: &Growing,
+        unread: Option<Duration>,
+    ) -> Option<Abandoned> {
+        if unread.is_none_or(|unread| unread < LINGER) {
+            return None;
+        }
+        // Where nobody is led to it any more, and nobody will get it.
+        let superseded = || {
+            let group = &growing.record().target.group;
+            self.published.load().worth(&job.name, group) == Worth::Superseded
+        };
+        if !self.settings.finish_abandoned && !job.goes_to_the_end() {
+            Some(Abandoned::ClientLeft)
+        } else if !self.keeps_what_is_overtaken(&job.name) && superseded() {
+            Some(Abandoned::NotBest)
+        } else {
+            None
+        }
+    }
+}
+
+/// Waits for the disk, but not for ever.
+async fn in_time<T>(step: impl Future<Output = Result<T, Abandoned>>) -> Result<T, Abandoned> {
+    tokio::time::timeout(DISK_PATIENCE, step).await.unwrap_or(Err(Abandoned::Slow))
+}
+
+/// What a source brings in the time that is spent waiting for it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Thrift {
+    bytes: u64,
+    waited: Duration,
+}
+
+impl Thrift {
+    fn is_too_slow(&mut self, bytes: u64, waited: Duration) -> bool {
+        self.bytes += bytes;
+        self.waited += waited;
+        if self.waited < LEAST_WINDOW {
+            return false;
+        }
+        let Self { bytes, waited } = std::mem::take(self);
+        u128::from(bytes) * 1000 / waited.as_millis() < u128::from(LEAST_RATE)
+    }
+}
+
+/// The next bytes. What was collected goes to the disk meanwhile, where they let wait for them.
+async fn piece<'a>(
+    body: &'a mut Body,
+    fill: &mut Fill,
+    flush_at: Option<Instant>,
+) -> Result<&'a [u8], Flow> {
+    let read = body.read();
+    tokio::pin!(read);
+    let read = match flush_at {
+        None => read.await,
+        Some(at) => tokio::select! {
+            biased;
+            read = &mut read => read,
+            () = tokio::time::sleep_until(at.into()) => {
+                in_time(fill.flush()).await.map_err(Flow::Stopped)?;
+                read.await
+            }
+        },
+    };
+    match read {
+        Ok(Some(piece)) => Ok(piece),
+        Ok(None) => Err(Flow::Broke(SourceFailure::Broken)),
+        Err(failure) => Err(Flow::Broke(failure)),
+    }
+}
+
+fn failed(failure: SourceFailure) -> Unfetched {
+    Unfetched::Failed(Failure::Sources(failure))
+}
+
+fn described(why: &Unfetched) -> String {
+    match why {
+        Unfetched::Refused(why) => format!("the cache does not take it, {}", why.detail()),
+        Unfetched::Failed(Failure::Sources(failure)) => format!("{failure}"),
+        Unfetched::Failed(failure) => failure.to_string(),
+        Unfetched::Unwanted => "nobody wants it any more".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_too_slow_by_what_it_lets_wait_for() {
+        let second = Duration::from_secs(1);
+        let mut thrift = Thrift::default();
+        let slow = (1..=20).map(|_| thrift.is_too_slow(LEAST_RATE - 1, second));
+        assert_eq!(slow.filter(|slow| *slow).count(), 1, "after a window");
+        assert!((0..100).all(|_| !thrift.is_too_slow(LEAST_RATE, second)));
+        // What comes without waiting is no matter of time.
+        assert!((0..100_000).all(|_| !thrift.is_too_slow(1, Duration::ZERO)));
+        let mut dripping = Thrift::default();
+        assert!((0..3).any(|_| dripping.is_too_slow(1, Duration::from_secs(9))));
+    }
+}
