@@ -3,15 +3,17 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use pingora::apps::HttpServerOptions;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::{GenBackgroundService, background_service};
-use pingora_proxy::{HttpProxy, http_proxy_service_with_name};
+use pingora_proxy::{HttpProxy, ProxyServiceBuilder};
 use tokio::sync::watch;
 
-use crate::cache::{ArchiveStorage, OpenError, Options, Store};
+use crate::cache::{ArchiveStorage, OpenError, Options, Retention, Store};
 use crate::clock::Now;
-use crate::config::{Config, Downloads};
+use crate::config::{Config, Downloads, Sharing};
+use crate::fetch::{Fetcher, Upstreams};
 use crate::proxy::{BindError, Bound, Edge, cached_head};
 use crate::target::{ClientError, Published, Scraper};
 
@@ -45,6 +47,8 @@ pub struct Services {
     pub public: Bound<HttpProxy<Edge>>,
     /// What keeps the index.
     pub scraper: GenBackgroundService<Scraper>,
+    /// What fills the cache, where that is not done by requests.
+    pub fetcher: Option<GenBackgroundService<Fetcher>>,
     /// The index, as requests see it.
     pub published: Arc<Published>,
 }
@@ -55,14 +59,23 @@ impl Services {
         let conf = Arc::new(server_conf(config));
         let published = Arc::<Published>::default();
         let cache = cache(config, &published)?;
-        // Without a cache nothing is ever held, and nobody is left to say so.
-        let nothing = || watch::Sender::default().subscribe();
         let held = cache.map_or_else(nothing, |cache| cache.store().held());
-        let scraper = Scraper::new(config.clone(), Arc::clone(&published), held)?;
-        let edge = Edge::new(config, &scraper, cache);
-        let service = http_proxy_service_with_name(&conf, edge, "edge");
+        let distrusted = cache.map_or_else(nothing, |cache| cache.store().distrusted());
+        let scraper = Scraper::new(config.clone(), Arc::clone(&published), held, distrusted)?;
+        let upstreams = Arc::new(Upstreams::new(config.limits.clone(), scraper.reporter()));
+        let fetcher = cache.filter(|_| config.cache.sharing == Sharing::Shared).map(|cache| {
+            let (store, views) = (cache.store().clone(), Arc::clone(&published));
+            Fetcher::new(config.cache.clone(), store, views, Arc::clone(&upstreams))
+        });
+        let orders = fetcher.as_ref().map(Fetcher::orders);
+        let edge = Edge::new(config, &scraper, upstreams, cache, orders);
+        let service = ProxyServiceBuilder::new(&conf, edge)
+            .name("edge")
+            .server_options(server_options(config))
+            .build();
         let public = Bound::new(service, &config.listen)?;
-        Ok(Self { public, scraper: background_service("scraper", scraper), published })
+        let fetcher = fetcher.map(|fetcher| background_service("fetcher", fetcher));
+        Ok(Self { public, scraper: background_service("scraper", scraper), fetcher, published })
     }
 
     /// The public addresses as bound.
@@ -74,7 +87,15 @@ impl Services {
     pub fn add_to(self, server: &mut Server) {
         server.add_service(self.public);
         server.add_service(self.scraper);
+        if let Some(fetcher) = self.fetcher {
+            server.add_service(fetcher);
+        }
     }
+}
+
+/// Without a cache nothing is ever held or found not to be sound, and nobody is left to say so.
+fn nothing<T: Default>() -> watch::Receiver<T> {
+    watch::Sender::default().subscribe()
 }
 
 /// Runs until a signal ends it.
@@ -101,12 +122,20 @@ fn cache(
     else {
         return Ok(None);
     };
-    let published = Arc::clone(published);
+    let (published, wanted) = (Arc::clone(published), Arc::clone(published));
     let options = Options {
         directory: directory.clone(),
         min_free_space: config.cache.min_free_space,
+        max_size: config.cache.max_size,
+        retention: if config.cache.keep_previous {
+            Retention::Leased(config.cache.lease)
+        } else {
+            Retention::UntilRefresh
+        },
+        verify: config.cache.verify,
         groups: config.groups.iter().map(|group| Arc::clone(&group.name)).collect(),
         appraise: Arc::new(move |name, group| published.load().worth(name, group)),
+        successor: Arc::new(move |group| wanted.load().group(group).and_then(|view| view.wanted)),
     };
     let store = Store::open(options, Now::read())?;
     Ok(Some(Box::leak(Box::new(ArchiveStorage::new(store, cached_head)))))
@@ -126,6 +155,12 @@ fn server_conf(config: &Config) -> ServerConf {
         max_retries: MAX_TRIES,
         ..ServerConf::default()
     }
+}
+
+fn server_options(config: &Config) -> HttpServerOptions {
+    let mut options = HttpServerOptions::default();
+    options.h2c = config.server.h2c;
+    options
 }
 
 fn warn_of_surprises(config: &Config) {

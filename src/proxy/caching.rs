@@ -1,9 +1,8 @@
 //! The phases of Pingora's cache, for a request that was planned.
 
-use std::error::Error as _;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Method, StatusCode};
@@ -14,15 +13,13 @@ use pingora_proxy::{MultiRangeInfo, RangeType};
 
 use super::context::{Caching, Hit, Phase, Relay};
 use super::head;
-use crate::cache::{Abandoned, ArchiveStorage, Fill, Record, Refusal, Sealed};
+use crate::cache::{Abandoned, ArchiveStorage, Fill, Record};
+use crate::fetch;
 use crate::route::{ArchiveHead, Bypass, ByteRange, CacheStatus, ContentRange, Given, Selection};
 
-/// How long the disk has to make room before the client is served without it.
-const RESERVE_PATIENCE: Duration = Duration::from_millis(500);
-
 /// The head under which a cached archive is served, before ranges and conditions.
-pub fn cached_head(sealed: &Sealed) -> Result<ResponseHeader> {
-    let Record { name, length, copy, modified, .. } = sealed.record();
+pub fn cached_head(record: &Record) -> Result<ResponseHeader> {
+    let Record { name, length, copy, modified, .. } = record;
     head::archive(&ArchiveHead {
         status: StatusCode::OK,
         length: *length,
@@ -37,7 +34,7 @@ pub fn cached_head(sealed: &Sealed) -> Result<ResponseHeader> {
 impl Hit {
     /// What the client is given; a HEAD gives nothing.
     pub(super) fn given(&self) -> Option<Arc<Given>> {
-        let Record { target, copy, .. } = self.sealed.record();
+        let Record { target, copy, .. } = self.archive.record();
         let given = || Arc::new(Given { target: target.clone(), copy: *copy });
         (self.asked.method == Method::GET).then(given)
     }
@@ -54,7 +51,7 @@ pub(super) fn uses_cache(phase: &Phase) -> bool {
 
 pub(super) fn key(phase: &Phase) -> Result<CacheKey> {
     match phase {
-        Phase::Hit(hit) => Ok(ArchiveStorage::key_of_hit(&hit.sealed)),
+        Phase::Hit(hit) => Ok(ArchiveStorage::key_of_hit(&hit.archive)),
         Phase::Relay(relay) => Ok(ArchiveStorage::key_of_fill(&relay.name, &relay.handover)),
         Phase::Local => Error::e_explain(ErrorType::InternalError, "nothing is looked up"),
     }
@@ -68,26 +65,13 @@ pub(super) async fn begin(relay: &mut Relay, enabled: bool) {
         relay.caching = Caching::Bypass(Bypass::Abandoned);
         return;
     }
-    let reserve = tokio::task::spawn_blocking(move || claim.reserve(announced));
-    let reservation = match tokio::time::timeout(RESERVE_PATIENCE, reserve).await {
-        Ok(Ok(reservation)) => reservation,
-        Ok(Err(panic)) => Err(Refusal::Disk(std::io::Error::other(panic))),
-        // What comes of it later is dropped, which undoes it.
-        Err(_) => Err(Refusal::Slow(RESERVE_PATIENCE)),
-    };
-    match reservation.and_then(Fill::begin) {
+    let patience = fetch::PATIENCE_OF_CLIENTS;
+    match fetch::prepare(relay.name, claim, announced, patience, Fill::begin).await {
         Ok(fill) => {
             relay.caching = Caching::Filling(fill.reason());
             relay.handover.put(fill);
         }
-        Err(refusal) => {
-            relay.caching = Caching::Bypass(match refusal {
-                Refusal::NoSpace { .. } => Bypass::NoSpace,
-                _ => Bypass::Disk,
-            });
-            let cause = refusal.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            log::info!("cache: refresh of {} refused: {refusal}{cause}", relay.name);
-        }
+        Err(refusal) => relay.caching = Caching::Bypass(fetch::bypass_of(&refusal)),
     }
 }
 
@@ -121,7 +105,7 @@ pub(super) fn cacheable(phase: &Phase, resp: &ResponseHeader) -> RespCacheable {
 /// How an answer came about; `enabled` is whether Pingora's cache takes part by now.
 pub(super) fn status(phase: &Phase, enabled: bool) -> CacheStatus {
     match phase {
-        Phase::Hit(_) => CacheStatus::Hit,
+        Phase::Hit(hit) => hit.how,
         Phase::Relay(relay) => match &relay.caching {
             Caching::Filling(_) if enabled => CacheStatus::Stored,
             Caching::Filling(_) | Caching::Claimed(_) => CacheStatus::Bypass(Bypass::Abandoned),
@@ -137,7 +121,7 @@ pub(super) fn select(hit: &Hit, resp: &mut ResponseHeader) -> RangeType {
     if resp.status != StatusCode::OK {
         return RangeType::None;
     }
-    let Record { length: total, copy, .. } = *hit.sealed.record();
+    let Record { length: total, copy, .. } = *hit.archive.record();
     if hit.asked.if_range.as_ref().is_some_and(|condition| !condition.holds(copy)) {
         return RangeType::None;
     }
@@ -153,7 +137,7 @@ pub(super) fn select(hit: &Hit, resp: &mut ResponseHeader) -> RangeType {
         Selection::Parts(ranges) => {
             let mut parts = MultiRangeInfo::new(ranges.into_iter().map(positions).collect());
             parts.set_total_length(position(total));
-            parts.set_content_type(hit.sealed.record().name.compression().content_type().into());
+            parts.set_content_type(hit.archive.record().name.compression().content_type().into());
             let kind = format!("multipart/byteranges; boundary={}", parts.boundary);
             let all = (CONTENT_LENGTH, parts.calculate_multipart_length().to_string());
             (StatusCode::PARTIAL_CONTENT, [all, (CONTENT_TYPE, kind)], RangeType::Multi(parts))

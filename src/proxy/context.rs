@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 
-use crate::cache::{Abandoned, Announced, Claim, Handover, Reason, Sealed};
+use crate::cache::{Abandoned, Announced, Archive, Claim, Handover, Reason};
 use crate::index::Source;
-use crate::route::{ArchiveHead, Asked, Bypass, Failure, Given, RangeRequest, SourceFailure};
+use crate::route::{
+    ArchiveHead, Asked, Bypass, CacheStatus, Failure, Given, RangeRequest, SourceFailure, Walk,
+};
 use crate::snapshot::ArchiveName;
 
 /// A pause of this length between two pieces of a body means that the client took none. Servers cut
@@ -37,9 +39,11 @@ pub(super) enum Phase {
     Hit(Box<Hit>),
 }
 
-/// The serving of one archive from the cache.
+/// The serving of one archive from the cache, complete or as it grows.
 pub(super) struct Hit {
-    pub(super) sealed: Arc<Sealed>,
+    pub(super) archive: Archive,
+    /// How that came about.
+    pub(super) how: CacheStatus,
     pub(super) client: IpAddr,
     pub(super) asked: Asked,
 }
@@ -59,9 +63,7 @@ pub(super) struct Relay {
     pub(super) name: ArchiveName,
     pub(super) client: IpAddr,
     asked: Asked,
-    sources: Vec<Arc<Source>>,
-    at: usize,
-    failure: Option<SourceFailure>,
+    walk: Walk,
     /// What the client is told although sources are left.
     refusal: Option<Failure>,
     /// The copy that the client has other bytes of; no other one will do.
@@ -101,9 +103,7 @@ impl Relay {
             name,
             client,
             asked,
-            sources,
-            at: 0,
-            failure: None,
+            walk: Walk::new(sources),
             refusal: None,
             bound_to,
             blind,
@@ -118,7 +118,7 @@ impl Relay {
 
     /// The source that is tried now.
     pub(super) fn source(&self) -> Option<&Arc<Source>> {
-        self.sources.get(self.at)
+        self.walk.source()
     }
 
     /// What is asked of it.
@@ -161,12 +161,7 @@ impl Relay {
 
     /// Goes on to the next source; true where there is one.
     pub(super) fn next(&mut self, failure: SourceFailure) -> bool {
-        self.failure = Some(match self.failure.take() {
-            None => failure,
-            Some(earlier) => earlier.or(failure),
-        });
-        self.at += 1;
-        self.at < self.sources.len()
+        self.walk.next(failure)
     }
 
     pub(super) fn refuse(&mut self, failure: Failure) {
@@ -187,17 +182,12 @@ impl Relay {
     /// one can be asked instead.
     pub(super) fn rebind(&mut self, given: Arc<Given>) -> bool {
         self.delivered = None;
-        let source = self.sources.iter().find(|source| source.target == given.target).cloned();
-        match source {
-            Some(source) if self.bound_to.is_none() => {
-                (self.sources, self.at, self.bound_to) = (vec![source], 0, Some(given));
-                true
-            }
-            _ => {
-                self.refusal = Some(Failure::OtherCopy);
-                false
-            }
+        if self.bound_to.is_none() && self.walk.only(&given.target) {
+            self.bound_to = Some(given);
+            return true;
         }
+        self.refusal = Some(Failure::OtherCopy);
+        false
     }
 
     /// The copy that is on its way to the client.
@@ -239,7 +229,7 @@ impl Relay {
 
     /// Why the client got nothing.
     pub(super) fn outcome(&self) -> Failure {
-        match (&self.refusal, &self.failure) {
+        match (&self.refusal, self.walk.failure()) {
             (Some(refusal), _) => refusal.clone(),
             // What is only out of reach for now may be there again for the next try.
             (None, Some(SourceFailure::Gone) | None) if self.bound_to.is_some() => {

@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -20,9 +19,10 @@ use super::copies::Copies;
 use super::head;
 use super::planning::Planned;
 use crate::cache::ArchiveStorage;
-use crate::config::{Config, Limits};
-use crate::route::{self, Failure, Settings, SourceFailure, Verdict};
-use crate::target::{Backoff, Published, ReferenceSlot, Reporter, Scraper};
+use crate::config::Config;
+use crate::fetch::{self, Orders, Upstreams};
+use crate::route::{self, Failure, Settings, SourceFailure, Terms, Verdict};
+use crate::target::{Published, ReferenceSlot, Scraper};
 
 /// What is wrong with a source or a request, on its way through Pingora's error type. The details
 /// are in the request's context.
@@ -31,20 +31,28 @@ const REFUSED: ErrorType = ErrorType::new("Refused");
 /// The public side of the process.
 pub struct Edge {
     pub(super) settings: Settings,
-    limits: Limits,
+    pub(super) upstreams: Arc<Upstreams>,
     pub(super) published: Arc<Published>,
     pub(super) reference: Option<Arc<ReferenceSlot>>,
-    reporter: Reporter,
-    pub(super) backoff: Backoff,
     pub(super) copies: Copies,
     pub(super) cache: Option<&'static ArchiveStorage>,
-    /// Number of tries so far; none shares a connection with another.
-    tries: AtomicU64,
+    /// Where archives are ordered that requests share while they are fetched.
+    pub(super) orders: Option<Orders>,
+    pub(super) terms: Terms,
+    /// How long a range waits for what is being fetched.
+    pub(super) range_wait: Duration,
 }
 
 impl Edge {
-    /// An edge on what the scraper publishes, with a cache or without one.
-    pub fn new(config: &Config, scraper: &Scraper, cache: Option<&'static ArchiveStorage>) -> Self {
+    /// An edge on what the scraper publishes, with a cache or without one, which is filled by
+    /// orders or by requests.
+    pub fn new(
+        config: &Config,
+        scraper: &Scraper,
+        upstreams: Arc<Upstreams>,
+        cache: Option<&'static ArchiveStorage>,
+        orders: Option<Orders>,
+    ) -> Self {
         Self {
             settings: Settings {
                 downloads: config.downloads,
@@ -52,14 +60,14 @@ impl Edge {
                 public_url: config.public_url.clone(),
                 max_snapshot_age: config.max_snapshot_age,
             },
-            limits: config.limits.clone(),
+            upstreams,
             published: scraper.published(),
             reference: scraper.reference(),
-            reporter: scraper.reporter(),
-            backoff: Backoff::default(),
             copies: Copies::new(Instant::now()),
             cache,
-            tries: AtomicU64::new(0),
+            orders,
+            terms: Terms { sharing: config.cache.sharing, keeps: config.cache.keep_previous },
+            range_wait: config.cache.range_wait,
         }
     }
 
@@ -67,18 +75,7 @@ impl Edge {
     /// another one is left.
     fn source_failed(&self, relay: &mut Relay, failure: SourceFailure) -> bool {
         if let Some(source) = relay.source() {
-            log::warn!("{} from target {}: {failure}", relay.name, source.target);
-            // Some servers do not answer a HEAD and serve a GET well.
-            let head_only = relay.asked().method == http::Method::HEAD
-                && matches!(
-                    failure,
-                    SourceFailure::Broken | SourceFailure::Status(_) | SourceFailure::Timeout
-                );
-            if failure == SourceFailure::Gone {
-                self.reporter.gone(&source.target, relay.name);
-            } else if !head_only && failure != SourceFailure::NoSocket {
-                self.backoff.failed(&source.target, Instant::now());
-            }
+            self.upstreams.refused(source, &relay.asked().method, &failure);
         }
         relay.next(failure)
     }
@@ -96,14 +93,14 @@ impl Edge {
                     return String::new();
                 };
                 if e.is_none() {
-                    self.backoff.succeeded(&source.target);
+                    self.upstreams.succeeded(&source.target);
                 }
                 self.copies.keep(relay.client, relay.name, given, now);
                 format!(" from {}", source.target.authority)
             }
             Phase::Hit(hit) => {
                 if let Some(given) = hit.given() {
-                    self.copies.keep(hit.client, hit.sealed.record().name, given, now);
+                    self.copies.keep(hit.client, hit.archive.record().name, given, now);
                 }
                 " from the cache".to_owned()
             }
@@ -145,9 +142,13 @@ impl ProxyHttp for Edge {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         ctx.started = Instant::now();
-        session.as_downstream_mut().set_write_timeout(Some(self.limits.send_timeout));
+        session.as_downstream_mut().set_write_timeout(Some(self.upstreams.limits().send_timeout));
         let client = client_address(session);
-        let reply = match self.plan(session, client) {
+        let planned = match self.plan(session, client) {
+            Ok(Planned::Await(awaiting)) => self.join(*awaiting).await,
+            planned => planned,
+        };
+        let reply = match planned {
             Ok(Planned::Relay(relay)) => {
                 // Of a target's answers only the last one is checked and passed on.
                 session.as_downstream_mut().set_ignore_info_resp(true);
@@ -159,6 +160,8 @@ impl ProxyHttp for Edge {
                 return Ok(false);
             }
             Ok(Planned::Reply(reply)) => reply,
+            // What was waited for is there or is not.
+            Ok(Planned::Await(_)) => Failure::Internal.reply(),
             Err(failure) => failure.reply(),
         };
         if !session.as_downstream_mut().is_body_empty() {
@@ -234,15 +237,7 @@ impl ProxyHttp for Edge {
         relay.turn(Instant::now());
         let Some(source) = relay.source() else { return refused(false) };
         let Some(location) = &source.listed.location else { return refused(false) };
-        let mut peer = HttpPeer::new(location.address, false, String::new());
-        // Its own for each try, so that no connection is used twice.
-        peer.group_key = self.tries.fetch_add(1, Ordering::Relaxed);
-        peer.options.connection_timeout = Some(self.limits.connect_timeout);
-        peer.options.total_connection_timeout = Some(self.limits.connect_timeout);
-        peer.options.read_timeout = Some(self.limits.read_timeout);
-        peer.options.write_timeout = Some(self.limits.read_timeout);
-        peer.options.idle_timeout = Some(Duration::ZERO);
-        Ok(Box::new(peer))
+        Ok(Box::new(self.upstreams.peer(location)))
     }
 
     async fn upstream_request_filter(
@@ -268,7 +263,7 @@ impl ProxyHttp for Edge {
         let Phase::Relay(relay) = &mut ctx.phase else { return refused(false) };
         if status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS {
             // Each of them is a sign of life to Pingora, and no answer to the client.
-            if relay.waited(Instant::now()) < self.limits.read_timeout {
+            if relay.waited(Instant::now()) < self.upstreams.limits().read_timeout {
                 return Ok(());
             }
             return refused(self.source_failed(relay, SourceFailure::Timeout));
@@ -304,11 +299,7 @@ impl ProxyHttp for Edge {
         mut e: Box<Error>,
     ) -> Box<Error> {
         let Phase::Relay(relay) = &mut ctx.phase else { return e };
-        let failure = match e.etype() {
-            ErrorType::ConnectTimedout => SourceFailure::ConnectTimeout,
-            ErrorType::BindError | ErrorType::SocketError => SourceFailure::NoSocket,
-            _ => SourceFailure::Connect,
-        };
+        let failure = fetch::connect_failure(&e);
         e.set_retry(self.source_failed(relay, failure));
         e
     }
@@ -327,20 +318,19 @@ impl ProxyHttp for Edge {
             return e;
         }
         let theirs = *e.esource() == ErrorSource::Upstream;
-        let timeout = matches!(e.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
+        let failure = fetch::transfer_failure(&e);
         relay.abandon(caching::ending(&e));
         let retry = if !theirs {
             false
         } else if session.response_written().is_none() {
-            let failure = if timeout { SourceFailure::Timeout } else { SourceFailure::Broken };
             self.source_failed(relay, failure)
         } else {
             // Some bytes are with the client: no other source may supply the rest.
             if let Some(source) = relay.source() {
                 log::warn!("{} from target {} broke off: {e}", relay.name, source.target);
                 let now = Instant::now();
-                if timeout || relay.broke_by_target(now) {
-                    self.backoff.failed(&source.target, now);
+                if failure == SourceFailure::Timeout || relay.broke_by_target(now) {
+                    self.upstreams.failed(&source.target, now);
                 }
             }
             false

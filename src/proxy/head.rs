@@ -4,14 +4,15 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, ACCEPT_RANGES, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_TYPE, DATE, ETAG, HOST, HeaderName, LAST_MODIFIED, RANGE, USER_AGENT,
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, HOST, HeaderName,
+    LAST_MODIFIED,
 };
 use http::{HeaderValue, Method};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
+use crate::fetch;
 use crate::index::Location;
 use crate::route::{ArchiveHead, Asked, Reply};
 
@@ -66,24 +67,14 @@ pub(super) fn archive(archive: &ArchiveHead) -> Result<ResponseHeader> {
 }
 
 /// The request to a target: nothing of the client's but its range, its address and the host that
-/// it asked. Cookies and
-/// credentials of clients are none of a target's business, and conditions are judged here.
+/// it asked. Cookies and credentials of clients are none of a target's business, and conditions are
+/// judged here.
 pub(super) fn to_target(
     session: &Session,
     location: &Location,
     asked: &Asked,
 ) -> Result<RequestHeader> {
-    let mut head = RequestHeader::build(asked.method.clone(), location.path.as_bytes(), Some(9))?;
-    head.insert_header(HOST, location.authority.as_bytes())?;
-    head.insert_header(USER_AGENT, concat!("snapedge/", env!("CARGO_PKG_VERSION")))?;
-    head.insert_header(ACCEPT, "*/*")?;
-    head.insert_header(ACCEPT_ENCODING, "identity")?;
-    // A connection for each transfer: next to an archive it costs nothing, and no answer can be
-    // taken for that to another request.
-    head.insert_header(CONNECTION, "close")?;
-    if let Some(range) = asked.range.to_header() {
-        head.insert_header(RANGE, range)?;
-    }
+    let mut head = fetch::request(location, asked.method.clone(), &asked.range)?;
     if let Some(address) = session.client_addr().and_then(|address| address.as_inet()) {
         head.insert_header(FORWARDED_FOR, address.ip().to_canonical().to_string())?;
     }

@@ -1,5 +1,6 @@
 //! The public listener: Pingora's phases, each of which translates, asks `route/`, and does it.
 
+mod awaiting;
 mod caching;
 mod context;
 mod copies;

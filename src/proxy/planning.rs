@@ -6,15 +6,18 @@ use std::time::Instant;
 
 use pingora_proxy::Session;
 
+use super::awaiting::{Awaiting, Fetch};
 use super::context::{Caching, Hit, Relay};
 use super::edge::Edge;
 use super::head;
 use crate::api::{self, Reference, Urls};
-use crate::cache::{Record, Sealed, Standing};
+use crate::cache::{Archive, ArchiveStorage, Record, Standing};
 use crate::config::Downloads;
-use crate::index::{TargetId, View};
+use crate::fetch::{Order, Placed, Tenacity};
+use crate::index::{Source, TargetId, View};
 use crate::route::{
-    self, ApiCall, Asked, Bypass, Cached, Delivery, Failure, Given, Reply, Requester, Route, Wish,
+    self, ApiCall, Asked, Bypass, CacheStatus, Cached, Delivery, Failure, Given, RangeRequest,
+    Reply, Requester, Route, Wish,
 };
 use crate::snapshot::ArchiveName;
 
@@ -23,6 +26,16 @@ pub(super) enum Planned {
     Reply(Reply),
     Relay(Box<Relay>),
     Hit(Box<Hit>),
+    /// Nothing yet: see [`Edge::join`].
+    Await(Box<Awaiting>),
+}
+
+/// A request for an archive.
+#[derive(Clone)]
+pub(super) struct Request {
+    pub(super) name: ArchiveName,
+    pub(super) client: IpAddr,
+    pub(super) asked: Asked,
 }
 
 impl Edge {
@@ -37,11 +50,11 @@ impl Edge {
         }
         let now = Instant::now();
         let view = self.published.load();
-        let resting = |target: &TargetId| self.backoff.is_resting(target, now);
+        let resting = |target: &TargetId| self.upstreams.is_resting(target, now);
         let requester = Requester { client, resting: &resting };
         let reply = match (route, self.settings.downloads) {
             (Route::Archive(name), Downloads::Proxy) => {
-                return self.archive(name, client, asked, &view, now);
+                return self.archive(Request { name, client, asked }, &view, now);
             }
             (Route::Archive(name), Downloads::Redirect) => {
                 route::redirect(&name, &view, &requester)?
@@ -58,73 +71,226 @@ impl Edge {
     }
 
     /// An archive: out of the cache, or from one of its sources.
-    fn archive(
+    fn archive(&self, request: Request, view: &View, now: Instant) -> Result<Planned, Failure> {
+        let standing = self.cache.map(|cache| cache.store().standing(&request.name));
+        match standing {
+            Some(Standing::Growing(growing)) if request.asked.range != RangeRequest::Whole => {
+                let fetch = Fetch::Growing(growing);
+                Ok(Planned::Await(Box::new(Awaiting { request, fetch })))
+            }
+            standing => self.deliver(request, standing.as_ref(), CacheStatus::Collapsed, view, now),
+        }
+    }
+
+    /// After an order that brought nothing to read: past the cache for this reason, or from what
+    /// is there by now.
+    pub(super) fn decide_again(
         &self,
-        name: ArchiveName,
-        client: IpAddr,
-        asked: Asked,
+        request: Request,
+        why: Option<Bypass>,
+    ) -> Result<Planned, Failure> {
+        let (view, now) = (self.published.load(), Instant::now());
+        let standing = self.cache.map(|cache| cache.store().standing(&request.name));
+        match (why, &standing) {
+            (None, Some(Standing::Whole(_))) => {
+                self.deliver(request, standing.as_ref(), CacheStatus::Hit, &view, now)
+            }
+            (why, _) => {
+                let given = self.given(&request, now);
+                let why = why.unwrap_or(Bypass::Backoff);
+                self.relay(request, given, standing.as_ref(), Caching::Bypass(why), &view, now)
+            }
+        }
+    }
+
+    /// The copy that the client has bytes of, where the answer has to fit to them.
+    fn given(&self, request: &Request, now: Instant) -> Option<Arc<Given>> {
+        let part = request.asked.range.is_part_of_a_file();
+        part.then(|| self.copies.given(request.client, request.name, now)).flatten()
+    }
+
+    /// Decides where the bytes come from; `how` is what a client is told that reads an archive
+    /// which is being fetched.
+    pub(super) fn deliver(
+        &self,
+        mut request: Request,
+        standing: Option<&Standing>,
+        how: CacheStatus,
         view: &View,
         now: Instant,
     ) -> Result<Planned, Failure> {
-        let part = asked.range.is_part_of_a_file();
-        let mut given = if part { self.copies.given(client, name, now) } else { None };
-        let standing = self.cache.map(|cache| cache.store().standing(&name));
-        let mut delivery = match &standing {
+        let given = self.given(&request, now);
+        let delivery = match standing {
             None => Delivery::Bypass(Bypass::Off),
             Some(standing) => {
-                let given = given.as_deref();
-                Wish { name, client, asked: &asked, given, view }.delivery(cached(standing))
+                let cached = self.cached(standing, now);
+                self.wish(&request, given.as_deref(), view).delivery(cached)
             }
         };
-        if let (Delivery::Hit, Some(Standing::Whole(sealed))) = (delivery, &standing) {
-            match self.hit(sealed, client, &asked, now) {
-                Ok(hit) => return Ok(Planned::Hit(Box::new(hit))),
+        if delivery == Delivery::FollowWhole {
+            (request.asked.range, request.asked.if_range) = (RangeRequest::Whole, None);
+        }
+        let archive = match (delivery, standing) {
+            (Delivery::Hit, Some(Standing::Whole(sealed))) => {
+                Some((Archive::Whole(Arc::clone(sealed)), CacheStatus::Hit))
+            }
+            (Delivery::Follow | Delivery::FollowWhole, Some(Standing::Growing(growing))) => {
+                Some((Archive::Growing(Arc::clone(growing)), how))
+            }
+            _ => None,
+        };
+        if let Some((archive, how)) = archive {
+            return match self.hit(archive, how, &request, now) {
+                Ok(hit) => Ok(Planned::Hit(Box::new(hit))),
                 // Another request of the same client was faster, and began another copy.
                 Err(begun) => {
-                    given = Some(begun);
-                    delivery = Delivery::Bypass(Bypass::OtherCopy);
+                    let caching = Caching::Bypass(Bypass::OtherCopy);
+                    self.relay(request, Some(begun), standing, caching, view, now)
                 }
-            }
+            };
         }
-        let wish = Wish { name, client, asked: &asked, given: given.as_deref(), view };
-        let sources = |standing: Option<&Standing>| {
-            let cached = standing.map_or(Cached::Nothing, cached);
-            let resting = |target: &TargetId| self.backoff.is_resting(target, now);
-            wish.sources(cached, resting)
-        };
-        let mut ordered = sources(standing.as_ref())?;
-        let caching = match (delivery, self.cache, ordered.first()) {
-            (Delivery::Fill, Some(cache), Some(source)) => {
-                let store = cache.store();
-                if let Some(claim) = store.claim(&name, &source.target) {
-                    Caching::Claimed(claim)
-                } else {
-                    // Another request was faster, and its source is now everyone's.
-                    ordered = sources(Some(&store.standing(&name)))?;
-                    Caching::Bypass(Bypass::Filling)
-                }
+        match delivery {
+            Delivery::Fill => self.fill(request, given, view, now),
+            Delivery::Await => self.order(request, given.as_deref(), standing, view, now),
+            Delivery::Bypass(why) => {
+                self.relay(request, given, standing, Caching::Bypass(why), view, now)
             }
-            (Delivery::Bypass(why), _, _) => Caching::Bypass(why),
-            // A hit has a sealed archive, and a fill a cache and a source.
-            (Delivery::Fill | Delivery::Hit, _, _) => return Err(Failure::Internal),
+            // These have an archive.
+            Delivery::Hit | Delivery::Follow | Delivery::FollowWhole => Err(Failure::Internal),
+        }
+    }
+
+    /// Carries the archive into the cache on its way to the client, where nobody else does.
+    fn fill(
+        &self,
+        request: Request,
+        given: Option<Arc<Given>>,
+        view: &View,
+        now: Instant,
+    ) -> Result<Planned, Failure> {
+        let store = self.cache.ok_or(Failure::Internal)?.store();
+        let sources = self.sources(&request, given.as_deref(), None, view, now)?;
+        let first = sources.first().ok_or(Failure::NotHeld)?;
+        if let Some(claim) = store.claim(&request.name, &first.target) {
+            let relay = Self::relay_of(request, given, sources, Caching::Claimed(claim), now);
+            return Ok(relay);
+        }
+        // Another request was faster, and its source is now everyone's.
+        let standing = Some(store.standing(&request.name));
+        let caching = Caching::Bypass(Bypass::Filling);
+        self.relay(request, given, standing.as_ref(), caching, view, now)
+    }
+
+    /// Has the archive fetched into the cache.
+    fn order(
+        &self,
+        request: Request,
+        given: Option<&Given>,
+        standing: Option<&Standing>,
+        view: &View,
+        now: Instant,
+    ) -> Result<Planned, Failure> {
+        let orders = self.orders.as_ref().ok_or(Failure::Internal)?;
+        let order = Order {
+            name: request.name,
+            client: request.client,
+            sources: self.sources(&request, given, standing, view, now)?,
+            tenacity: Tenacity::AsConfigured,
         };
-        let relay = Relay::new(name, ordered, client, asked, given, caching, now);
-        Ok(Planned::Relay(Box::new(relay)))
+        match orders.place(order, now) {
+            Placed::Running(ticket) => {
+                let fetch = Fetch::Order(ticket);
+                Ok(Planned::Await(Box::new(Awaiting { request, fetch })))
+            }
+            Placed::Whole => self.decide_again(request, None),
+            Placed::Refused(why) => self.decide_again(request, Some(why)),
+        }
+    }
+
+    /// Carries the archive from a target, past the cache.
+    fn relay(
+        &self,
+        request: Request,
+        given: Option<Arc<Given>>,
+        standing: Option<&Standing>,
+        caching: Caching,
+        view: &View,
+        now: Instant,
+    ) -> Result<Planned, Failure> {
+        let sources = self.sources(&request, given.as_deref(), standing, view, now)?;
+        Ok(Self::relay_of(request, given, sources, caching, now))
+    }
+
+    fn relay_of(
+        request: Request,
+        given: Option<Arc<Given>>,
+        sources: Vec<Arc<Source>>,
+        caching: Caching,
+        now: Instant,
+    ) -> Planned {
+        let Request { name, client, asked } = request;
+        Planned::Relay(Box::new(Relay::new(name, sources, client, asked, given, caching, now)))
+    }
+
+    fn wish<'a>(&self, request: &'a Request, given: Option<&'a Given>, view: &'a View) -> Wish<'a> {
+        let Request { name, client, asked } = request;
+        Wish { name: *name, client: *client, asked, given, view, terms: self.terms }
+    }
+
+    /// The sources in the order in which they are tried.
+    fn sources(
+        &self,
+        request: &Request,
+        given: Option<&Given>,
+        standing: Option<&Standing>,
+        view: &View,
+        now: Instant,
+    ) -> Result<Vec<Arc<Source>>, Failure> {
+        let cached = standing.map_or(Cached::Nothing, |standing| self.cached(standing, now));
+        let resting = |target: &TargetId| self.upstreams.is_resting(target, now);
+        let distrusted = |target: &TargetId| {
+            let store = self.cache.map(ArchiveStorage::store);
+            store.is_some_and(|store| store.is_distrusted(&request.name, target, now))
+        };
+        self.wish(request, given, view).sources(cached, resting, distrusted)
     }
 
     /// Serves from the cache, unless the client began another copy meanwhile, which is the error.
     fn hit(
         &self,
-        sealed: &Arc<Sealed>,
-        client: IpAddr,
-        asked: &Asked,
+        archive: Archive,
+        how: CacheStatus,
+        request: &Request,
         now: Instant,
     ) -> Result<Hit, Arc<Given>> {
-        let hit = Hit { sealed: Arc::clone(sealed), client, asked: asked.clone() };
+        let Request { name, client, ref asked } = *request;
+        let hit = Hit { archive, how, client, asked: asked.clone() };
         if let Some(given) = hit.given() {
-            self.copies.begin(client, sealed.record().name, &given, asked.is_blind(), now)?;
+            self.copies.begin(client, name, &given, asked.is_blind(), now)?;
         }
         Ok(hit)
+    }
+
+    /// What the store has, for those who decide.
+    fn cached<'a>(&self, standing: &'a Standing, now: Instant) -> Cached<'a> {
+        match standing {
+            Standing::Absent => Cached::Nothing,
+            Standing::Filling(target) => Cached::Filling(target),
+            Standing::Growing(growing) => {
+                let Record { target, copy, length, .. } = growing.record();
+                Cached::Growing {
+                    target,
+                    copy: *copy,
+                    length: *length,
+                    reach: growing.progress().reach(self.range_wait, now),
+                    ranges: growing.source_has_ranges(),
+                }
+            }
+            Standing::Whole(sealed) => {
+                let Record { target, copy, .. } = sealed.record();
+                Cached::Whole { target, copy: *copy }
+            }
+        }
     }
 
     fn call(&self, session: &Session, call: &ApiCall) -> Result<Reply, Failure> {
@@ -140,18 +306,6 @@ impl Edge {
             Some(reference) => reference.slot().map_or(Reference::Unknown, Reference::Slot),
         };
         Ok(api::answer(call, &self.published.load(), &self.settings, reference, &urls))
-    }
-}
-
-/// What the store has, for those who decide.
-fn cached(standing: &Standing) -> Cached<'_> {
-    match standing {
-        Standing::Absent => Cached::Nothing,
-        Standing::Filling(target) => Cached::Filling(target),
-        Standing::Whole(sealed) => {
-            let Record { target, copy, .. } = sealed.record();
-            Cached::Whole { target, copy: *copy }
-        }
     }
 }
 
