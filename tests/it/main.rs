@@ -2,6 +2,7 @@
 #![allow(
     clippy::case_sensitive_file_extension_comparisons,
     clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
     clippy::expect_used,
     clippy::format_push_string,
     clippy::missing_panics_doc,

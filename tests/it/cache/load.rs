@@ -146,14 +146,19 @@ async fn a_thread_that_waits_for_a_socket_is_found() {
 
 /// The most that was seen of a process since it was first looked at.
 #[derive(Default)]
-struct Peak {
+pub(super) struct Peak {
     anonymous: AtomicU64,
     threads: AtomicU64,
 }
 
 impl Peak {
+    /// KiB of anonymous memory.
+    pub(super) fn anonymous(&self) -> u64 {
+        self.anonymous.load(Ordering::Relaxed)
+    }
+
     /// Looks until the task is aborted.
-    async fn watch(self: Arc<Self>, process: Arc<Running>) {
+    pub(super) async fn watch(self: Arc<Self>, process: Arc<Running>) {
         let mut looks = tokio::time::interval(Duration::from_millis(20));
         loop {
             looks.tick().await;

@@ -6,6 +6,7 @@ mod faults;
 mod hits;
 mod load;
 mod rules;
+mod shared;
 
 use std::path::Path;
 
@@ -54,10 +55,17 @@ impl CachedEdge {
         .await;
     }
 
-    /// Fetches an archive until it is cached; each answer must be all of `content`.
+    /// Fetches an archive until it is cached; each answer must be all of `content`. Once is enough
+    /// where the disk is not busy with something else.
     async fn fill(&self, name: &str, content: Content) {
-        let answer = self.edge.get(&format!("/{name}")).await;
-        assert_whole(&answer, content);
+        for _ in 0..3 {
+            let answer = self.edge.get(&format!("/{name}")).await;
+            assert_whole(&answer, content);
+            self.is_idle().await;
+            if status(&self.edge.ask(head(name)).await) == HIT {
+                return;
+            }
+        }
         self.holds(name).await;
     }
 }
@@ -87,9 +95,12 @@ fn bypass(detail: &str) -> String {
     format!("snapedge; fwd=bypass; detail={detail}")
 }
 
-/// The part of a configuration that switches the cache on.
+/// The part of a configuration that switches the cache on. Bodies here are no archives.
 fn settings(directory: &Path) -> String {
-    format!("proxy_snapshot_cache_dir: '{}'\ncache: {{min_free_space: 0B}}", directory.display())
+    format!(
+        "proxy_snapshot_cache_dir: '{}'\ncache: {{min_free_space: 0B, verify: length}}",
+        directory.display()
+    )
 }
 
 /// Names of the files of a cache's directory, but for the lock, in order.
@@ -107,7 +118,7 @@ fn files(directory: &Path) -> Vec<String> {
 fn process(directory: &Path, min_free_space: &str, origin: &Origin) -> String {
     format!(
         "scrape_interval: 100ms\nproxy_snapshot_cache_dir: '{}'\n\
-         cache: {{min_free_space: {min_free_space}}}\n\
+         cache: {{min_free_space: {min_free_space}, verify: length}}\n\
          target_groups: [{{group: a, static_targets: {{targets: ['{}']}}}}]\n",
         directory.display(),
         origin.address()

@@ -50,12 +50,17 @@ impl Edge {
         };
         let services = Services::new(&config).expect("a free port");
         let address = services.addresses()[0];
-        let Services { mut public, scraper, published } = services;
+        let Services { mut public, scraper, fetcher, published } = services;
         let (stop, shutdown): (_, ShutdownWatch) = watch::channel(false);
         let watch = shutdown.clone();
         tokio::spawn(async move { public.start_service(None, watch, 1).await });
         let task = scraper.task();
-        tokio::spawn(async move { task.start(shutdown).await });
+        let watch = shutdown.clone();
+        tokio::spawn(async move { task.start(watch).await });
+        if let Some(fetcher) = fetcher {
+            let task = fetcher.task();
+            tokio::spawn(async move { task.start(shutdown).await });
+        }
         Self { address, published, _stop: stop }
     }
 

@@ -3,6 +3,7 @@
 pub mod body;
 pub mod client;
 pub mod edge;
+pub mod h2;
 pub mod origin;
 pub mod process;
 pub mod server;

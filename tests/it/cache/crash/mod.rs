@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use self::client::client;
 use self::moment::{Changes, MOMENTS, Moment};
 use self::world::{Found, World};
-use super::{files, settings, status};
+use super::{files, status};
 use crate::support::client::{Ask, Ended};
 use crate::support::eventually;
 use crate::support::origin::Origin;
@@ -37,13 +37,14 @@ const CLIENTS: u8 = 4;
 const LATEST: Duration = Duration::from_secs(1);
 
 /// A configuration with a cache.
-fn config(directory: &Path, origins: &[Origin]) -> String {
+fn config(directory: &Path, sharing: &str, origins: &[Origin]) -> String {
     let targets: Vec<String> =
         origins.iter().map(|origin| format!("'{}'", origin.address())).collect();
     format!(
-        "scrape_interval: 100ms\nserver: {{threads: 2}}\n{}\ntarget_groups: \
+        "scrape_interval: 100ms\nserver: {{threads: 2}}\nproxy_snapshot_cache_dir: '{}'\n\
+         cache: {{sharing: {sharing}, min_free_space: 0B, verify: length}}\ntarget_groups: \
          [{{group: a, static_targets: {{targets: [{}]}}}}]\n",
-        settings(directory),
+        directory.display(),
         targets.join(", ")
     )
 }
@@ -86,14 +87,16 @@ impl fmt::Display for Tally {
 
 struct Run {
     directory: TempDir,
+    sharing: &'static str,
     world: Arc<World>,
     random: ChaCha8Rng,
     tally: Tally,
 }
 
 impl Run {
-    async fn new(seed: u64) -> Self {
+    async fn new(seed: u64, sharing: &'static str) -> Self {
         Self {
+            sharing,
             directory: tempfile::tempdir().expect("a directory"),
             world: Arc::new(World::new().await),
             random: ChaCha8Rng::seed_from_u64(seed),
@@ -102,7 +105,7 @@ impl Run {
     }
 
     fn config(&self) -> String {
-        config(self.directory.path(), &self.world.origins)
+        config(self.directory.path(), self.sharing, &self.world.origins)
     }
 
     /// One process, from its start to its end by force.
@@ -256,10 +259,19 @@ fn number(variable: &str, default: u64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_process_leaves_is_never_wrong() {
+    crash_and_recover("exclusive").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_process_leaves_that_is_killed_in_a_shared_fetch_is_never_wrong() {
+    crash_and_recover("shared").await;
+}
+
+async fn crash_and_recover(sharing: &'static str) {
     let crashes = number("SNAPEDGE_CRASHES", CRASHES);
     let seed = number("SNAPEDGE_CRASH_SEED", SEED);
     println!("SNAPEDGE_CRASHES={crashes} SNAPEDGE_CRASH_SEED={seed}");
-    let mut run = Run::new(seed).await;
+    let mut run = Run::new(seed, sharing).await;
     for (crash, moment) in (1..=crashes).zip(MOMENTS.into_iter().cycle()) {
         println!("crash {crash}: {moment:?}");
         run.crash(moment).await;

@@ -65,7 +65,7 @@ async fn a_second_process_on_the_directory_ends_with_1_and_harms_nothing() {
     let origin = [Origin::run(Program::Sidecar, &archives).await];
     let parent = tempfile::tempdir().expect("a directory");
     let directory = parent.path().join("cache");
-    let first = Running::start(&config(&directory, &origin)).await;
+    let first = Running::start(&config(&directory, "exclusive", &origin)).await;
     let is_hit = async |name: &str| {
         status(&Ask::head(format!("/{name}")).send(first.address).await) == "snapedge; hit"
     };
@@ -88,7 +88,7 @@ async fn a_second_process_on_the_directory_ends_with_1_and_harms_nothing() {
     let link = parent.path().join("link");
     symlink(&directory, &link).expect("a link");
     for path in [&directory, &link] {
-        let (code, said) = run(&config(path, &origin)).await;
+        let (code, said) = run(&config(path, "exclusive", &origin)).await;
         assert_eq!(code, Some(1), "{said}");
         for word in [path.to_str().expect("text"), "another process", "proxy_snapshot_cache_dir"] {
             assert!(said.contains(word), "no {word} in {said}");

@@ -8,7 +8,9 @@ use tokio::net::TcpStream;
 
 use super::super::body::Content;
 use super::super::server::{Next, Request, head};
-use super::{Node, reply};
+use super::{Node, Program, modified, reply};
+
+const PAGE: &str = "<html><body>This is not what you are looking for.</body></html>";
 
 /// What goes wrong with requests for archives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +28,10 @@ pub enum Fault {
     StallAfter(u64),
     /// The connection is closed after so many bytes of the body.
     CloseAfter(u64),
+    /// The same, and nothing is wrong with later requests.
+    CloseOnceAfter(u64),
+    /// The connection is closed after so many bytes of the body, and of each part after one byte.
+    Crumble(u64),
     /// The connection is reset after so many bytes of the body.
     ResetAfter(u64),
     /// A status without a body.
@@ -113,29 +119,30 @@ impl Node {
             Fault::CloseBeforeHead => Ok(Next::Close),
             Fault::Hold(bytes) => self.hold(stream, content, bytes).await,
             Fault::Excess(by) => {
-                let headers = length(content.len);
                 let longer = Content { len: content.len + by, ..content };
-                self.send(stream, request, "200 OK", headers, longer, 0).await
+                self.send(stream, request, "200 OK", length(content.len), longer, 0).await
             }
             Fault::StallAfter(bytes) => {
                 self.begin(stream, content, bytes).await?;
                 stall(stream).await
             }
             Fault::CloseAfter(bytes) => {
-                self.begin(stream, content, bytes).await?;
-                Ok(Next::Close)
+                self.begin(stream, content, bytes).await.map(|()| Next::Close)
             }
+            Fault::CloseOnceAfter(bytes) => {
+                self.state.lock().unwrap().fault = None;
+                self.begin(stream, content, bytes).await.map(|()| Next::Close)
+            }
+            Fault::Crumble(bytes) => self.crumb(request, content, bytes, stream).await,
             Fault::ResetAfter(bytes) => {
-                self.begin(stream, content, bytes).await?;
-                Ok(Next::Reset)
+                self.begin(stream, content, bytes).await.map(|()| Next::Reset)
             }
             Fault::Status(status) => {
                 reply(stream, request, &format!("{status} Fault"), &length(0), b"").await
             }
             Fault::Longer(by) => {
                 let longer = Content { len: content.len + by, ..content };
-                let headers = length(longer.len);
-                self.send(stream, request, "200 OK", headers, longer, 0).await
+                self.send(stream, request, "200 OK", length(longer.len), longer, 0).await
             }
             Fault::Chunked => {
                 stream
@@ -154,9 +161,8 @@ impl Node {
             }
             Fault::Empty => reply(stream, request, "200 OK", &length(0), b"").await,
             Fault::Html => {
-                let page = "<html><body>This is not what you are looking for.</body></html>";
-                let headers = [length(page.len() as u64).remove(0), html];
-                reply(stream, request, "200 OK", &headers, page.as_bytes()).await
+                let headers = [length(PAGE.len() as u64).remove(0), html];
+                reply(stream, request, "200 OK", &headers, PAGE.as_bytes()).await
             }
             Fault::HtmlOfRightLength => {
                 let headers = vec![length(content.len).remove(0), html];
@@ -206,10 +212,39 @@ impl Node {
 
     /// The head of the whole archive, and so many of its bytes.
     async fn begin(&self, stream: &mut TcpStream, content: Content, bytes: u64) -> io::Result<()> {
-        let headers = [("content-length", content.len.to_string())];
+        let mut headers = vec![("content-length", content.len.to_string())];
+        if self.program == Program::Sidecar {
+            headers.push(("accept-ranges", "bytes".to_owned()));
+            headers.push(("last-modified", httpdate::fmt_http_date(modified())));
+        }
         stream.write_all(&head("200 OK", &headers)).await?;
         stream.write_all(&content.bytes(0, bytes)).await?;
+        self.state.lock().unwrap().sent += bytes;
         stream.flush().await
+    }
+
+    /// So many bytes of all of it, or the head of the rest that is asked for and one byte of that.
+    async fn crumb(
+        &self,
+        request: &Request,
+        content: Content,
+        bytes: u64,
+        stream: &mut TcpStream,
+    ) -> io::Result<Next> {
+        if request.header("range").is_none() {
+            return self.begin(stream, content, bytes).await.map(|()| Next::Close);
+        }
+        let start = request.header("range").and_then(|value| value.strip_prefix("bytes="));
+        let start: u64 =
+            start.and_then(|value| value.strip_suffix('-')?.parse().ok()).expect("a rest");
+        let headers = [
+            ("content-length", (content.len - start).to_string()),
+            ("content-range", format!("bytes {start}-{}/{}", content.len - 1, content.len)),
+            ("last-modified", httpdate::fmt_http_date(modified())),
+        ];
+        stream.write_all(&head("206 Partial Content", &headers)).await?;
+        stream.write_all(&content.bytes(start, start + 1)).await?;
+        Ok(Next::Close)
     }
 
     /// The byte now and then is no silence, so that nobody gives the transfer up meanwhile.

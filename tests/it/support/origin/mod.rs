@@ -58,6 +58,10 @@ pub struct State {
     pub moved_to: Option<SocketAddr>,
     /// How long every answer takes.
     pub pause: Duration,
+    /// Bytes per second of each body, where that is bounded.
+    pub rate: Option<u64>,
+    /// Bytes of bodies that were sent so far.
+    pub sent: u64,
     /// What `getHighestSnapshotSlot` and the genesis path are answered from.
     pub genesis: u64,
 }
@@ -86,6 +90,8 @@ impl Origin {
                 most: 0,
                 pause: Duration::ZERO,
                 moved_to: None,
+                rate: None,
+                sent: 0,
                 genesis: 328_348,
             }),
         })
@@ -118,6 +124,16 @@ impl Origin {
 
     pub fn slow_down(&self, pause: Duration) {
         self.handler.state.lock().unwrap().pause = pause;
+    }
+
+    /// Sends no body faster than this.
+    pub fn slow_to(&self, bytes_per_second: u64) {
+        self.handler.state.lock().unwrap().rate = Some(bytes_per_second);
+    }
+
+    /// Bytes of bodies that were sent so far.
+    pub fn sent(&self) -> u64 {
+        self.handler.state.lock().unwrap().sent
     }
 
     /// How many requests with this method came for this archive.
@@ -212,13 +228,22 @@ impl Node {
         if request.method == "HEAD" {
             return Ok(Next::KeepAlive);
         }
-        let mut block = vec![0; BLOCK];
+        let rate = self.state.lock().unwrap().rate;
+        let began = tokio::time::Instant::now();
+        // Twenty pieces in a second, which is no silence.
+        let size = rate.map_or(BLOCK, |rate| (rate as usize / 20).clamp(1, BLOCK));
+        let mut block = vec![0; size];
         let mut at = start;
         while at < content.len {
-            let count = BLOCK.min((content.len - at) as usize);
+            let count = size.min((content.len - at) as usize);
             content.fill(at, &mut block[..count]);
             stream.write_all(&block[..count]).await?;
             at += count as u64;
+            self.state.lock().unwrap().sent += count as u64;
+            if let Some(rate) = rate {
+                let due = Duration::from_secs_f64((at - start) as f64 / rate as f64);
+                tokio::time::sleep_until(began + due).await;
+            }
         }
         Ok(Next::KeepAlive)
     }
