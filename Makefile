@@ -8,7 +8,7 @@ CARGO ?= cargo
 COMMANDS := cc cmake
 PACKAGES := gcc libc6-dev cmake
 
-.PHONY: demo test crash fmt clippy bench bench-hit tools
+.PHONY: demo test crash fmt clippy bench bench-hit bench-fill tools
 
 ## Run the edge with embedded origins on 127.0.0.1:8458.
 demo: tools
@@ -36,6 +36,10 @@ bench: tools
 ## CPU time of a cached archive beside nginx with `sendfile on`, which has to be installed.
 bench-hit: tools
 	$(CARGO) bench --locked --bench hit_vs_nginx
+
+## What a shared fetch costs, beside the origin alone.
+bench-fill: tools
+	$(CARGO) bench --locked --bench shared_fill
 
 # Installs what is missing where that is possible, and says what to install where it is not.
 tools:

@@ -20,8 +20,11 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use snapedge::cache::{Announced, Fill, Options, Reader, SLICE, Sealed, Standing, Store};
+use snapedge::cache::{
+    Announced, Fill, Options, Retention, SLICE, Sealed, SealedReader, Standing, Store,
+};
 use snapedge::clock::Now;
+use snapedge::config::Verify;
 use snapedge::index::CopyId;
 use snapedge::index::{TargetId, Worth};
 use snapedge::snapshot::{ArchiveHash, ArchiveName, Compression, Slot};
@@ -48,8 +51,12 @@ fn open(directory: &Path) -> Store {
     let options = Options {
         directory: directory.to_owned(),
         min_free_space: 0,
+        max_size: None,
+        retention: Retention::UntilRefresh,
+        verify: Verify::Length,
         groups: vec![GROUP.into()],
         appraise: Arc::new(|_, _| Worth::Best),
+        successor: Arc::new(|_| None),
     };
     Store::open(options, Now::read()).expect("a usable directory")
 }
@@ -112,7 +119,7 @@ fn whole(store: &Store) -> Arc<Sealed> {
     }
 }
 
-async fn read(mut reader: Reader, range: Range<usize>, each: fn(&[u8])) {
+async fn read(mut reader: SealedReader, range: Range<usize>, each: fn(&[u8])) {
     reader.seek(range.start, range.end);
     let mut rest = range.len();
     while let Some(slice) = reader.next().await.expect("readable") {

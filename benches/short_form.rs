@@ -15,16 +15,17 @@ use http::{HeaderMap, Method};
 
 use snapedge::api::{self, Reference, Urls};
 use snapedge::clock::Now;
-use snapedge::config::Downloads;
-use snapedge::index::{Catalog, Event, Listed, Location, Policy, TargetId, View};
+use snapedge::config::{Downloads, Sharing};
+use snapedge::index::{Catalog, Event, Listed, Location, Policy, Publish, TargetId, View};
 use snapedge::route::{
-    ApiCall, Asked, Cached, Requester, Route, Settings, Wish, parse, short_form,
+    ApiCall, Asked, Cached, Requester, Route, Settings, Terms, Wish, parse, short_form,
 };
 use snapedge::snapshot::{ArchiveHash, ArchiveName, Compression, Slot};
 
 const GROUPS: [&str; 5] = ["asia", "eu", "mainnet", "testnet", "us"];
 const TARGETS: u16 = 2_500;
-const POLICY: Policy = Policy { probe_failures: 3, pair_hold: Duration::from_secs(600) };
+const POLICY: Policy =
+    Policy { probe_failures: 3, pair_hold: Duration::from_secs(600), publish: Publish::Seen };
 const OLD_FULL: u64 = 300_000_000;
 const NEW_FULL: u64 = 300_100_000;
 
@@ -93,8 +94,9 @@ fn benches(criterion: &mut Criterion) {
             }
             Route::Archive(name) => {
                 let asked = Asked::of(&Method::GET, &HeaderMap::new());
-                let wish = Wish { name, client, asked: &asked, given: None, view: &view };
-                assert!(wish.sources(Cached::Nothing, |_| false).is_ok(), "{path}");
+                let terms = Terms { sharing: Sharing::Exclusive, keeps: false };
+                let wish = Wish { name, client, asked: &asked, given: None, view: &view, terms };
+                assert!(wish.sources(Cached::Nothing, |_| false, |_| false).is_ok(), "{path}");
             }
             Route::Api(call) => unreachable!("{call:?} is not measured here"),
         }

@@ -201,7 +201,7 @@ fn contenders(
         let address = free_address()?;
         let config = format!(
             "listen: ['{address}']\nproxy_snapshot_cache_dir: '{}'\n\
-             cache: {{min_free_space: 0B}}\nlog: {{level: warn}}\n\
+             cache: {{min_free_space: 0B, verify: length}}\nlog: {{level: warn}}\n\
              server: {{threads: {threads}, grace_period: 0s}}\ntarget_groups: [{{group: bench, \
              kind: sidecar, static_targets: {{targets: ['{}']}}}}]\n",
             cache(at).display(),

@@ -4,13 +4,16 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 /// The step in which the kernel tells CPU time, of user space's hertz: the same on every
 /// architecture that Rust has a standard library for.
 const TICK: Duration = Duration::from_millis(10);
+
+/// Time in which a server has to stop.
+const STOPPING: Duration = Duration::from_secs(20);
 
 /// The fields of `/proc/stat` that are nobody's time: idle, and idle with a disk at work.
 const IDLE: [usize; 2] = [3, 4];
@@ -107,6 +110,14 @@ impl Drop for Process {
     fn drop(&mut self) {
         // A signal that lets nginx take its workers along.
         let _ = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
-        let _ = self.0.wait();
+        let deadline = Instant::now() + STOPPING;
+        while !self.0.try_wait().is_ok_and(|ended| ended.is_some()) {
+            if Instant::now() > deadline {
+                let _ = self.0.kill();
+                let _ = self.0.wait();
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
