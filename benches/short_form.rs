@@ -49,6 +49,7 @@ fn archives(at: u16) -> Vec<Listed> {
         size: Some(100 << 30),
         modified: Some(UNIX_EPOCH),
         location: Some(Location {
+            scheme: "http",
             address: ([10, 0, high, low], 8899).into(),
             authority: format!("10.0.{high}.{low}:8899").into(),
             path: format!("/{name}"),

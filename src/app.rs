@@ -10,9 +10,10 @@ use pingora::services::background::{GenBackgroundService, background_service};
 use pingora_proxy::{HttpProxy, ProxyServiceBuilder};
 use tokio::sync::watch;
 
+use crate::access::{AccessError, Accesses};
 use crate::cache::{ArchiveStorage, OpenError, Options, Retention, Store};
 use crate::clock::Now;
-use crate::config::{Config, Downloads, Sharing};
+use crate::config::{Config, Downloads, Group, Scheme, Sharing, Verification};
 use crate::fetch::{Fetcher, Upstreams};
 use crate::proxy::{BindError, Bound, Edge, cached_head};
 use crate::target::{ClientError, Published, Scraper};
@@ -26,6 +27,9 @@ const MAX_TRIES: usize = 32;
 /// it is read.
 pub const NOISY_MODULE: &str = "pingora_proxy::proxy_cache";
 
+/// A module that writes the heads of requests, credentials and all, where its log is at `trace`.
+pub const TELLING_MODULE: &str = "pingora_core::protocols::http::v1::client";
+
 /// Why the process cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -38,6 +42,9 @@ pub enum StartError {
     /// The cache's directory cannot be used.
     #[error(transparent)]
     Cache(#[from] OpenError),
+    /// The targets of a group cannot be reached as the configuration wants it.
+    #[error(transparent)]
+    Access(#[from] AccessError),
 }
 
 /// Every service of one edge, bound and not started. The caller owns what runs them and what stops
@@ -51,6 +58,8 @@ pub struct Services {
     pub fetcher: Option<GenBackgroundService<Fetcher>>,
     /// The index, as requests see it.
     pub published: Arc<Published>,
+    /// How targets are reached, and what goes wrong with that.
+    pub accesses: Arc<Accesses>,
 }
 
 impl Services {
@@ -61,8 +70,11 @@ impl Services {
         let cache = cache(config, &published)?;
         let held = cache.map_or_else(nothing, |cache| cache.store().held());
         let distrusted = cache.map_or_else(nothing, |cache| cache.store().distrusted());
-        let scraper = Scraper::new(config.clone(), Arc::clone(&published), held, distrusted)?;
-        let upstreams = Arc::new(Upstreams::new(config.limits.clone(), scraper.reporter()));
+        let accesses = Arc::new(Accesses::new(config)?);
+        let (views, access) = (Arc::clone(&published), Arc::clone(&accesses));
+        let scraper = Scraper::new(config.clone(), access, views, held, distrusted)?;
+        let (limits, access) = (config.limits.clone(), Arc::clone(&accesses));
+        let upstreams = Arc::new(Upstreams::new(limits, access, scraper.reporter()));
         let fetcher = cache.filter(|_| config.cache.sharing == Sharing::Shared).map(|cache| {
             let (store, views) = (cache.store().clone(), Arc::clone(&published));
             Fetcher::new(config.cache.clone(), store, views, Arc::clone(&upstreams))
@@ -75,7 +87,8 @@ impl Services {
             .build();
         let public = Bound::new(service, &config.listen)?;
         let fetcher = fetcher.map(|fetcher| background_service("fetcher", fetcher));
-        Ok(Self { public, scraper: background_service("scraper", scraper), fetcher, published })
+        let scraper = background_service("scraper", scraper);
+        Ok(Self { public, scraper, fetcher, published, accesses })
     }
 
     /// The public addresses as bound.
@@ -169,5 +182,16 @@ fn warn_of_surprises(config: &Config) {
     }
     if config.downloads == Downloads::Redirect && config.public_url.is_some() {
         log::warn!("`public_url` has no effect without `proxy_snapshot_downloads`");
+    }
+    for Group { name, scheme, tls, credentials, .. } in &config.groups {
+        if *scheme == Scheme::Http && credentials.is_some() {
+            log::warn!("group `{name}` sends its credentials for everybody to read on the way");
+        }
+        if tls.verification == Verification::Off {
+            log::warn!("group `{name}` takes everybody for its targets: `insecure_skip_verify`");
+        }
+        if config.downloads == Downloads::Redirect && credentials.is_some() {
+            log::warn!("clients get no credentials for what group `{name}` redirects them to");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! `docs/ARCHITECTURE.md` is the map of this crate and lists the rules that hold between its
 //! modules; `tests/tidy.rs` checks those that can be checked.
 
+pub mod access;
 pub mod api;
 pub mod app;
 pub mod cache;

@@ -46,6 +46,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         .filter_level(config.log_level)
         .filter_module(app::NOISY_MODULE, log::LevelFilter::Off)
         .parse_default_env()
+        // After what `RUST_LOG` says, so that it cannot be turned on.
+        .filter_module(app::TELLING_MODULE, config.log_level.min(log::LevelFilter::Debug))
         .init();
     app::run(&config)?;
     Ok(())

@@ -14,16 +14,17 @@ const MAX_FUNCTION: usize = 70;
 const MAX_FILE: usize = 500;
 
 /// Which modules of the crate a module may import, besides itself. A new module needs a row.
-const IMPORTS: [(&str, &[&str]); 11] = [
+const IMPORTS: [(&str, &[&str]); 12] = [
     ("clock", &[]),
     ("snapshot", &[]),
     ("index", &["snapshot", "clock"]),
     ("config", &["snapshot"]),
-    ("route", &["snapshot", "index", "config", "clock"]),
+    ("access", &["config"]),
+    ("route", &["snapshot", "index", "config", "access", "clock"]),
     ("cache", &["config", "index", "snapshot", "clock"]),
-    ("target", &["config", "index", "snapshot", "clock"]),
+    ("target", &["config", "access", "index", "snapshot", "clock"]),
     ("api", &["route", "index", "snapshot", "config"]),
-    ("fetch", &["cache", "route", "target", "index", "snapshot", "config", "clock"]),
+    ("fetch", &["cache", "route", "target", "access", "index", "snapshot", "config", "clock"]),
     (
         "proxy",
         &["api", "fetch", "cache", "route", "target", "index", "snapshot", "config", "clock"],
@@ -37,9 +38,10 @@ const PURE: [&str; 3] = ["src/snapshot/", "src/index/", "src/route/"];
 const IMPURE: [&str; 6] =
     ["tokio", "std::fs", "std::net::Tcp", "std::net::Udp", "Instant::now", "SystemTime::now"];
 
-const WITH_PINGORA: [&str; 7] = [
+const WITH_PINGORA: [&str; 8] = [
     "src/proxy/",
     "src/fetch/",
+    "src/access/",
     "src/api/",
     "src/cache/storage.rs",
     "src/target/",
@@ -47,6 +49,8 @@ const WITH_PINGORA: [&str; 7] = [
     "src/demo/",
 ];
 const WITH_YAML: [&str; 1] = ["src/config/yaml.rs"];
+/// Where files of certificates are read, and where connections get their settings.
+const WITH_RUSTLS: [&str; 2] = ["src/config/access.rs", "src/access/"];
 /// Files as memory, and what only a disk's caller needs.
 const WITH_MAPPING: [&str; 1] = ["src/cache/mapping.rs"];
 const WITH_RUSTIX: [&str; 1] = ["src/cache/"];
@@ -391,6 +395,12 @@ fn pingora_stays_where_the_network_is() {
 fn the_yaml_library_can_be_replaced_in_one_file() {
     let strays = |source: &Source| outside(source, &WITH_YAML, "serde_yaml");
     check("YAML where it should not be", everything().iter().flat_map(strays));
+}
+
+#[test]
+fn tls_is_set_up_in_one_place() {
+    let strays = |source: &Source| outside(source, &WITH_RUSTLS, "rustls");
+    check("TLS where it should not be", everything().iter().flat_map(strays));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::access::{credentials, tls};
 use super::cache::cache;
 use super::units::{HostPort, Scheme, duration, listen_address};
 use super::yaml::{self, Node, Problem, Report, Section};
@@ -19,18 +20,11 @@ pub(crate) const MAX_TARGETS: usize = 10_000;
 const MAX_GROUP_NAME: usize = 64;
 
 /// Keys of the file that the documentation describes and that this version cannot honour yet.
-/// They are refused by their own message: to ignore `basic_auth` would be worse than to stop.
+/// They are refused by their own message: to ignore `tls` would be worse than to stop.
 const LATER: [&str; 3] = ["tls", "internal_listen", "rpc_proxy"];
 /// The same for the keys of a group.
-const LATER_IN_GROUP: [&str; 7] = [
-    "basic_auth",
-    "bearer_auth",
-    "tls_config",
-    "consul_sd_config",
-    "http_targets",
-    "dns_targets",
-    "ledger_targets",
-];
+const LATER_IN_GROUP: [&str; 4] =
+    ["consul_sd_config", "http_targets", "dns_targets", "ledger_targets"];
 
 /// Why there is no configuration.
 #[derive(Debug)]
@@ -97,7 +91,8 @@ pub fn parse(text: &str) -> Result<Config, Vec<Problem>> {
 /// The path of every key that the configuration can have, list positions written as `[]`.
 pub fn keys() -> BTreeSet<String> {
     // One value of every kind that has keys of its own, so that each reader below runs once.
-    let everything = "target_groups: [{static_targets: {}, file_targets: {}}]\n\
+    let everything = "target_groups: [{static_targets: {}, file_targets: {}, tls_config: {}, \
+                      basic_auth: {}, bearer_auth: {}}]\n\
                       limits: {}\ncache: {}\nlog: {}\nserver: {}\n";
     yaml::read(everything, root).1.asked.into_iter().collect()
 }
@@ -277,13 +272,18 @@ fn groups(root: &mut Section) -> Vec<Group> {
 
 fn group(node: Node, names: &mut BTreeSet<String>) -> Group {
     let mut section = node.section();
-    let scheme = section.take("scheme").and_then(|node| node.parsed("a scheme", Scheme::parse));
-    let scheme = scheme.unwrap_or_default();
+    let stated = match section.take("scheme") {
+        Some(node) => node.parsed("a scheme", Scheme::parse),
+        None => Some(Scheme::default()),
+    };
+    let scheme = stated.unwrap_or_default();
     // There is one way to choose as yet; the key is checked, so that nobody relies on another.
     section.take("balance").and_then(|node| node.parsed("a way to choose", balance));
     let group = Group {
         name: group_name(&mut section, names),
         scheme,
+        tls: tls(&mut section, stated),
+        credentials: credentials(&mut section),
         api_path: section
             .take("api_path")
             .and_then(|node| node.parsed("a path", api_path))

@@ -3,16 +3,20 @@
 //! `file.rs` turns the text into a [`Config`], in which nothing is optional that has a default.
 //! `conf/snapedge.yaml` is the reference of all keys; a test holds it to this code.
 
+mod access;
 mod cache;
 mod file;
+mod secret;
 pub(crate) mod units;
 pub(crate) mod yaml;
 
 #[cfg(test)]
 mod tests;
 
+pub use access::{Identity, Tls, Verification};
 pub(crate) use file::MAX_TARGETS;
 pub use file::{ConfigError, keys, load, parse};
+pub use secret::{Credentials, Kept, Secret};
 pub use units::{HostPort, Scheme};
 pub use yaml::Problem;
 
@@ -71,6 +75,10 @@ pub struct Group {
     pub name: Arc<str>,
     /// How the targets are spoken to.
     pub scheme: Scheme,
+    /// How TLS is spoken to them, where it is.
+    pub tls: Tls,
+    /// Who they are told that asks; nobody where unset.
+    pub credentials: Option<Credentials>,
     /// Path before every request to a target: empty, or a leading slash and no trailing one.
     pub api_path: String,
     /// What the targets are.

@@ -76,7 +76,8 @@ pub struct HostPort {
 }
 
 impl HostPort {
-    /// Parses `host:port`, `1.2.3.4:port`, `[::1]:port`, each with or without `http://`.
+    /// Parses `host:port`, `1.2.3.4:port`, `[::1]:port`, each with or without `http://` or
+    /// `https://`, whichever the scheme is.
     ///
     /// The error names what is missing.
     pub fn parse(text: &str, scheme: Scheme) -> Result<Self, String> {
@@ -111,6 +112,14 @@ impl HostPort {
         let host = url::Host::parse(host)
             .map_err(|_| format!("`{text}` is not a host and port, write it like `10.0.0.1:8899`"))?
             .to_string();
+        // Pingora checks a certificate against such a name with the underscore replaced, which is
+        // the name of another host.
+        if scheme == Scheme::Https && host.contains('_') {
+            return Err(format!(
+                "`{text}` has an underscore, which no name in a certificate has; list the target \
+                 under another name or by its address"
+            ));
+        }
         Ok(Self { host, port })
     }
 
@@ -142,6 +151,8 @@ pub enum Scheme {
     /// Plain HTTP/1.1.
     #[default]
     Http,
+    /// HTTP/1.1 over TLS.
+    Https,
 }
 
 impl Scheme {
@@ -149,14 +160,15 @@ impl Scheme {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
+            Self::Https => "https",
         }
     }
 
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         match text {
             "http" => Ok(Self::Http),
-            "https" => Err("this version does not support `https`, write `http`".to_owned()),
-            _ => Err(format!("`{text}` is not a scheme, write `http`")),
+            "https" => Ok(Self::Https),
+            _ => Err(format!("`{text}` is not a scheme, write `http` or `https`")),
         }
     }
 }

@@ -194,6 +194,16 @@ impl Node {
         }
     }
 
+    /// A text that is not shown, whatever is wrong with it. No number counts: what YAML makes of
+    /// `1e5` or `007` is not what was written.
+    pub(super) fn secret<T>(&self, parse: fn(&str) -> Result<T, &'static str>) -> Option<T> {
+        let parsed = match &self.value {
+            Value::String(text) => parse(text).map_err(|reason| format!("the value {reason}")),
+            other => Err(format!("expected a text in quotes, found {}", kind_of(other))),
+        };
+        parsed.map_err(|message| self.reject(message)).ok()
+    }
+
     /// `true` or `false`.
     pub(super) fn boolean(&self) -> Option<bool> {
         if let Value::Bool(value) = self.value {

@@ -93,6 +93,7 @@ fn aim(config: &mut Config, origins: &[Bound<Origin>]) -> anyhow::Result<()> {
         group.static_targets.clone_from(&targets);
         group.file_targets = None;
         group.scheme = Scheme::Http;
+        group.credentials = None;
         group.kind = TargetKind::Auto;
         group.api_path.clear();
     }

@@ -10,6 +10,7 @@ use pingora::protocols::http::v1::client::HttpSession;
 use pingora::{Error, ErrorType};
 
 use super::upstreams::Upstreams;
+use crate::access::Fault;
 use crate::index::{Location, Source};
 use crate::route::{
     ArchiveHead, Asked, RangeRequest, RangeSpec, Rest, SourceFailure, Validator, Verdict, judge,
@@ -18,6 +19,9 @@ use crate::route::{
 
 /// Why there is no connection.
 pub fn connect_failure(error: &Error) -> SourceFailure {
+    if let Some(fault) = Fault::behind_pingora(error) {
+        return SourceFailure::Access(fault);
+    }
     match error.etype() {
         ErrorType::ConnectTimedout => SourceFailure::ConnectTimeout,
         ErrorType::BindError | ErrorType::SocketError => SourceFailure::NoSocket,
@@ -27,6 +31,10 @@ pub fn connect_failure(error: &Error) -> SourceFailure {
 
 /// Why a connection did not bring what it should have.
 pub fn transfer_failure(error: &Error) -> SourceFailure {
+    // With TLS 1.3 a target says only here that it wanted a certificate.
+    if let Some(fault) = Fault::behind_pingora(error) {
+        return SourceFailure::Access(fault);
+    }
     match error.etype() {
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => SourceFailure::Timeout,
         _ => SourceFailure::Broken,
@@ -34,7 +42,7 @@ pub fn transfer_failure(error: &Error) -> SourceFailure {
 }
 
 /// The head of a request to a target, made here and from nothing that a client sent.
-pub fn request(
+pub(super) fn request(
     location: &Location,
     method: Method,
     range: &RangeRequest,
@@ -133,12 +141,12 @@ async fn ask(
     range: &RangeRequest,
     condition: Option<&Validator>,
 ) -> Result<HttpSession, SourceFailure> {
-    let location = source.listed.location.as_ref().ok_or(SourceFailure::Gone)?;
-    let mut head = request(location, Method::GET, range).map_err(|_| SourceFailure::Broken)?;
+    let head = upstreams.request(source, Method::GET, range);
+    let mut head = head.map_err(|_| SourceFailure::Broken)?.ok_or(SourceFailure::Gone)?;
     if let Some(condition) = condition.and_then(Validator::condition) {
         head.insert_header(IF_RANGE, condition).map_err(|_| SourceFailure::Broken)?;
     }
-    let peer = upstreams.peer(location);
+    let peer = upstreams.peer(source).ok_or(SourceFailure::Gone)?;
     let connected = connector.get_http_session(&peer).await;
     let (mut session, _) = connected.map_err(|error| connect_failure(&error))?;
     // Pingora's proxy takes these from the peer, its connector does not.

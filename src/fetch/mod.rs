@@ -13,7 +13,7 @@ mod service;
 mod transfer;
 mod upstreams;
 
-pub use connection::{connect_failure, request, transfer_failure};
+pub use connection::{connect_failure, transfer_failure};
 pub use orders::{Joined, Order, Orders, Placed, Tenacity, Ticket, Unfetched};
 pub use room::{PATIENCE_OF_CLIENTS, bypass_of, prepare};
 pub use service::Fetcher;

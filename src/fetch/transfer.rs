@@ -256,6 +256,7 @@ impl Kit {
                     return None;
                 }
                 Reopened::Failed(failure) => {
+                    let failure = self.upstreams.described(source, &failure);
                     log::debug!("{name} from target {}: {failure}", source.target);
                 }
             }

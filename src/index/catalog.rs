@@ -34,6 +34,8 @@ impl fmt::Display for TargetId {
 /// Where the bytes of a source are: what to connect to and what to ask there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
+    /// Scheme of its URL.
+    pub scheme: &'static str,
     /// The address that the probe spoke to, so that a download meets the same machine.
     pub address: SocketAddr,
     /// `host:port` for the `host` header.
@@ -45,7 +47,7 @@ pub struct Location {
 impl Location {
     /// The absolute URL.
     pub fn url(&self) -> String {
-        format!("http://{}{}", self.authority, self.path)
+        format!("{}://{}{}", self.scheme, self.authority, self.path)
     }
 }
 

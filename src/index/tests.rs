@@ -69,6 +69,7 @@ fn target(text: &str) -> TargetId {
 
 fn listed(name: ArchiveName) -> Listed {
     let location = Location {
+        scheme: "http",
         address: ([127, 0, 0, 1], 8899).into(),
         authority: "127.0.0.1:8899".into(),
         path: format!("/{name}"),

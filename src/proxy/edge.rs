@@ -235,9 +235,8 @@ impl ProxyHttp for Edge {
     ) -> Result<Box<HttpPeer>> {
         let Phase::Relay(relay) = &mut ctx.phase else { return refused(false) };
         relay.turn(Instant::now());
-        let Some(source) = relay.source() else { return refused(false) };
-        let Some(location) = &source.listed.location else { return refused(false) };
-        Ok(Box::new(self.upstreams.peer(location)))
+        let peer = relay.source().and_then(|source| self.upstreams.peer(source));
+        peer.map_or_else(|| refused(false), |peer| Ok(Box::new(peer)))
     }
 
     async fn upstream_request_filter(
@@ -247,10 +246,12 @@ impl ProxyHttp for Edge {
         ctx: &mut Context,
     ) -> Result<()> {
         let Phase::Relay(relay) = &ctx.phase else { return refused(false) };
-        let location = relay.source().and_then(|source| source.listed.location.as_ref());
-        let Some(location) = location else { return refused(false) };
-        *upstream_request = head::to_target(session, location, relay.asked())?;
-        Ok(())
+        let (Some(source), asked) = (relay.source(), relay.asked()) else { return refused(false) };
+        let head = self.upstreams.request(source, asked.method.clone(), &asked.range)?;
+        // The whole head is made anew: nothing of the client's is left in it.
+        let Some(head) = head else { return refused(false) };
+        *upstream_request = head;
+        head::tell_of_client(session, upstream_request)
     }
 
     async fn upstream_response_filter(

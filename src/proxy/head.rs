@@ -12,9 +12,7 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
-use crate::fetch;
-use crate::index::Location;
-use crate::route::{ArchiveHead, Asked, Reply};
+use crate::route::{ArchiveHead, Reply};
 
 /// Longest host and port that is repeated in an answer: a name of 255 bytes, and a port.
 const MAX_AUTHORITY: usize = 255 + 6;
@@ -66,23 +64,17 @@ pub(super) fn archive(archive: &ArchiveHead) -> Result<ResponseHeader> {
     Ok(head)
 }
 
-/// The request to a target: nothing of the client's but its range, its address and the host that
-/// it asked. Cookies and credentials of clients are none of a target's business, and conditions are
+/// Adds to the request to a target what it is told of the client: its address and the host that it
+/// asked. Cookies and credentials of clients are none of a target's business, and conditions are
 /// judged here.
-pub(super) fn to_target(
-    session: &Session,
-    location: &Location,
-    asked: &Asked,
-) -> Result<RequestHeader> {
-    let mut head = fetch::request(location, asked.method.clone(), &asked.range)?;
+pub(super) fn tell_of_client(session: &Session, head: &mut RequestHeader) -> Result<()> {
     if let Some(address) = session.client_addr().and_then(|address| address.as_inet()) {
         head.insert_header(FORWARDED_FOR, address.ip().to_canonical().to_string())?;
     }
     if let Some(host) = authority(session) {
         head.insert_header(FORWARDED_HOST, host)?;
     }
-    head.insert_header(FORWARDED_PROTO, "http")?;
-    Ok(head)
+    head.insert_header(FORWARDED_PROTO, "http")
 }
 
 /// The host and port that the request came for, where it is one: HTTP/1.0 names none.

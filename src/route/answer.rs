@@ -294,6 +294,7 @@ mod tests {
                 size,
                 modified: None,
                 location: Some(Location {
+                    scheme: "http",
                     address: ([10, 0, 0, 1], 8899).into(),
                     authority: "10.0.0.1:8899".into(),
                     path: "/x".to_owned(),

@@ -78,6 +78,7 @@ mod tests {
                     size: None,
                     modified: None,
                     location: Some(Location {
+                        scheme: "http",
                         address: ([10, 0, 0, at], 8899).into(),
                         authority,
                         path: format!("/{NAME}"),

@@ -5,6 +5,7 @@ use http::header::{ALLOW, CONTENT_RANGE, HeaderValue};
 use http::status::StatusCode;
 
 use super::reply::Reply;
+use crate::access::Fault;
 
 /// Why a request is not answered with what it asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +66,9 @@ pub enum SourceFailure {
     /// No connection came about in time.
     #[error("cannot connect in time")]
     ConnectTimeout,
+    /// It and this process do not come together.
+    #[error("{0}")]
+    Access(Fault),
     /// There was no socket to connect with: too many open files, or no local address.
     #[error("cannot make a socket")]
     NoSocket,

@@ -119,6 +119,7 @@ mod tests {
                 size: None,
                 modified: None,
                 location: Some(Location {
+                    scheme: "http",
                     address: ([10, 0, 0, number], 8899).into(),
                     authority: Arc::clone(&authority),
                     path: format!("/at/{name}"),

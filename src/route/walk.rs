@@ -62,7 +62,8 @@ mod tests {
         let name = format!("snapshot-1-{}.tar.zst", "1".repeat(32)).parse().expect("valid");
         let address = ([10, 0, 0, number], 8899).into();
         let authority: Arc<str> = format!("10.0.0.{number}:8899").into();
-        let location = Location { address, authority: authority.clone(), path: "/x".to_owned() };
+        let path = "/x".to_owned();
+        let location = Location { scheme: "http", address, authority: authority.clone(), path };
         Arc::new(Source {
             target: TargetId { group: "g".into(), authority },
             listed: Listed { name, size: None, modified: None, location: Some(location) },

@@ -147,6 +147,7 @@ mod tests {
                 size: Some(SIZE),
                 modified: None,
                 location: Some(Location {
+                    scheme: "http",
                     address: ([10, 0, 0, number], 8899).into(),
                     authority: target(number).authority,
                     path: format!("/{name}"),

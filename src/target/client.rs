@@ -1,12 +1,14 @@
 //! The one client for everything but downloads: it looks at heads and reads small documents.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, HOST};
+use http::header::{ACCEPT, AUTHORIZATION, HOST};
 use http::{HeaderMap, Method, StatusCode};
 
-use crate::config::HostPort;
+use crate::access::{Access, Fault};
+use crate::config::{HostPort, Scheme};
 
 /// Largest document that is read, in bytes: a listing of thousands of archives.
 const MAX_DOCUMENT: usize = 2 << 20;
@@ -47,10 +49,109 @@ pub enum ClientError {
     Setup(#[source] reqwest::Error),
 }
 
+impl ClientError {
+    /// What is wrong between the target and this process, where that is it.
+    pub fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::Request { source, .. } | Self::Body(source) => Fault::behind(source),
+            Self::Resolve { .. } | Self::TooLarge | Self::Setup(_) => None,
+        }
+    }
+}
+
 /// A client that follows no redirect and obeys no `HTTP_PROXY`: what is asked is what answers.
+fn builder(connect_timeout: Duration) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .user_agent(concat!("snapedge/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .http1_only()
+        .pool_max_idle_per_host(IDLE_PER_HOST)
+        .connect_timeout(connect_timeout)
+}
+
+/// A client for URLs of the configuration.
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
+}
+
+impl Client {
+    /// Sets the client up. `connect_timeout` bounds each connection; a caller bounds the rest.
+    pub fn new(connect_timeout: Duration) -> Result<Self, ClientError> {
+        let http = builder(connect_timeout).build().map_err(ClientError::Setup)?;
+        Ok(Self { http })
+    }
+
+    /// Posts JSON to a URL of the configuration and reads the answer.
+    pub(super) async fn post_json(&self, url: &str, body: &str) -> Result<Vec<u8>, ClientError> {
+        let request = self
+            .http
+            .post(url)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(body.to_owned());
+        let failed = |source: reqwest::Error| ClientError::Request {
+            method: Method::POST,
+            url: without_secrets(url),
+            source: source.without_url(),
+        };
+        read_bounded(request.send().await.map_err(failed)?).await
+    }
+}
+
+/// A client for the targets of one group.
+#[derive(Clone)]
+pub struct GroupClient {
+    access: Arc<Access>,
+    connect_timeout: Duration,
+    http: reqwest::Client,
+}
+
+impl GroupClient {
+    /// Sets the client up. `connect_timeout` bounds each connection; a caller bounds the rest.
+    pub fn new(access: Arc<Access>, connect_timeout: Duration) -> Result<Self, ClientError> {
+        let http = with_access(&access, connect_timeout).build().map_err(ClientError::Setup)?;
+        Ok(Self { access, connect_timeout, http })
+    }
+
+    /// How the group's targets are reached.
+    pub(super) fn access(&self) -> &Arc<Access> {
+        &self.access
+    }
+
+    /// The way to one target at one address.
+    pub(super) fn line(&self, target: &HostPort, address: IpAddr) -> Result<Line, ClientError> {
+        let address = SocketAddr::new(address, target.port());
+        let http = match self.access.scheme() {
+            Scheme::Https if target.address().is_none() => {
+                // The certificate is judged by the name in the URL, and connections go to the
+                // address all the same. Idle ones are found by name: to an address that is not the
+                // target's any more there must be none.
+                let builder = with_access(&self.access, self.connect_timeout);
+                builder.resolve(target.host(), address).build().map_err(ClientError::Setup)?
+            }
+            Scheme::Https | Scheme::Http => self.http.clone(),
+        };
+        let (host, authority) = (target.host().to_owned(), target.to_string());
+        Ok(Line { http, access: Arc::clone(&self.access), host, authority, address })
+    }
+}
+
+fn with_access(access: &Access, connect_timeout: Duration) -> reqwest::ClientBuilder {
+    let builder = builder(connect_timeout);
+    match access.client_tls() {
+        Some(tls) => builder.use_preconfigured_tls(tls),
+        None => builder,
+    }
+}
+
+/// The way to one target at one address.
+pub(super) struct Line {
+    http: reqwest::Client,
+    access: Arc<Access>,
+    host: String,
+    authority: String,
+    pub(super) address: SocketAddr,
 }
 
 /// The head of an answer.
@@ -60,23 +161,9 @@ pub(super) struct Head {
     pub(super) headers: HeaderMap,
 }
 
-impl Client {
-    /// Sets the client up. `connect_timeout` bounds each connection; a caller bounds the rest.
-    pub fn new(connect_timeout: Duration) -> Result<Self, ClientError> {
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("snapedge/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .http1_only()
-            .pool_max_idle_per_host(IDLE_PER_HOST)
-            .connect_timeout(connect_timeout)
-            .build()
-            .map_err(ClientError::Setup)?;
-        Ok(Self { http })
-    }
-
-    /// Asks for the head of `path` on `address`. HEAD first; where that is refused, GET whose body
-    /// is not read (Firedancer's RPC port closes the connection on HEAD, others answer 405).
+impl Line {
+    /// Asks for the head of a place. HEAD first; where that is refused, GET whose body is not read
+    /// (Firedancer's RPC port closes the connection on HEAD, others answer 405).
     pub(super) async fn head(&self, at: &Place) -> Result<Head, ClientError> {
         match self.send(Method::HEAD, at).await {
             Ok(response) if !refuses_head(response.status()) => Ok(head_of(&response)),
@@ -94,27 +181,19 @@ impl Client {
         Ok((head, read_bounded(response).await?))
     }
 
-    /// Posts JSON to a URL of the configuration and reads the answer.
-    pub(super) async fn post_json(&self, url: &str, body: &str) -> Result<Vec<u8>, ClientError> {
-        let request = self
-            .http
-            .post(url)
-            .header(http::header::CONTENT_TYPE, "application/json")
-            .body(body.to_owned());
-        let failed = |source: reqwest::Error| ClientError::Request {
-            method: Method::POST,
-            url: without_secrets(url),
-            source: source.without_url(),
-        };
-        read_bounded(request.send().await.map_err(failed)?).await
-    }
-
     async fn send(&self, method: Method, at: &Place) -> Result<reqwest::Response, ClientError> {
         // To the address and not to the name, so that a probe and the downloads that follow from
-        // it meet the same machine; the name goes into the `host` header.
-        let url = format!("http://{}{}", at.address, at.path);
-        let request = self.http.request(method.clone(), &url);
-        let request = request.header(HOST, &at.authority).header(ACCEPT, "*/*");
+        // it meet the same machine; the name goes into the `host` header. With TLS the client knows
+        // the one address of the name.
+        let url = match self.access.scheme() {
+            Scheme::Http => format!("http://{}{}", at.address, at.path),
+            Scheme::Https => format!("https://{}:{}{}", self.host, at.address.port(), at.path),
+        };
+        let mut request = self.http.request(method.clone(), &url);
+        request = request.header(HOST, &at.authority).header(ACCEPT, "*/*");
+        if let Some(value) = self.access.authorization(&self.authority, &at.authority) {
+            request = request.header(AUTHORIZATION, value);
+        }
         request.send().await.map_err(|source| ClientError::Request {
             method,
             url: at.url(),
@@ -123,9 +202,10 @@ impl Client {
     }
 }
 
-/// Something that can be asked for.
+/// Something that a target can be asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
+    pub(super) scheme: Scheme,
     pub(super) address: SocketAddr,
     pub(super) authority: String,
     pub(super) path: String,
@@ -133,7 +213,7 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn url(&self) -> String {
-        format!("http://{}{}", self.authority, self.path)
+        format!("{}://{}{}", self.scheme, self.authority, self.path)
     }
 }
 

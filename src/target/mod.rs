@@ -8,7 +8,7 @@ mod reference;
 mod scraper;
 
 pub use backoff::{Backoff, delay};
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientError, GroupClient};
 pub use discovery::{DiscoveryError, Form, parse_targets};
 pub use probe::{ProbeError, Prober};
 pub use reference::ReferenceSlot;

@@ -1,7 +1,7 @@
 //! Asking one target what it has.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,8 +9,9 @@ use http::header::{CONTENT_LENGTH, HeaderMap, LAST_MODIFIED, LOCATION};
 use http::status::StatusCode;
 use serde::Deserialize;
 
-use super::client::{Client, ClientError, Head, Place, resolve};
-use crate::config::{Group, HostPort, TargetKind};
+use super::client::{ClientError, GroupClient, Head, Line, Place, resolve};
+use crate::access::{Access, Fault};
+use crate::config::{Group, HostPort, Scheme, TargetKind};
 use crate::index::{Listed, Location};
 use crate::snapshot::ArchiveName;
 
@@ -45,12 +46,28 @@ pub enum ProbeError {
         /// The answer.
         status: u16,
     },
+    /// An answer that says that who asks may not.
+    #[error("`{url}` answered status {status}")]
+    Denied {
+        /// What was asked: another port than the target's gets no credentials.
+        url: String,
+        /// The answer.
+        status: u16,
+    },
     /// A redirect that leads to another host.
     #[error("`{path}` redirects to `{to}`, which is another host; list that host as a target")]
     Elsewhere {
         /// What was asked.
         path: String,
-        /// Where it leads.
+        /// Scheme, host and port that it leads to.
+        to: String,
+    },
+    /// A redirect out of TLS, or into it.
+    #[error("`{path}` redirects to `{to}`, set the group's `scheme` to what the targets speak")]
+    OtherScheme {
+        /// What was asked.
+        path: String,
+        /// Scheme, host and port that it leads to.
         to: String,
     },
     /// A redirect without a usable `location`.
@@ -76,6 +93,17 @@ pub enum ProbeError {
     },
 }
 
+impl ProbeError {
+    /// What is wrong between the target and this process, where that is it.
+    pub fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::Client(error) => error.fault(),
+            Self::Denied { .. } => Some(Fault::Credentials),
+            _ => None,
+        }
+    }
+}
+
 /// What a target turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Nature {
@@ -85,12 +113,14 @@ enum Nature {
 
 /// Asks one target, again and again, and remembers what that needs.
 pub struct Prober {
-    client: Client,
+    client: GroupClient,
     target: HostPort,
     authority: Arc<str>,
+    scheme: Scheme,
     api_path: String,
     kind: TargetKind,
-    address: Option<IpAddr>,
+    /// The way to it, once it was resolved.
+    line: Option<Arc<Line>>,
     nature: Option<Nature>,
     /// What a node named before. It names only its newest pair, and nothing at all of the old one
     /// once a new full archive is there, but it goes on serving what it still has.
@@ -99,14 +129,15 @@ pub struct Prober {
 
 impl Prober {
     /// A prober for one target of a group.
-    pub fn new(client: Client, group: &Group, target: HostPort) -> Self {
+    pub fn new(client: GroupClient, group: &Group, target: HostPort) -> Self {
         Self {
             client,
+            scheme: group.scheme,
             authority: target.to_string().into(),
             target,
             api_path: group.api_path.clone(),
             kind: group.kind,
-            address: None,
+            line: None,
             nature: None,
             remembered: BTreeMap::new(),
         }
@@ -114,18 +145,16 @@ impl Prober {
 
     /// One round: everything that the target has now.
     pub async fn probe(&mut self) -> Result<Vec<Listed>, ProbeError> {
-        let address = resolve(&self.target, self.address).await?;
-        self.address = Some(address);
-        let address = SocketAddr::new(address, self.target.port());
+        let line = self.line().await?;
         let nature = match self.kind {
             TargetKind::Rpc => Some(Nature::Rpc),
             TargetKind::Sidecar => Some(Nature::Sidecar),
             TargetKind::Auto => self.nature,
         };
         let found = match nature {
-            Some(Nature::Rpc) => self.rpc(address).await,
-            Some(Nature::Sidecar) => self.sidecar(address).await.and_then(|listed| listed),
-            None => self.find_out(address).await,
+            Some(Nature::Rpc) => self.rpc(&line).await,
+            Some(Nature::Sidecar) => self.sidecar(&line).await.and_then(|listed| listed),
+            None => self.find_out(&line).await,
         };
         if found.is_err() {
             // It may come back as something else.
@@ -134,37 +163,66 @@ impl Prober {
         found
     }
 
+    /// How the targets of the group are reached.
+    pub(super) fn access(&self) -> &Arc<Access> {
+        self.client.access()
+    }
+
+    /// The way to the target at the address that it has now.
+    async fn line(&mut self) -> Result<Arc<Line>, ProbeError> {
+        let before = self.line.take();
+        let known = before.as_ref().map(|line| line.address.ip());
+        let address = resolve(&self.target, known).await?;
+        let line = match before {
+            Some(line) if known == Some(address) => line,
+            _ => Arc::new(self.client.line(&self.target, address)?),
+        };
+        self.line = Some(Arc::clone(&line));
+        Ok(line)
+    }
+
     /// A sidecar answers its listing; what answers anything else there is asked as a node.
-    async fn find_out(&mut self, address: SocketAddr) -> Result<Vec<Listed>, ProbeError> {
-        if let Ok(archives) = self.sidecar(address).await? {
-            self.nature = Some(Nature::Sidecar);
-            return Ok(archives);
-        }
-        let archives = self.rpc(address).await?;
+    async fn find_out(&mut self, line: &Line) -> Result<Vec<Listed>, ProbeError> {
+        let listing = match self.sidecar(line).await? {
+            Ok(archives) => {
+                self.nature = Some(Nature::Sidecar);
+                return Ok(archives);
+            }
+            Err(error) => error,
+        };
+        let archives = self.rpc(line).await?;
         if !archives.is_empty() {
             self.nature = Some(Nature::Rpc);
+        } else if matches!(listing, ProbeError::Denied { .. }) {
+            // A sidecar that keeps its listing from us has no short forms to find archives by.
+            return Err(listing);
         }
         Ok(archives)
     }
 
-    fn place(&self, address: SocketAddr, path: &str) -> Place {
-        let path = format!("{}{path}", self.api_path);
-        Place { address, authority: self.authority.to_string(), path }
+    fn place(&self, line: &Line, path: &str) -> Place {
+        let (authority, path) = (self.authority.to_string(), format!("{}{path}", self.api_path));
+        Place { scheme: self.scheme, address: line.address, authority, path }
+    }
+
+    /// The error that a status is which says that who asks may not.
+    fn denied(&self, place: &Place, status: StatusCode) -> Option<ProbeError> {
+        let denies = self.access().denies(status);
+        denies.then(|| ProbeError::Denied { url: place.url(), status: status.as_u16() })
     }
 
     /// The listing of a sidecar. The outer error: no answer; the inner one: not a listing.
-    async fn sidecar(
-        &self,
-        address: SocketAddr,
-    ) -> Result<Result<Vec<Listed>, ProbeError>, ProbeError> {
-        let place = self.place(address, "/v1/snapshots");
-        let (head, body) = self.client.document(&place).await?;
+    async fn sidecar(&self, line: &Line) -> Result<Result<Vec<Listed>, ProbeError>, ProbeError> {
+        let place = self.place(line, "/v1/snapshots");
+        let (head, body) = line.document(&place).await?;
         if head.status != StatusCode::OK {
             let status = head.status.as_u16();
-            return Ok(Err(ProbeError::Status { path: place.path, status }));
+            let denied = self.denied(&place, head.status);
+            return Ok(Err(denied.unwrap_or(ProbeError::Status { path: place.path, status })));
         }
         let location = |name: &ArchiveName| Location {
-            address,
+            scheme: self.scheme.as_str(),
+            address: line.address,
             authority: Arc::clone(&self.authority),
             path: format!("{}/v1/snapshot/{name}", self.api_path),
         };
@@ -173,10 +231,11 @@ impl Prober {
     }
 
     /// What a node's short forms lead to, and what it led to before and still has.
-    async fn rpc(&mut self, address: SocketAddr) -> Result<Vec<Listed>, ProbeError> {
-        let full = self.place(address, "/snapshot.tar.bz2");
-        let incremental = self.place(address, "/incremental-snapshot.tar.bz2");
-        let (full, incremental) = tokio::try_join!(self.follow(full), self.follow(incremental))?;
+    async fn rpc(&mut self, line: &Line) -> Result<Vec<Listed>, ProbeError> {
+        let full = self.place(line, "/snapshot.tar.bz2");
+        let incremental = self.place(line, "/incremental-snapshot.tar.bz2");
+        let (full, incremental) =
+            tokio::try_join!(self.follow(line, full), self.follow(line, incremental))?;
         let right_kind = full
             .filter(|listed| listed.name.is_full())
             .into_iter()
@@ -185,10 +244,10 @@ impl Prober {
             right_kind.map(|listed| (listed.name, listed)).collect();
         for (name, location) in &self.remembered {
             // At an address that is no longer the target's, there is nothing of it.
-            let here = location.address.ip() == address.ip();
+            let here = location.address.ip() == line.address.ip();
             if here
                 && !found.contains_key(name)
-                && let Some(listed) = self.still_there(*name, location).await
+                && let Some(listed) = self.still_there(line, *name, location).await
             {
                 found.insert(*name, listed);
             }
@@ -199,22 +258,31 @@ impl Prober {
 
     /// A remembered archive, if it can still be had. What does not answer does not have it: the
     /// short forms have told already that the target is alive.
-    async fn still_there(&self, name: ArchiveName, location: &Location) -> Option<Listed> {
+    async fn still_there(
+        &self,
+        line: &Line,
+        name: ArchiveName,
+        location: &Location,
+    ) -> Option<Listed> {
         let place = Place {
+            scheme: self.scheme,
             address: location.address,
             authority: location.authority.to_string(),
             path: location.path.clone(),
         };
-        let head = tokio::time::timeout(REMEMBERED_TIMEOUT, self.client.head(&place)).await;
+        let head = tokio::time::timeout(REMEMBERED_TIMEOUT, line.head(&place)).await;
         let head = head.ok()?.ok()?;
         (head.status == StatusCode::OK).then(|| listed(name, &place, &head.headers))
     }
 
     /// Follows a short form to an archive; `None` where the node has none.
-    async fn follow(&self, short: Place) -> Result<Option<Listed>, ProbeError> {
+    async fn follow(&self, line: &Line, short: Place) -> Result<Option<Listed>, ProbeError> {
         let mut place = short.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let Head { status, headers } = self.client.head(&place).await?;
+            let Head { status, headers } = line.head(&place).await?;
+            if let Some(denied) = self.denied(&place, status) {
+                return Err(denied);
+            }
             match status.as_u16() {
                 301..=303 | 307 | 308 => place = self.next(&place, &headers)?,
                 200 => {
@@ -240,13 +308,19 @@ impl Prober {
         if to.path().len() > MAX_PATH {
             return Err(bad());
         }
-        if to.scheme() != "http" || !same {
-            return Err(ProbeError::Elsewhere { path: from.path.clone(), to: to.to_string() });
+        // Without its path and query, which may be a grant.
+        let origin = || to.origin().ascii_serialization();
+        if !same || !matches!(to.scheme(), "http" | "https") {
+            return Err(ProbeError::Elsewhere { path: from.path.clone(), to: origin() });
+        }
+        if to.scheme() != self.scheme.as_str() {
+            return Err(ProbeError::OtherScheme { path: from.path.clone(), to: origin() });
         }
         let port = to.port_or_known_default().ok_or_else(bad)?;
         // A query is dropped: where one is needed, it is a grant that ends before the next probe.
         let path = to.path().to_owned();
         Ok(Place {
+            scheme: self.scheme,
             address: SocketAddr::new(from.address.ip(), port),
             authority: format!("{host}:{port}"),
             path,
@@ -268,6 +342,7 @@ fn listed(name: ArchiveName, place: &Place, headers: &HeaderMap) -> Listed {
             .filter(|size| (1..=MAX_SIZE).contains(size)),
         modified: text(LAST_MODIFIED).and_then(|value| httpdate::parse_http_date(value).ok()),
         location: Some(Location {
+            scheme: place.scheme.as_str(),
             address: place.address,
             authority: place.authority.as_str().into(),
             path: place.path.clone(),
@@ -353,6 +428,7 @@ mod tests {
 
     fn check(body: &str, expected: Option<&[(&str, Option<u64>)]>) {
         let location = |name: &ArchiveName| Location {
+            scheme: "http",
             address: ([127, 0, 0, 1], 1).into(),
             authority: "localhost:1".into(),
             path: format!("/v1/snapshot/{name}"),

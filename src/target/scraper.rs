@@ -15,10 +15,11 @@ use pingora::services::background::BackgroundService;
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::client::{Client, ClientError};
+use super::client::{Client, ClientError, GroupClient};
 use super::discovery::discover;
 use super::probe::Prober;
 use super::reference::{ReferenceSlot, chain};
+use crate::access::Accesses;
 use crate::clock::Now;
 use crate::config::{self, Config, Downloads, Group, HostPort};
 use crate::index::{
@@ -86,7 +87,10 @@ impl Reporter {
 /// The service that keeps the index.
 pub struct Scraper {
     config: Config,
+    accesses: Arc<Accesses>,
+    /// For the reference node.
     client: Client,
+    groups: Vec<(Arc<Group>, GroupClient)>,
     publisher: Arc<Publisher>,
     published: Arc<Published>,
     reference: Arc<ReferenceSlot>,
@@ -115,11 +119,19 @@ impl Scraper {
     /// the cache holds now as held, and what it found not to be sound as not there.
     pub fn new(
         config: Config,
+        accesses: Arc<Accesses>,
         views: Arc<Published>,
         held: watch::Receiver<Arc<[Held]>>,
         distrusted: watch::Receiver<Arc<[Distrusted]>>,
     ) -> Result<Self, ClientError> {
-        let client = Client::new(config.limits.connect_timeout)?;
+        let connect_timeout = config.limits.connect_timeout;
+        let client = Client::new(connect_timeout)?;
+        let with_client = |group: &Group| {
+            let access = accesses.of(&group.name)?;
+            let client = GroupClient::new(Arc::clone(access), connect_timeout);
+            Some(client.map(|client| (Arc::new(group.clone()), client)))
+        };
+        let groups = config.groups.iter().filter_map(with_client).collect::<Result<_, _>>()?;
         let (events, inbox) = mpsc::channel(QUEUE);
         let index = Publisher {
             policy: policy(&config),
@@ -128,7 +140,16 @@ impl Scraper {
             inbox: Mutex::new(Inbox { events: inbox, held, distrusted }),
         };
         let (publisher, reference) = (Arc::new(index), Arc::default());
-        Ok(Self { config, client, publisher, published: views, reference, events })
+        Ok(Self {
+            config,
+            accesses,
+            client,
+            groups,
+            publisher,
+            published: views,
+            reference,
+            events,
+        })
     }
 
     /// Where the views appear.
@@ -150,12 +171,16 @@ impl Scraper {
     fn spawn_all(&self, tasks: &mut JoinSet<()>) {
         tasks.spawn(Arc::clone(&self.publisher).publish());
         let probes = Arc::new(Semaphore::new(self.config.limits.probe_concurrency));
-        for group in &self.config.groups {
+        for access in self.accesses.all().filter(|access| access.changes()) {
+            let access = Arc::clone(access);
+            tasks.spawn(async move { access.keep().await });
+        }
+        for (group, client) in &self.groups {
             let roster = Roster {
-                group: Arc::new(group.clone()),
+                group: Arc::clone(group),
                 interval: self.config.scrape_interval,
                 timeout: self.config.limits.probe_timeout,
-                client: self.client.clone(),
+                client: client.clone(),
                 events: self.events.clone(),
                 probes: Arc::clone(&probes),
                 running: BTreeMap::new(),
@@ -269,7 +294,7 @@ struct Roster {
     group: Arc<Group>,
     interval: Duration,
     timeout: Duration,
-    client: Client,
+    client: GroupClient,
     events: mpsc::Sender<Event>,
     probes: Arc<Semaphore>,
     running: BTreeMap<HostPort, JoinHandle<()>>,
@@ -366,7 +391,9 @@ impl Watch {
         let mut ticks = tokio::time::interval(self.interval);
         // A probe that takes longer than the interval delays the next one, it is not cut short.
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut failing = false;
+        // Whether it fails, and what is wrong then, where that is known: a fault that is put right
+        // and leaves another one behind is worth a line.
+        let mut failing = None;
         loop {
             ticks.tick().await;
             let Ok(permit) = self.probes.acquire().await else { return };
@@ -374,24 +401,24 @@ impl Watch {
             let outcome = tokio::time::timeout(self.timeout, prober.probe()).await;
             drop(permit);
             let target = self.id.clone();
-            let failure = match outcome {
+            let (fault, failure) = match outcome {
                 Ok(Ok(archives)) => {
-                    if failing {
+                    if failing.take().is_some() {
                         log::info!("target {target} answers again");
                     }
-                    failing = false;
                     if self.events.send(Event::Answered { target, at, archives }).await.is_err() {
                         return;
                     }
                     continue;
                 }
-                Ok(Err(error)) => chain(&error),
-                Err(_) => format!("no answer within {:?}", self.timeout),
+                Ok(Err(error)) => (error.fault(), chain(&error)),
+                Err(_) => (None, format!("no answer within {:?}", self.timeout)),
             };
-            if !failing {
-                log::warn!("cannot probe target {target}: {failure}");
+            let advice = fault.map_or(String::new(), |fault| format!("{fault}: "));
+            fault.inspect(|fault| prober.access().faults.count(*fault));
+            if failing.replace(fault) != Some(fault) {
+                log::warn!("cannot probe target {target}: {advice}{failure}");
             }
-            failing = true;
             if self.events.send(Event::Failed { target, at }).await.is_err() {
                 return;
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pingora::server::ShutdownWatch;
 use pingora::services::Service;
 use pingora::services::background::BackgroundService;
+use snapedge::access::Accesses;
 use snapedge::app::Services;
 use snapedge::index::View;
 use snapedge::target::Published;
@@ -19,12 +20,13 @@ use super::origin::Origin;
 pub struct Edge {
     pub address: SocketAddr,
     published: Arc<Published>,
+    pub accesses: Arc<Accesses>,
     // Dropping it would look like a broken channel to the services.
     _stop: watch::Sender<bool>,
 }
 
 /// Short times, so that a test need not wait for a fault to be noticed.
-const QUICK: &str = "listen: ['127.0.0.1:0']\nscrape_interval: 100ms\npair_hold: 1h\n\
+pub const QUICK: &str = "listen: ['127.0.0.1:0']\nscrape_interval: 100ms\npair_hold: 1h\n\
     limits: {connect_timeout: 500ms, read_timeout: 700ms, probe_timeout: 1s}\n";
 
 /// A configuration with one group for each list of origins, named `a`, `b` and so on.
@@ -50,7 +52,7 @@ impl Edge {
         };
         let services = Services::new(&config).expect("a free port");
         let address = services.addresses()[0];
-        let Services { mut public, scraper, fetcher, published } = services;
+        let Services { mut public, scraper, fetcher, published, accesses } = services;
         let (stop, shutdown): (_, ShutdownWatch) = watch::channel(false);
         let watch = shutdown.clone();
         tokio::spawn(async move { public.start_service(None, watch, 1).await });
@@ -61,7 +63,7 @@ impl Edge {
             let task = fetcher.task();
             tokio::spawn(async move { task.start(shutdown).await });
         }
-        Self { address, published, _stop: stop }
+        Self { address, published, accesses, _stop: stop }
     }
 
     /// An edge before one group of origins, once each of them has answered.

@@ -1,0 +1,206 @@
+//! How targets are reached: `tls_config`, `basic_auth` and `bearer_auth` of a group.
+//!
+//! The files are read here, once, so that a bad one is an error like every other. What is wrong
+//! with a value or a file is said without any of it.
+
+use std::path::PathBuf;
+
+use rustls::RootCertStore;
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use super::secret::{Credentials, Kept, Secret, bytes_in, password, secret_in, token};
+use super::units::Scheme;
+use super::yaml::{Node, Section};
+
+/// Most certificates in one file: they are gone through for each connection.
+const MAX_CERTIFICATES: usize = 1000;
+/// Longest name of a user, in bytes.
+const MAX_USERNAME: usize = 256;
+
+/// How TLS is spoken to the targets of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The authorities that alone may vouch for a target; those of the system where unset.
+    pub authorities: Option<Vec<CertificateDer<'static>>>,
+    /// What this process shows where a target wants to know who it is.
+    pub identity: Option<Identity>,
+    /// Whether a target must prove that it is the one.
+    pub verification: Verification,
+}
+
+/// A certificate of this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate and those that vouch for it, the own one first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Its private key, DER.
+    pub key: Secret,
+}
+
+/// Whether a target must prove that it is the one that is meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verification {
+    /// By a certificate for its name, in its time, from a trusted authority.
+    #[default]
+    Full,
+    /// Not at all: who is between here and the target can be the target.
+    Off,
+}
+
+/// Reads `tls_config`; `scheme` is unset where it was wrong.
+pub(super) fn tls(group: &mut Section, scheme: Option<Scheme>) -> Tls {
+    let Some(node) = group.take("tls_config") else { return Tls::default() };
+    if scheme == Some(Scheme::Http) {
+        node.reject("needs `scheme: https`");
+    }
+    let mut section = node.section();
+    let authorities = section.take("ca_file").and_then(|node| node.parsed("a path", authorities));
+    let chain = section.take("cert_file").and_then(|node| node.parsed("a path", certificates));
+    let key = section.take("key_file").and_then(|node| node.parsed("a path", key));
+    let skip = section.take("insecure_skip_verify").and_then(|node| node.boolean());
+    for (given, missing) in [("cert_file", "key_file"), ("key_file", "cert_file")] {
+        if section.is_given(given) && !section.is_given(missing) {
+            section.reject(given, format!("needs `{missing}` beside it"));
+        }
+    }
+    let verification = if skip == Some(true) { Verification::Off } else { Verification::Full };
+    if verification == Verification::Off && section.is_given("ca_file") {
+        section.reject("insecure_skip_verify", "contradicts `ca_file`, remove one");
+    }
+    let identity = match chain.zip(key).map(|(chain, key)| identity(chain, &key)) {
+        Some(Err(message)) => {
+            section.reject("key_file", message);
+            None
+        }
+        Some(Ok(identity)) => Some(identity),
+        None => None,
+    };
+    section.close(&[]);
+    Tls { authorities, identity, verification }
+}
+
+/// Reads `basic_auth` and `bearer_auth`, of which there may be one.
+pub(super) fn credentials(group: &mut Section) -> Option<Credentials> {
+    let basic = group.take("basic_auth").map(basic);
+    let bearer = group.take("bearer_auth").map(bearer);
+    if basic.is_some() && bearer.is_some() {
+        group.reject("bearer_auth", "contradicts `basic_auth`, remove one");
+    }
+    basic.or(bearer).flatten()
+}
+
+fn basic(node: Node) -> Option<Credentials> {
+    let mut section = node.section();
+    let name = section.take("username").and_then(|node| node.parsed("a name", username));
+    if !section.is_given("username") {
+        section.reject("username", "expected the name of a user");
+    }
+    let password = kept(&mut section, ["password", "password_file"], password);
+    section.close(&[]);
+    Some(Credentials::Basic { username: name?, password: password? })
+}
+
+fn bearer(node: Node) -> Option<Credentials> {
+    let mut section = node.section();
+    let token = kept(&mut section, ["token", "token_file"], token);
+    section.close(&[]);
+    token.map(Credentials::Bearer)
+}
+
+fn username(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > MAX_USERNAME {
+        Err(format!("expected a name of 1 to {MAX_USERNAME} bytes"))
+    } else if text.contains(|c: char| c == ':' || c.is_control()) {
+        Err("a name has no colon and no control characters".to_owned())
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+/// A secret, or a file that holds it; exactly one of the two.
+fn kept(
+    section: &mut Section,
+    [here, file]: [&'static str; 2],
+    parse: fn(&str) -> Result<Secret, &'static str>,
+) -> Option<Kept> {
+    let secret = section.take(here).and_then(|node| node.secret(parse));
+    let in_file = section.take(file).and_then(|node| {
+        node.parsed("a path", |text| {
+            let path = PathBuf::from(text);
+            let first = secret_in(&path, parse)?;
+            Ok(Kept::File { path, first })
+        })
+    });
+    match (section.is_given(here), section.is_given(file)) {
+        (true, true) => section.reject(file, format!("contradicts `{here}`, remove one")),
+        (false, false) => section.reject("", format!("add `{here}` or `{file}`")),
+        _ => {}
+    }
+    secret.map(Kept::Here).or(in_file)
+}
+
+/// Authorities, each of which can be trusted by both of those who connect.
+fn authorities(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates = certificates(path)?;
+    let mut store = RootCertStore::empty();
+    for certificate in &certificates {
+        let added = store.add(certificate.clone());
+        added.map_err(|_| format!("`{path}` holds a certificate that cannot be an authority"))?;
+    }
+    Ok(certificates)
+}
+
+fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let bytes = bytes_in(path.as_ref())?;
+    // The parser's own words can quote what it read, which may be a key.
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
+        .take(MAX_CERTIFICATES + 1)
+        .collect::<Result<_, _>>()
+        .map_err(|_| format!("`{path}` is not sound PEM"))?;
+    match certificates.len() {
+        0 => return Err(format!("`{path}` holds no certificate in PEM form")),
+        count if count > MAX_CERTIFICATES => {
+            return Err(format!("`{path}` holds more than {MAX_CERTIFICATES} certificates"));
+        }
+        _ => {}
+    }
+    for certificate in &certificates {
+        let read = x509_parser::parse_x509_certificate(certificate);
+        if !read.is_ok_and(|(rest, _)| rest.is_empty()) {
+            return Err(format!("`{path}` holds a certificate that cannot be read"));
+        }
+    }
+    Ok(certificates)
+}
+
+fn key(path: &str) -> Result<PrivateKeyDer<'static>, String> {
+    let bytes = bytes_in(path.as_ref())?;
+    match PrivateKeyDer::from_pem_slice(&bytes) {
+        Ok(key) => Ok(key),
+        Err(rustls::pki_types::pem::Error::NoItemsFound) => {
+            Err(format!("`{path}` holds no private key in PEM form that is not encrypted"))
+        }
+        Err(_) => Err(format!("`{path}` is not sound PEM")),
+    }
+}
+
+/// A certificate with its key, once it is sure that they can be used and belong together.
+fn identity(
+    chain: Vec<CertificateDer<'static>>,
+    key: &PrivateKeyDer<'static>,
+) -> Result<Identity, &'static str> {
+    let unusable = "the private key is of no kind that can be used, expected RSA, ECDSA or Ed25519";
+    let der = key.secret_der().to_vec();
+    // Pingora gets the bytes alone and must find out what they are.
+    let guessed = PrivateKeyDer::try_from(der.clone()).map_err(|_| unusable)?;
+    let signing = any_supported_type(&guessed).map_err(|_| unusable)?;
+    match CertifiedKey::new(chain.clone(), signing).keys_match() {
+        Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) | Ok(()) => {
+            Ok(Identity { chain, key: Secret::new(der) })
+        }
+        Err(_) => Err("the private key is not that of the first certificate in `cert_file`"),
+    }
+}
