@@ -17,6 +17,7 @@
 mod agave;
 mod cache;
 mod copies;
+mod credentials;
 mod failover;
 mod hostile;
 mod process;

@@ -7,6 +7,7 @@ pub mod h2;
 pub mod origin;
 pub mod process;
 pub mod server;
+pub mod tls;
 
 use std::time::Duration;
 

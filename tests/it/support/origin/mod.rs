@@ -62,6 +62,8 @@ pub struct State {
     pub rate: Option<u64>,
     /// Bytes of bodies that were sent so far.
     pub sent: u64,
+    /// The only `authorization` that is answered, where there is one.
+    pub authorization: Option<String>,
     /// What `getHighestSnapshotSlot` and the genesis path are answered from.
     pub genesis: u64,
 }
@@ -92,6 +94,7 @@ impl Origin {
                 moved_to: None,
                 rate: None,
                 sent: 0,
+                authorization: None,
                 genesis: 328_348,
             }),
         })
@@ -124,6 +127,11 @@ impl Origin {
 
     pub fn slow_down(&self, pause: Duration) {
         self.handler.state.lock().unwrap().pause = pause;
+    }
+
+    /// Answers nobody any more who does not say this.
+    pub fn demand(&self, authorization: &str) {
+        self.handler.state.lock().unwrap().authorization = Some(authorization.to_owned());
     }
 
     /// Sends no body faster than this.
@@ -168,6 +176,13 @@ impl Handler for Node {
         let running = Running::new(&self.state, &request);
         let pause = self.state.lock().unwrap().pause;
         tokio::time::sleep(pause).await;
+        if self.denies(&request) {
+            let headers = [
+                ("www-authenticate", "Bearer realm=\"origin\"".to_owned()),
+                ("content-length", "0".to_owned()),
+            ];
+            return reply(stream, &request, "401 Unauthorized", &headers, b"").await;
+        }
         let done = match self.program {
             Program::Agave => self.agave(&request, stream).await,
             Program::Sidecar => self.sidecar(&request, stream).await,
@@ -205,6 +220,12 @@ impl Drop for Running<'_> {
 impl Node {
     fn content(&self, name: &str) -> Option<Content> {
         self.state.lock().unwrap().archives.get(name).copied()
+    }
+
+    fn denies(&self, request: &Request) -> bool {
+        let state = self.state.lock().unwrap();
+        state.authorization.is_some()
+            && state.authorization.as_deref() != request.header("authorization")
     }
 
     /// The newest archive that `wanted` accepts.
