@@ -2,14 +2,13 @@
 //!
 //! A fill that is dropped is undone by its thread, soon after.
 
-use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::check::Flaw;
+use super::abandoned::{Abandoned, Stopped, WhenSuperseded, disk};
 use super::growing::Growing;
 use super::inspection::{Finding, Inspection};
 use super::progress::{End, Progress};
@@ -22,35 +21,6 @@ const BLOCK: usize = 1 << 20;
 /// Blocks that wait for the disk. With the one that is collected and the one that is written this
 /// is all the memory that a fill needs.
 const QUEUE: usize = 8;
-
-/// Why a refresh that had begun does not end in an archive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Abandoned {
-    /// Nobody takes the bytes any more.
-    #[error("the client left")]
-    ClientLeft,
-    /// The source broke off or fell silent.
-    #[error("the source failed")]
-    SourceFailed,
-    /// The transfer ended in some other way.
-    #[error("the transfer ended")]
-    Ended,
-    /// More or fewer bytes than were announced.
-    #[error("the body has another length than was announced")]
-    Length,
-    /// Another archive is the best one by now.
-    #[error("it is no longer the best")]
-    NotBest,
-    /// The bytes are no archive of that name.
-    #[error("the archive is not sound: {0}")]
-    Unsound(Flaw),
-    /// The disk takes the bytes slower than the client.
-    #[error("the disk is slower than the client")]
-    Slow,
-    /// The disk refused the bytes.
-    #[error("the disk fails")]
-    Disk,
-}
 
 /// What the writer of a fill is sent.
 enum Step {
@@ -76,15 +46,6 @@ impl Reason {
     }
 }
 
-/// What becomes of a fill whose archive is no longer the best.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WhenSuperseded {
-    /// It ends. The client that it rides on goes on without it.
-    End,
-    /// It goes on: its readers have no other source of these bytes.
-    GoOn,
-}
-
 /// An archive on its way to the disk. Dropping it without [`Fill::finish`] abandons it.
 #[derive(Debug)]
 pub struct Fill {
@@ -101,9 +62,9 @@ pub struct Ending(oneshot::Receiver<Result<(), Abandoned>>);
 
 impl Ending {
     /// Waits for it.
-    pub async fn wait(self) -> Result<(), Abandoned> {
+    pub async fn wait(&mut self) -> Result<(), Abandoned> {
         // A thread that ended without a word has panicked.
-        self.0.await.unwrap_or(Err(Abandoned::Ended))
+        (&mut self.0).await.unwrap_or(Err(Abandoned::Ended))
     }
 }
 
@@ -225,13 +186,6 @@ impl Fill {
         self.reason.give(why);
         self.reason.given().unwrap_or(why)
     }
-}
-
-/// Why there is no archive at the end, and what the system said where it was the system's fault.
-pub(super) type Stopped = (Abandoned, Option<io::Error>);
-
-pub(super) fn disk(error: impl Into<io::Error>) -> Stopped {
-    (Abandoned::Disk, Some(error.into()))
 }
 
 /// The thread behind a [`Fill`]. It ends with the archive sealed or with nothing left of it.

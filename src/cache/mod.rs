@@ -32,6 +32,7 @@
 //! It fetches nothing, it follows no symbolic links, and it keeps nothing in memory of an archive
 //! but its mapping.
 
+mod abandoned;
 mod archive;
 mod check;
 mod fill;
@@ -52,9 +53,10 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub use abandoned::Abandoned;
 pub use archive::{Archive, Reader};
 pub use check::{Flaw, Member};
-pub use fill::{Abandoned, Ending, Fill, Reason};
+pub use fill::{Ending, Fill, Reason};
 pub use growing::Growing;
 pub use progress::{End, Progress};
 pub use record::{Record, RecordError};

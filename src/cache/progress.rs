@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::fill::Abandoned;
+use super::abandoned::Abandoned;
 use super::sealed::Sealed;
 
 /// Shortest time over which a rate is measured.

@@ -14,8 +14,8 @@ use rustix::fs::{CWD, FallocateFlags, FsWord, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use tokio::sync::watch;
 
+use super::abandoned::{Abandoned, Stopped, WhenSuperseded, disk};
 use super::check::Flaw;
-use super::fill::{Abandoned, Stopped, WhenSuperseded, disk};
 use super::growing::Growing;
 use super::inspection::Inspection;
 use super::layout::{Layout, remove};

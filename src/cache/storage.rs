@@ -19,8 +19,9 @@ use pingora_cache::storage::{
 use pingora_cache::trace::SpanHandle;
 use pingora_cache::{CacheKey, CacheMeta};
 
+use super::abandoned::Abandoned;
 use super::archive::{Archive, Reader};
-use super::fill::{Abandoned, Fill, Reason};
+use super::fill::{Fill, Reason};
 use super::record::Record;
 use super::store::Store;
 use crate::snapshot::ArchiveName;

@@ -186,7 +186,7 @@ impl Kit {
         begun: Begun,
         mut body: Body,
     ) -> (crate::index::TargetId, Result<(), Abandoned>) {
-        let Begun { source, validator, mut fill, growing, ending } = begun;
+        let Begun { source, validator, mut fill, growing, mut ending } = begun;
         let target = source.target.clone();
         let mut barren = 0;
         let stopped = loop {
@@ -212,11 +212,18 @@ impl Kit {
                 }
             }
         };
+        let length = fill.length();
         let ended = match stopped {
             None => {
                 // An error of the fill is in its ending as well.
                 let _ = in_time(fill.finish()).await;
-                ending.wait().await
+                match in_time(ending.wait()).await {
+                    // Readers have all of it. The sync of a large file takes its time.
+                    Err(Abandoned::Slow) if growing.progress().frontier() == length => {
+                        ending.wait().await
+                    }
+                    ended => ended,
+                }
             }
             Some(why) => {
                 fill.reason().give(why);

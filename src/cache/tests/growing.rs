@@ -61,7 +61,7 @@ async fn rest(reader: &mut Reader) -> std::io::Result<Vec<u8>> {
 async fn readers_get_what_is_there_and_wait_for_the_rest() {
     let (name, bytes) = (full(1000), content(1, 3 * BLOCK + 5));
     let scene = Scene::new([name]);
-    let Shared { mut fill, growing, ending } = share(&scene, &name, bytes.len());
+    let Shared { mut fill, growing, mut ending } = share(&scene, &name, bytes.len());
     let standing = scene.store.standing(&name);
     assert!(matches!(standing, Standing::Growing(found) if Arc::ptr_eq(&found, &growing)));
     let mut early = reader(&growing);
@@ -101,7 +101,7 @@ async fn a_fill_that_fails_is_an_error_to_every_reader_whatever_is_there() {
     let (name, bytes) = (full(1000), content(1, 2 * BLOCK));
     for why in [Abandoned::SourceFailed, Abandoned::ClientLeft] {
         let scene = Scene::new([name]);
-        let Shared { mut fill, growing, ending } = share(&scene, &name, bytes.len());
+        let Shared { mut fill, growing, mut ending } = share(&scene, &name, bytes.len());
         fill.write(&bytes[..=BLOCK]).await.expect("a disk that takes it");
         let mut readers = [reader(&growing), reader(&growing), reader(&growing)];
         readers[1].seek(100, 200);
@@ -144,7 +144,7 @@ async fn one_that_was_overtaken_is_finished_for_its_readers_and_goes_then() {
     let [old, new] = [incremental(1000, 1500), incremental(1000, 1600)];
     let bytes = content(1, 2 * BLOCK);
     let scene = Scene::new([old]);
-    let Shared { mut fill, growing, ending } = share(&scene, &old, bytes.len());
+    let Shared { mut fill, growing, mut ending } = share(&scene, &old, bytes.len());
     fill.write(&bytes[..BLOCK]).await.expect("a disk that takes it");
     let mut slow = reader(&growing);
     scene.worths.set_best([new]);
@@ -193,7 +193,7 @@ async fn what_is_not_sound_is_shown_to_nobody_in_full_and_its_source_set_aside()
         (Verify::Decode, &good, Some(Flaw::NotAMember { at: 0 })),
     ] {
         let scene = checking(verify);
-        let Shared { mut fill, growing, ending } = share(&scene, &name, bytes.len());
+        let Shared { mut fill, growing, mut ending } = share(&scene, &name, bytes.len());
         let mut following = reader(&growing);
         let follower = tokio::spawn(async move { rest(&mut following).await });
         // What is wrong may be noticed in the middle.
@@ -285,7 +285,7 @@ proptest! {
         runtime.block_on(async {
             let (name, bytes) = (full(1000), content(1, length));
             let scene = Scene::new([name]);
-            let Shared { mut fill, growing, ending } = share(&scene, &name, length);
+            let Shared { mut fill, growing, mut ending } = share(&scene, &name, length);
             let mut readers = [0, 1].map(|_| (reader(&growing), 0..length));
             let mut written = 0;
             for op in ops {

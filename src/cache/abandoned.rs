@@ -1,0 +1,50 @@
+//! How a refresh ends that does not end in an archive.
+
+use std::io;
+
+use super::check::Flaw;
+
+/// Why a refresh that had begun does not end in an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Abandoned {
+    /// Nobody takes the bytes any more.
+    #[error("the client left")]
+    ClientLeft,
+    /// The source broke off or fell silent.
+    #[error("the source failed")]
+    SourceFailed,
+    /// The transfer ended in some other way.
+    #[error("the transfer ended")]
+    Ended,
+    /// More or fewer bytes than were announced.
+    #[error("the body has another length than was announced")]
+    Length,
+    /// Another archive is the best one by now.
+    #[error("it is no longer the best")]
+    NotBest,
+    /// The bytes are no archive of that name.
+    #[error("the archive is not sound: {0}")]
+    Unsound(Flaw),
+    /// The disk takes the bytes slower than the client.
+    #[error("the disk is slower than the client")]
+    Slow,
+    /// The disk refused the bytes.
+    #[error("the disk fails")]
+    Disk,
+}
+
+/// What becomes of a fill whose archive is no longer the best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WhenSuperseded {
+    /// It ends. The client that it rides on goes on without it.
+    End,
+    /// It goes on: its readers have no other source of these bytes.
+    GoOn,
+}
+
+/// Why there is no archive at the end, and what the system said where it was the system's fault.
+pub(super) type Stopped = (Abandoned, Option<io::Error>);
+
+pub(super) fn disk(error: impl Into<io::Error>) -> Stopped {
+    (Abandoned::Disk, Some(error.into()))
+}
