@@ -16,7 +16,7 @@ use crate::clock::Now;
 use crate::config::{Config, Downloads, Group, Scheme, Sharing, Verification};
 use crate::fetch::{Fetcher, Upstreams};
 use crate::proxy::{BindError, Bound, Edge, cached_head};
-use crate::target::{ClientError, Published, Scraper};
+use crate::target::{ClientError, DiscoveryCounts, Published, Scraper};
 
 /// Most tries of one request that Pingora allows. The number of sources and the rules of `route/`
 /// end a request long before; this is the fuse behind them.
@@ -60,6 +60,8 @@ pub struct Services {
     pub published: Arc<Published>,
     /// How targets are reached, and what goes wrong with that.
     pub accesses: Arc<Accesses>,
+    /// How the search for targets goes.
+    pub discovery: Arc<DiscoveryCounts>,
 }
 
 impl Services {
@@ -87,8 +89,9 @@ impl Services {
             .build();
         let public = Bound::new(service, &config.listen)?;
         let fetcher = fetcher.map(|fetcher| background_service("fetcher", fetcher));
+        let discovery = scraper.discovery();
         let scraper = background_service("scraper", scraper);
-        Ok(Self { public, scraper, fetcher, published, accesses })
+        Ok(Self { public, scraper, fetcher, published, accesses, discovery })
     }
 
     /// The public addresses as bound.

@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use super::access::{credentials, tls};
 use super::cache::cache;
-use super::units::{HostPort, Scheme, duration, listen_address};
+use super::sources::sources;
+use super::units::{Scheme, duration, listen_address};
 use super::yaml::{self, Node, Problem, Report, Section};
 use super::{Cache, Config, Downloads, Group, Limits, Server, Sharing, TargetKind};
 
 /// Largest configuration file, in bytes.
 const MAX_FILE: u64 = 4 << 20;
-/// Most targets that one group may name.
-pub(crate) const MAX_TARGETS: usize = 10_000;
 /// Longest name of a group, in bytes.
 const MAX_GROUP_NAME: usize = 64;
 
@@ -23,8 +22,7 @@ const MAX_GROUP_NAME: usize = 64;
 /// They are refused by their own message: to ignore `tls` would be worse than to stop.
 const LATER: [&str; 3] = ["tls", "internal_listen", "rpc_proxy"];
 /// The same for the keys of a group.
-const LATER_IN_GROUP: [&str; 4] =
-    ["consul_sd_config", "http_targets", "dns_targets", "ledger_targets"];
+const LATER_IN_GROUP: [&str; 1] = ["ledger_targets"];
 
 /// Why there is no configuration.
 #[derive(Debug)]
@@ -91,8 +89,9 @@ pub fn parse(text: &str) -> Result<Config, Vec<Problem>> {
 /// The path of every key that the configuration can have, list positions written as `[]`.
 pub fn keys() -> BTreeSet<String> {
     // One value of every kind that has keys of its own, so that each reader below runs once.
-    let everything = "target_groups: [{static_targets: {}, file_targets: {}, tls_config: {}, \
-                      basic_auth: {}, bearer_auth: {}}]\n\
+    let everything = "target_groups: [{static_targets: {}, file_targets: {}, http_targets: {}, \
+                      consul_sd_config: {}, dns_targets: [{}], tls_config: {}, basic_auth: {}, \
+                      bearer_auth: {}}]\n\
                       limits: {}\ncache: {}\nlog: {}\nserver: {}\n";
     yaml::read(everything, root).1.asked.into_iter().collect()
 }
@@ -133,7 +132,7 @@ fn root(node: Node) -> Config {
     config
 }
 
-fn text(section: &mut Section, key: &'static str) -> Option<String> {
+pub(super) fn text(section: &mut Section, key: &'static str) -> Option<String> {
     section.take(key)?.parsed("a text", |text| Ok(text.to_owned()))
 }
 
@@ -289,15 +288,8 @@ fn group(node: Node, names: &mut BTreeSet<String>) -> Group {
             .and_then(|node| node.parsed("a path", api_path))
             .unwrap_or_default(),
         kind: section.take("kind").and_then(|node| node.parsed("a kind", kind)).unwrap_or_default(),
-        static_targets: section
-            .take("static_targets")
-            .map(|node| static_targets(node, scheme))
-            .unwrap_or_default(),
-        file_targets: section.take("file_targets").and_then(file_targets),
+        sources: sources(&mut section, scheme),
     };
-    if !section.is_given("static_targets") && !section.is_given("file_targets") {
-        section.reject("", "the group has no targets, add `static_targets` or `file_targets`");
-    }
     section.close(&LATER_IN_GROUP);
     group
 }
@@ -341,35 +333,4 @@ fn balance(text: &str) -> Result<(), String> {
         }
         _ => Err(format!("`{text}` is not a way to choose a target, write `per_client`")),
     }
-}
-
-fn static_targets(node: Node, scheme: Scheme) -> Vec<HostPort> {
-    let mut section = node.section();
-    let nodes = section.take("targets").map(Node::list).unwrap_or_default();
-    if nodes.is_empty() {
-        section.reject("targets", "expected at least one target, such as `10.0.0.1:8899`");
-    } else if nodes.len() > MAX_TARGETS {
-        section.reject("targets", format!("expected at most {MAX_TARGETS} targets"));
-    }
-    let mut targets = BTreeSet::new();
-    for node in nodes {
-        let Some(target) = node.parsed("a target", |text| HostPort::parse(text, scheme)) else {
-            continue;
-        };
-        if let Some(twice) = targets.replace(target) {
-            node.reject(format!("`{twice}` is listed twice, remove one"));
-        }
-    }
-    section.close(&[]);
-    targets.into_iter().collect()
-}
-
-fn file_targets(node: Node) -> Option<PathBuf> {
-    let mut section = node.section();
-    let path = text(&mut section, "path").filter(|path| !path.is_empty());
-    if path.is_none() {
-        section.reject("path", "expected the path of a file that lists targets");
-    }
-    section.close(&[]);
-    path.map(PathBuf::from)
 }

@@ -6,7 +6,9 @@
 mod access;
 mod cache;
 mod file;
+mod private_url;
 mod secret;
+mod sources;
 pub(crate) mod units;
 pub(crate) mod yaml;
 
@@ -14,9 +16,11 @@ pub(crate) mod yaml;
 mod tests;
 
 pub use access::{Identity, Tls, Verification};
-pub(crate) use file::MAX_TARGETS;
 pub use file::{ConfigError, keys, load, parse};
+pub use private_url::PrivateUrl;
 pub use secret::{Credentials, Kept, Secret};
+pub(crate) use sources::MAX_TARGETS;
+pub use sources::{Consul, DnsTargets, Records, Sources, Token};
 pub use units::{HostPort, Scheme};
 pub use yaml::Problem;
 
@@ -83,10 +87,8 @@ pub struct Group {
     pub api_path: String,
     /// What the targets are.
     pub kind: TargetKind,
-    /// Targets that the configuration names.
-    pub static_targets: Vec<HostPort>,
-    /// A file that names targets, read again on every scrape.
-    pub file_targets: Option<PathBuf>,
+    /// Where its targets come from.
+    pub sources: Sources,
 }
 
 /// How archives are cached.

@@ -18,7 +18,7 @@ pub struct Secret(Vec<u8>);
 
 impl Secret {
     /// Keeps these bytes.
-    pub(super) fn new(bytes: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self(bytes.into())
     }
 

@@ -7,10 +7,8 @@ use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 
+use serde::de::DeserializeOwned;
 use serde_yaml::Value;
-
-/// Longest target of a list: a scheme, a host name and a port.
-const MAX_TARGET: usize = 300;
 
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,84 +77,9 @@ pub(super) fn read<T>(text: &str, read: impl FnOnce(Node) -> T) -> (Option<T>, R
     (Some(value), Report { problems, asked })
 }
 
-/// Parses a YAML (or JSON) list of `{targets: [..]}` blocks, as Prometheus' `file_sd` writes them.
-/// Keys other than `targets` (labels) are not for us and allowed.
-pub(crate) fn file_sd(text: &str) -> Result<Vec<String>, String> {
-    serde_yaml::from_str::<Blocks>(text).map(|blocks| blocks.0).map_err(|error| error.to_string())
-}
-
-/// All targets of all blocks, bounded while they are read: an alias is a few bytes that can stand
-/// for many.
-struct Blocks(Vec<String>);
-
-/// The targets of one block.
-#[derive(serde::Deserialize)]
-struct Block {
-    targets: Targets,
-}
-
-struct Targets(Vec<String>);
-
-impl<'de> serde::Deserialize<'de> for Blocks {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(BlocksVisitor).map(Self)
-    }
-}
-
-struct BlocksVisitor;
-
-impl<'de> serde::de::Visitor<'de> for BlocksVisitor {
-    type Value = Vec<String>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of blocks with targets")
-    }
-
-    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<String>, A::Error> {
-        let mut targets = Vec::new();
-        while let Some(block) = seq.next_element::<Block>()? {
-            targets.extend(block.targets.0);
-            if targets.len() > super::MAX_TARGETS {
-                return Err(too_many());
-            }
-        }
-        Ok(targets)
-    }
-}
-
-fn too_many<E: serde::de::Error>() -> E {
-    E::custom(format!("more than {} targets", super::MAX_TARGETS))
-}
-
-impl<'de> serde::Deserialize<'de> for Targets {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(TargetsVisitor).map(Self)
-    }
-}
-
-struct TargetsVisitor;
-
-impl<'de> serde::de::Visitor<'de> for TargetsVisitor {
-    type Value = Vec<String>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of targets")
-    }
-
-    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<String>, A::Error> {
-        use serde::de::Error;
-        let mut targets = Vec::new();
-        while let Some(target) = seq.next_element::<String>()? {
-            if targets.len() >= super::MAX_TARGETS {
-                return Err(too_many());
-            }
-            if target.len() > MAX_TARGET {
-                return Err(A::Error::custom(format!("a target of more than {MAX_TARGET} bytes")));
-            }
-            targets.push(target);
-        }
-        Ok(targets)
-    }
+/// Parses a text that is no configuration, such as a list of targets.
+pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_yaml::from_str(text).map_err(|error| error.to_string())
 }
 
 impl Node {

@@ -29,7 +29,7 @@ use pingora::services::listening::Service;
 
 use crate::app::{self, Services};
 use crate::cli;
-use crate::config::{self, Config, ConfigError, HostPort, Scheme, TargetKind};
+use crate::config::{self, Config, ConfigError, HostPort, Scheme, Sources, TargetKind};
 use crate::proxy::Bound;
 use fleet::Fleet;
 use origin::Origin;
@@ -90,8 +90,7 @@ fn aim(config: &mut Config, origins: &[Bound<Origin>]) -> anyhow::Result<()> {
         addresses.map(|address| HostPort::parse(&address.to_string(), Scheme::Http)).collect();
     let targets = targets.map_err(anyhow::Error::msg)?;
     for group in &mut config.groups {
-        group.static_targets.clone_from(&targets);
-        group.file_targets = None;
+        group.sources = Sources { static_targets: targets.clone(), ..Sources::default() };
         group.scheme = Scheme::Http;
         group.credentials = None;
         group.kind = TargetKind::Auto;
@@ -177,11 +176,12 @@ mod tests {
         expected.sort();
         for group in &config.groups {
             let mut targets: Vec<String> =
-                group.static_targets.iter().map(ToString::to_string).collect();
+                group.sources.static_targets.iter().map(ToString::to_string).collect();
             targets.sort();
             assert_eq!(targets, expected);
             assert_eq!((group.kind, group.api_path.as_str()), (TargetKind::Auto, ""));
-            assert_eq!(group.file_targets, None);
+            let others = Sources { static_targets: Vec::new(), ..group.sources.clone() };
+            assert_eq!(others, Sources::default());
         }
         workspace.remove().unwrap();
     }

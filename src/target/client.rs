@@ -42,8 +42,16 @@ pub enum ClientError {
     #[error("the answer broke off")]
     Body(#[source] reqwest::Error),
     /// The document is larger than any that makes sense.
-    #[error("the answer is larger than {MAX_DOCUMENT} bytes")]
-    TooLarge,
+    #[error("the answer is larger than {0} bytes")]
+    TooLarge(usize),
+    /// Another status than 200, where nothing else makes sense.
+    #[error("`{url}` answered with status {}", status.as_u16())]
+    Status {
+        /// The URL without what nobody needs to see.
+        url: String,
+        /// The status.
+        status: StatusCode,
+    },
     /// The client could not be set up.
     #[error("cannot set up the HTTP client")]
     Setup(#[source] reqwest::Error),
@@ -54,7 +62,7 @@ impl ClientError {
     pub fn fault(&self) -> Option<Fault> {
         match self {
             Self::Request { source, .. } | Self::Body(source) => Fault::behind(source),
-            Self::Resolve { .. } | Self::TooLarge | Self::Setup(_) => None,
+            Self::Resolve { .. } | Self::TooLarge(_) | Self::Status { .. } | Self::Setup(_) => None,
         }
     }
 }
@@ -95,7 +103,28 @@ impl Client {
             url: without_secrets(url),
             source: source.without_url(),
         };
-        read_bounded(request.send().await.map_err(failed)?).await
+        read_bounded(request.send().await.map_err(failed)?, MAX_DOCUMENT).await
+    }
+
+    /// Reads a document of at most `most` bytes from a URL of the configuration.
+    pub(super) async fn get(
+        &self,
+        url: &url::Url,
+        headers: HeaderMap,
+        most: usize,
+    ) -> Result<(Head, Vec<u8>), ClientError> {
+        let shown = || without_secrets(url.as_str());
+        let request = self.http.get(url.clone()).headers(headers);
+        let response = request.send().await.map_err(|source| ClientError::Request {
+            method: Method::GET,
+            url: shown(),
+            source: source.without_url(),
+        })?;
+        let head = head_of(&response);
+        if head.status != StatusCode::OK {
+            return Err(ClientError::Status { url: shown(), status: head.status });
+        }
+        Ok((head, read_bounded(response, most).await?))
     }
 }
 
@@ -178,7 +207,7 @@ impl Line {
     pub(super) async fn document(&self, at: &Place) -> Result<(Head, Vec<u8>), ClientError> {
         let response = self.send(Method::GET, at).await?;
         let head = head_of(&response);
-        Ok((head, read_bounded(response).await?))
+        Ok((head, read_bounded(response, MAX_DOCUMENT).await?))
     }
 
     async fn send(&self, method: Method, at: &Place) -> Result<reqwest::Response, ClientError> {
@@ -227,11 +256,15 @@ fn without_secrets(url: &str) -> String {
     origin.unwrap_or_else(|_| "the configured URL".to_owned())
 }
 
-async fn read_bounded(mut response: reqwest::Response) -> Result<Vec<u8>, ClientError> {
+async fn read_bounded(
+    mut response: reqwest::Response,
+    most: usize,
+) -> Result<Vec<u8>, ClientError> {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(ClientError::Body)? {
-        if body.len() + chunk.len() > MAX_DOCUMENT {
-            return Err(ClientError::TooLarge);
+    let broken = |error: reqwest::Error| ClientError::Body(error.without_url());
+    while let Some(chunk) = response.chunk().await.map_err(broken)? {
+        if body.len() + chunk.len() > most {
+            return Err(ClientError::TooLarge(most));
         }
         body.extend_from_slice(&chunk);
     }

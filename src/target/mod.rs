@@ -5,11 +5,12 @@ mod client;
 mod discovery;
 mod probe;
 mod reference;
+mod roster;
 mod scraper;
 
 pub use backoff::{Backoff, delay};
 pub use client::{Client, ClientError, GroupClient};
-pub use discovery::{DiscoveryError, Form, parse_targets};
+pub use discovery::{DiscoveryCounts, DiscoveryError, Form, SourceKind, parse_targets};
 pub use probe::{ProbeError, Prober};
 pub use reference::ReferenceSlot;
 pub use scraper::{Published, Reporter, Scraper};

@@ -1,10 +1,11 @@
 //! Keeps the index true: finds targets, probes them, and publishes what is known.
 //!
-//! One task per target, which sleeps between its probes; one task per group, which finds targets
-//! and starts and stops their tasks; one task that owns the catalog and publishes views. They meet
-//! in one bounded queue. The request path reads [`Published`] and never waits for any of them.
+//! One task per source of targets; one task per group, which starts and stops the tasks of the
+//! targets that were found; one task per target, which sleeps between its probes; one task that
+//! owns the catalog and publishes views. The last three meet in one bounded queue. The request path
+//! reads [`Published`] and never waits for any of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,15 +14,14 @@ use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use super::client::{Client, ClientError, GroupClient};
-use super::discovery::discover;
-use super::probe::Prober;
-use super::reference::{ReferenceSlot, chain};
+use super::discovery::{Conduct, DiscoveryCounts, Findings, Search};
+use super::reference::ReferenceSlot;
+use super::roster::{Means, Roster};
 use crate::access::Accesses;
-use crate::clock::Now;
-use crate::config::{self, Config, Downloads, Group, HostPort};
+use crate::config::{self, Config, Downloads, Group};
 use crate::index::{
     Catalog, Conflict, Distrusted, Event, Generation, Held, Policy, Publish, TargetId, View,
 };
@@ -91,9 +91,12 @@ pub struct Scraper {
     /// For the reference node.
     client: Client,
     groups: Vec<(Arc<Group>, GroupClient)>,
+    /// For sources of targets, which may be farther away than the targets.
+    discovery_client: Client,
     publisher: Arc<Publisher>,
     published: Arc<Published>,
     reference: Arc<ReferenceSlot>,
+    discovery: Arc<DiscoveryCounts>,
     events: mpsc::Sender<Event>,
 }
 
@@ -126,6 +129,7 @@ impl Scraper {
     ) -> Result<Self, ClientError> {
         let connect_timeout = config.limits.connect_timeout;
         let client = Client::new(connect_timeout)?;
+        let discovery_client = Client::new(config.limits.probe_timeout)?;
         let with_client = |group: &Group| {
             let access = accesses.of(&group.name)?;
             let client = GroupClient::new(Arc::clone(access), connect_timeout);
@@ -139,15 +143,19 @@ impl Scraper {
             published: Arc::clone(&views),
             inbox: Mutex::new(Inbox { events: inbox, held, distrusted }),
         };
+        let names = config.groups.iter().map(|group| Arc::clone(&group.name));
+        let discovery = Arc::new(DiscoveryCounts::new(names));
         let (publisher, reference) = (Arc::new(index), Arc::default());
         Ok(Self {
             config,
             accesses,
             client,
             groups,
+            discovery_client,
             publisher,
             published: views,
             reference,
+            discovery,
             events,
         })
     }
@@ -160,6 +168,11 @@ impl Scraper {
     /// The cluster's slot, where an RPC node is configured.
     pub fn reference(&self) -> Option<Arc<ReferenceSlot>> {
         self.config.rpc.as_ref().map(|_| Arc::clone(&self.reference))
+    }
+
+    /// How often the sources of targets failed.
+    pub fn discovery(&self) -> Arc<DiscoveryCounts> {
+        Arc::clone(&self.discovery)
     }
 
     /// The way in for what transfers learn.
@@ -175,17 +188,22 @@ impl Scraper {
             let access = Arc::clone(access);
             tasks.spawn(async move { access.keep().await });
         }
+        let (interval, timeout) = (self.config.scrape_interval, self.config.limits.probe_timeout);
+        let (client, counts) = (self.discovery_client.clone(), Arc::clone(&self.discovery));
+        let conduct = Conduct { interval, timeout, client, counts };
         for (group, client) in &self.groups {
-            let roster = Roster {
-                group: Arc::clone(group),
-                interval: self.config.scrape_interval,
-                timeout: self.config.limits.probe_timeout,
+            let findings = Findings::new(&group.sources.static_targets);
+            for search in Search::all(group, &findings, &conduct) {
+                tasks.spawn(search.keep());
+            }
+            let means = Means {
+                interval,
+                timeout,
                 client: client.clone(),
                 events: self.events.clone(),
                 probes: Arc::clone(&probes),
-                running: BTreeMap::new(),
             };
-            tasks.spawn(roster.keep());
+            tasks.spawn(Roster::new(group, means).keep(findings.subscribe()));
         }
         if let Some(url) = self.config.rpc.clone() {
             let (reference, client) = (Arc::clone(&self.reference), self.client.clone());
@@ -285,143 +303,6 @@ fn describe(best: Option<Generation>) -> String {
         Some(Generation { full, incremental: None }) => full.to_string(),
         Some(Generation { full, incremental: Some(incremental) }) => {
             format!("{full} and {incremental}")
-        }
-    }
-}
-
-/// The targets of one group.
-struct Roster {
-    group: Arc<Group>,
-    interval: Duration,
-    timeout: Duration,
-    client: GroupClient,
-    events: mpsc::Sender<Event>,
-    probes: Arc<Semaphore>,
-    running: BTreeMap<HostPort, JoinHandle<()>>,
-}
-
-impl Roster {
-    async fn keep(mut self) {
-        let mut ticks = tokio::time::interval(self.interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut failing = false;
-        // What the file said when it last made sense.
-        let mut from_file = BTreeSet::new();
-        // A read that hangs (a dead network file system) holds a thread; there is never a second.
-        let mut reading = JoinSet::new();
-        loop {
-            ticks.tick().await;
-            if reading.is_empty() {
-                let group = Arc::clone(&self.group);
-                reading.spawn(async move { discover(&group).await });
-            }
-            let failure = match tokio::time::timeout(self.timeout, reading.join_next()).await {
-                Ok(Some(Ok(Ok(targets)))) => {
-                    from_file = targets;
-                    None
-                }
-                Ok(Some(Ok(Err(error)))) => Some(chain(&error)),
-                Ok(Some(Err(error))) => Some(chain(&error)),
-                Ok(None) | Err(_) => Some(format!("not read within {:?}", self.timeout)),
-            };
-            if let Some(failure) = failure.as_ref().filter(|_| !failing) {
-                let name = &self.group.name;
-                log::warn!("group `{name}` keeps its targets as they are: {failure}");
-            }
-            failing = failure.is_some();
-            let named = self.group.static_targets.iter();
-            self.reconcile(named.chain(&from_file).cloned().collect()).await;
-        }
-    }
-
-    async fn reconcile(&mut self, targets: BTreeSet<HostPort>) {
-        let gone: Vec<HostPort> =
-            self.running.keys().filter(|target| !targets.contains(target)).cloned().collect();
-        for target in gone {
-            let Some(task) = self.running.remove(&target) else { continue };
-            // Ended before it is taken out, so that no last answer of its puts it back.
-            task.abort();
-            let _ = task.await;
-            log::info!("target {target} left group `{}`", self.group.name);
-            if self.events.send(Event::Removed { target: self.id(&target) }).await.is_err() {
-                return;
-            }
-        }
-        for target in targets {
-            match self.running.get(&target) {
-                Some(task) if !task.is_finished() => continue,
-                // None ends by itself, so this was a panic; the target is watched anew.
-                Some(_) => log::error!("the probes of target {target} ended, they begin again"),
-                None => {}
-            }
-            let prober = Prober::new(self.client.clone(), &self.group, target.clone());
-            let watch = Watch {
-                id: self.id(&target),
-                interval: self.interval,
-                timeout: self.timeout,
-                events: self.events.clone(),
-                probes: Arc::clone(&self.probes),
-            };
-            self.running.insert(target, tokio::spawn(watch.keep(prober)));
-        }
-    }
-
-    fn id(&self, target: &HostPort) -> TargetId {
-        TargetId { group: Arc::clone(&self.group.name), authority: target.to_string().into() }
-    }
-}
-
-impl Drop for Roster {
-    fn drop(&mut self) {
-        self.running.values().for_each(JoinHandle::abort);
-    }
-}
-
-/// One target.
-struct Watch {
-    id: TargetId,
-    interval: Duration,
-    timeout: Duration,
-    events: mpsc::Sender<Event>,
-    probes: Arc<Semaphore>,
-}
-
-impl Watch {
-    async fn keep(self, mut prober: Prober) {
-        let mut ticks = tokio::time::interval(self.interval);
-        // A probe that takes longer than the interval delays the next one, it is not cut short.
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // Whether it fails, and what is wrong then, where that is known: a fault that is put right
-        // and leaves another one behind is worth a line.
-        let mut failing = None;
-        loop {
-            ticks.tick().await;
-            let Ok(permit) = self.probes.acquire().await else { return };
-            let at = Now::read();
-            let outcome = tokio::time::timeout(self.timeout, prober.probe()).await;
-            drop(permit);
-            let target = self.id.clone();
-            let (fault, failure) = match outcome {
-                Ok(Ok(archives)) => {
-                    if failing.take().is_some() {
-                        log::info!("target {target} answers again");
-                    }
-                    if self.events.send(Event::Answered { target, at, archives }).await.is_err() {
-                        return;
-                    }
-                    continue;
-                }
-                Ok(Err(error)) => (error.fault(), chain(&error)),
-                Err(_) => (None, format!("no answer within {:?}", self.timeout)),
-            };
-            let advice = fault.map_or(String::new(), |fault| format!("{fault}: "));
-            fault.inspect(|fault| prober.access().faults.count(*fault));
-            if failing.replace(fault) != Some(fault) {
-                log::warn!("cannot probe target {target}: {advice}{failure}");
-            }
-            if self.events.send(Event::Failed { target, at }).await.is_err() {
-                return;
-            }
         }
     }
 }

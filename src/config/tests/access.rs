@@ -62,7 +62,7 @@ impl Files {
 }
 
 /// Takes a key, with all that is below it and the comment above it, out of a file.
-fn without(text: &str, key: &str) -> String {
+pub(super) fn without(text: &str, key: &str) -> String {
     let mut lines: Vec<&str> = text.lines().collect();
     let is_key = |line: &&str| line.trim_start().starts_with(&format!("{key}:"));
     let start = lines.iter().position(is_key).expect("it is there");
@@ -117,7 +117,7 @@ fn accepted_in_a_group() {
     }
     let text = "target_groups: [{group: g, scheme: https, static_targets: {targets: \
                 ['https://a:1', '10.0.0.1:1']}}]";
-    assert_eq!(good(text).groups[0].static_targets.len(), 2);
+    assert_eq!(good(text).groups[0].sources.static_targets.len(), 2);
 }
 
 #[test]

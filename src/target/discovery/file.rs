@@ -1,59 +1,82 @@
-//! Which targets a group has at the moment.
+//! A file of targets, read again and again: that is cheap, and it sees a change in place and one by
+//! rename alike.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
+use tokio::task::JoinSet;
 
-use crate::config::units::{HostPort, Scheme};
-use crate::config::{Group, MAX_TARGETS, yaml};
+use super::{Answer, DiscoveryError, blocks};
+use crate::config::{HostPort, MAX_TARGETS, Scheme};
 
 /// Largest file of targets, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// Why a file of targets gives none. The last good set stays.
-#[derive(Debug, thiserror::Error)]
-pub enum DiscoveryError {
-    /// The file cannot be read.
-    #[error("cannot read `{}`", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file is no list of targets.
-    #[error("`{}`: {message}", path.display())]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        message: String,
-    },
+/// The file of a group.
+pub(super) struct FileSource {
+    file: FileReader,
+    scheme: Scheme,
+    interval: Duration,
 }
 
-/// Everything that the group's file names now; nothing for a group without a file.
-///
-/// Fails as a whole where a part fails, so that half a file takes no target away.
-pub(super) async fn discover(group: &Group) -> Result<BTreeSet<HostPort>, DiscoveryError> {
-    let Some(path) = &group.file_targets else { return Ok(BTreeSet::new()) };
-    let text = read(path).await?;
-    let invalid = |message| DiscoveryError::Invalid { path: path.clone(), message };
-    parse_targets(Form::of(path), &text, group.scheme).map_err(invalid)
-}
-
-async fn read(path: &Path) -> Result<String, DiscoveryError> {
-    let unreadable = |source| DiscoveryError::Unreadable { path: path.to_owned(), source };
-    // To open a pipe is to wait for who writes into it.
-    if !tokio::fs::metadata(path).await.map_err(unreadable)?.is_file() {
-        return Err(unreadable(std::io::Error::other("not a regular file")));
+impl FileSource {
+    pub(super) fn new(path: &Path, scheme: Scheme, interval: Duration) -> Self {
+        Self { file: FileReader::new(path, MAX_FILE), scheme, interval }
     }
-    let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
+
+    pub(super) fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    pub(super) async fn ask(&mut self) -> Result<Answer, DiscoveryError> {
+        let text = self.file.read().await?;
+        let path = self.path();
+        let invalid = |message| DiscoveryError::Invalid { path: path.to_owned(), message };
+        let targets = parse_targets(Form::of(path), &text, self.scheme).map_err(invalid)?;
+        Ok(Answer { targets, again: self.interval })
+    }
+}
+
+/// Reads a small file anew each time. A read that hangs (a dead network file system) holds a
+/// thread, and whoever waits for it may give up; there is never a second one beside it.
+pub(super) struct FileReader {
+    path: PathBuf,
+    most: u64,
+    reading: JoinSet<std::io::Result<String>>,
+}
+
+impl FileReader {
+    /// `most` is the largest size in bytes.
+    pub(super) fn new(path: &Path, most: u64) -> Self {
+        Self { path: path.to_owned(), most, reading: JoinSet::new() }
+    }
+
+    pub(super) async fn read(&mut self) -> Result<String, DiscoveryError> {
+        if self.reading.is_empty() {
+            self.reading.spawn(read(self.path.clone(), self.most));
+        }
+        let ended = self.reading.join_next().await;
+        let text = match ended {
+            Some(Ok(text)) => text,
+            Some(Err(error)) => Err(std::io::Error::other(error)),
+            None => Err(std::io::Error::other("nothing was read")),
+        };
+        text.map_err(|source| DiscoveryError::Unreadable { path: self.path.clone(), source })
+    }
+}
+
+async fn read(path: PathBuf, most: u64) -> std::io::Result<String> {
+    // To open a pipe is to wait for who writes into it.
+    if !tokio::fs::metadata(&path).await?.is_file() {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    let file = tokio::fs::File::open(path).await?;
     let mut text = String::new();
-    file.take(MAX_FILE + 1).read_to_string(&mut text).await.map_err(unreadable)?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(unreadable(std::io::Error::other(format!("larger than {MAX_FILE} bytes"))));
+    file.take(most + 1).read_to_string(&mut text).await?;
+    if text.len() as u64 > most {
+        return Err(std::io::Error::other(format!("larger than {most} bytes")));
     }
     Ok(text)
 }
@@ -80,7 +103,7 @@ impl Form {
 /// Reads the text of a file of targets. The error names the entry that is wrong.
 pub fn parse_targets(form: Form, text: &str, scheme: Scheme) -> Result<BTreeSet<HostPort>, String> {
     let entries: Vec<String> = match form {
-        Form::FileSd => yaml::file_sd(text)?,
+        Form::FileSd => blocks::from_yaml(text)?,
         Form::Lines => text
             .lines()
             .map(|line| line.split('#').next().unwrap_or_default().trim().to_owned())
@@ -98,15 +121,7 @@ mod tests {
     use super::*;
 
     fn check(form: Form, text: &str, expected: Result<&[&str], &str>) {
-        let found = parse_targets(form, text, Scheme::Http);
-        match (found, expected) {
-            (Ok(found), Ok(expected)) => {
-                let found: Vec<String> = found.iter().map(ToString::to_string).collect();
-                assert_eq!(found, expected, "{text}");
-            }
-            (Err(found), Err(expected)) => assert!(found.contains(expected), "{text}: {found}"),
-            (found, expected) => panic!("{text}: {found:?} instead of {expected:?}"),
-        }
+        crate::target::discovery::check(text, parse_targets(form, text, Scheme::Http), expected);
     }
 
     #[test]

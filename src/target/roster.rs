@@ -1,0 +1,143 @@
+//! The targets of one group, each watched by a task of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+
+use super::client::GroupClient;
+use super::discovery::Found;
+use super::probe::Prober;
+use super::reference::chain;
+use crate::clock::Now;
+use crate::config::{Group, HostPort};
+use crate::index::{Event, TargetId};
+
+/// What all probes have in common.
+#[derive(Clone)]
+pub(super) struct Means {
+    /// Time between two probes of one target.
+    pub(super) interval: Duration,
+    /// Time for one probe.
+    pub(super) timeout: Duration,
+    pub(super) client: GroupClient,
+    /// Where they say what they found.
+    pub(super) events: mpsc::Sender<Event>,
+    /// Bounds how many there are at once.
+    pub(super) probes: Arc<Semaphore>,
+}
+
+/// The targets of one group.
+pub(super) struct Roster {
+    group: Group,
+    means: Means,
+    running: BTreeMap<HostPort, JoinHandle<()>>,
+}
+
+impl Roster {
+    pub(super) fn new(group: &Group, means: Means) -> Self {
+        Self { group: group.clone(), means, running: BTreeMap::new() }
+    }
+
+    /// Watches what is found, for as long as it is; never returns.
+    pub(super) async fn keep(mut self, mut found: Found) {
+        loop {
+            self.reconcile(found.targets()).await;
+            tokio::select! {
+                () = found.changed() => {}
+                // A task may have ended by a fault since.
+                () = tokio::time::sleep(self.means.interval) => {}
+            }
+        }
+    }
+
+    async fn reconcile(&mut self, targets: BTreeSet<HostPort>) {
+        let gone: Vec<HostPort> =
+            self.running.keys().filter(|target| !targets.contains(target)).cloned().collect();
+        for target in gone {
+            let Some(task) = self.running.remove(&target) else { continue };
+            // Ended before it is taken out, so that no last answer of its puts it back.
+            task.abort();
+            let _ = task.await;
+            log::info!("target {target} left group `{}`", self.group.name);
+            if self.means.events.send(Event::Removed { target: self.id(&target) }).await.is_err() {
+                return;
+            }
+        }
+        for target in targets {
+            match self.running.get(&target) {
+                Some(task) if !task.is_finished() => continue,
+                // None ends by itself, so this was a panic; the target is watched anew.
+                Some(_) => log::error!("the probes of target {target} ended, they begin again"),
+                None => {}
+            }
+            let prober = Prober::new(self.means.client.clone(), &self.group, target.clone());
+            let watch = Watch { id: self.id(&target), means: self.means.clone() };
+            self.running.insert(target, tokio::spawn(watch.keep(prober)));
+        }
+    }
+
+    fn id(&self, target: &HostPort) -> TargetId {
+        TargetId { group: Arc::clone(&self.group.name), authority: target.to_string().into() }
+    }
+}
+
+impl Drop for Roster {
+    fn drop(&mut self) {
+        self.running.values().for_each(JoinHandle::abort);
+    }
+}
+
+/// One target.
+struct Watch {
+    id: TargetId,
+    means: Means,
+}
+
+impl Watch {
+    async fn keep(self, mut prober: Prober) {
+        let mut ticks = tokio::time::interval(self.means.interval);
+        // A probe that takes longer than the interval delays the next one, it is not cut short.
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Whether it fails, and what is wrong then, where that is known: a fault that is put right
+        // and leaves another one behind is worth a line.
+        let mut failing = None;
+        loop {
+            ticks.tick().await;
+            let Ok(permit) = self.means.probes.acquire().await else { return };
+            let at = Now::read();
+            let outcome = tokio::time::timeout(self.means.timeout, prober.probe()).await;
+            drop(permit);
+            let target = self.id.clone();
+            let (fault, failure) = match outcome {
+                Ok(Ok(archives)) => {
+                    if failing.take().is_some() {
+                        log::info!("target {target} answers again");
+                    }
+                    if self
+                        .means
+                        .events
+                        .send(Event::Answered { target, at, archives })
+                        .await
+                        .is_err()
+                    {
+                        return;
+                    }
+                    continue;
+                }
+                Ok(Err(error)) => (error.fault(), chain(&error)),
+                Err(_) => (None, format!("no answer within {:?}", self.means.timeout)),
+            };
+            let advice = fault.map_or(String::new(), |fault| format!("{fault}: "));
+            fault.inspect(|fault| prober.access().faults.count(*fault));
+            if failing.replace(fault) != Some(fault) {
+                log::warn!("cannot probe target {target}: {advice}{failure}");
+            }
+            if self.means.events.send(Event::Failed { target, at }).await.is_err() {
+                return;
+            }
+        }
+    }
+}
