@@ -51,6 +51,7 @@ const WITH_PINGORA: [&str; 8] = [
 const WITH_YAML: [&str; 1] = ["src/config/yaml.rs"];
 /// Where files of certificates are read, and where connections get their settings.
 const WITH_RUSTLS: [&str; 2] = ["src/config/access.rs", "src/access/"];
+const WITH_DNS: [&str; 1] = ["src/target/discovery/dns.rs"];
 /// Files as memory, and what only a disk's caller needs.
 const WITH_MAPPING: [&str; 1] = ["src/cache/mapping.rs"];
 const WITH_RUSTIX: [&str; 1] = ["src/cache/"];
@@ -401,6 +402,12 @@ fn the_yaml_library_can_be_replaced_in_one_file() {
 fn tls_is_set_up_in_one_place() {
     let strays = |source: &Source| outside(source, &WITH_RUSTLS, "rustls");
     check("TLS where it should not be", everything().iter().flat_map(strays));
+}
+
+#[test]
+fn the_dns_library_can_be_replaced_in_one_file() {
+    let strays = |source: &Source| outside(source, &WITH_DNS, "hickory_resolver");
+    check("DNS where it should not be", everything().iter().flat_map(strays));
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod agave;
 mod cache;
 mod copies;
 mod credentials;
+mod discovery;
 mod failover;
 mod hostile;
 mod process;

@@ -1,6 +1,5 @@
 //! How the index follows what targets do.
 
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 use super::support::body::Content;
@@ -213,74 +212,6 @@ async fn a_slow_probe_ends_by_its_own_deadline_and_not_by_the_next_tick() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_of_targets_is_followed_also_by_rename_and_survives_nonsense() {
-    let a = Origin::run(Program::Agave, &[(&full(1000), SMALL)]).await;
-    let b = Origin::run(Program::Sidecar, &[(&full(2000), SMALL)]).await;
-    let directory = tempfile::tempdir().expect("a directory");
-    for extension in ["txt", "json", "yaml"] {
-        let path = directory.path().join(format!("targets.{extension}"));
-        let write = |targets: &[&Origin]| {
-            let list: Vec<String> =
-                targets.iter().map(|origin| origin.address().to_string()).collect();
-            let text = match extension {
-                "txt" => format!("# ours\n\n{}\n", list.join("\n")),
-                "json" => serde_json::json!([{ "targets": list, "labels": {} }]).to_string(),
-                _ => {
-                    let items = list.iter().map(|target| format!("    - '{target}'\n"));
-                    format!("- targets:\n{}", items.collect::<String>())
-                }
-            };
-            let mut new = tempfile::NamedTempFile::new_in(directory.path()).expect("a file");
-            new.write_all(text.as_bytes()).expect("written");
-            new.persist(&path).expect("renamed");
-        };
-        write(&[&a]);
-        let text = format!(
-            "listen: ['127.0.0.1:0']\nscrape_interval: 100ms\ntarget_groups:\n  \
-             - {{group: a, file_targets: {{path: '{}'}}}}\n",
-            path.display()
-        );
-        let edge = Edge::start(&text);
-        becomes(&edge, FULL, Some(&full(1000))).await;
-        write(&[&a, &b]);
-        becomes(&edge, FULL, Some(&full(2000))).await;
-        std::fs::write(&path, "[{\"targets\": [\"no port\"").expect("written");
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        assert_eq!(location(&edge, FULL).await, Some(format!("/{}", full(2000))), "kept");
-        std::fs::remove_file(&path).expect("removed");
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        assert_eq!(location(&edge, FULL).await, Some(format!("/{}", full(2000))), "kept");
-        write(&[&a]);
-        becomes(&edge, FULL, Some(&full(1000))).await;
-        let gone = full(2000).parse().expect("valid");
-        assert!(edge.view().sources(&gone).is_empty(), "a removed target leaves at once");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_running_transfer_of_a_removed_target_finishes() {
-    let content = Content::new(1, 3000);
-    let a = Origin::run(Program::Agave, &[(&full(1000), content)]).await;
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("targets");
-    std::fs::write(&path, a.address().to_string()).expect("written");
-    let text = format!(
-        "listen: ['127.0.0.1:0']\nscrape_interval: 100ms\ntarget_groups:\n  \
-         - {{group: a, file_targets: {{path: '{}'}}}}\n",
-        path.display()
-    );
-    let edge = Edge::start(&text);
-    edge.knows(&a).await;
-    a.fail(Fault::Drip { bytes: 100, pause: Duration::from_millis(30) });
-    let address = edge.address;
-    let download = tokio::spawn(Ask::get(format!("/{}", full(1000))).send(address));
-    eventually("the download began", || async { a.asked("GET", &full(1000)) > 0 }).await;
-    std::fs::write(&path, "").expect("written");
-    becomes(&edge, FULL, None).await;
-    assert!(download.await.expect("no panic").body == content.all());
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_host_name_is_resolved_and_asked_by_its_name() {
     let origin = Origin::run(Program::Agave, &[(&full(1000), SMALL)]).await;
     let port = origin.address().port();
@@ -294,24 +225,6 @@ async fn a_host_name_is_resolved_and_asked_by_its_name() {
     let hosts: Vec<_> =
         origin.seen().iter().map(|request| request.header("host").map(str::to_owned)).collect();
     assert!(hosts.iter().all(|host| *host == Some(format!("localhost:{port}"))), "{hosts:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn static_targets_need_no_file() {
-    let origin = Origin::run(Program::Agave, &[(&full(1000), SMALL)]).await;
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("not-there-yet");
-    let text = format!(
-        "listen: ['127.0.0.1:0']\nscrape_interval: 100ms\ntarget_groups:\n  \
-         - {{group: a, static_targets: {{targets: ['{}']}}, file_targets: {{path: '{}'}}}}\n",
-        origin.address(),
-        path.display()
-    );
-    let edge = Edge::start(&text);
-    becomes(&edge, FULL, Some(&full(1000))).await;
-    let other = Origin::run(Program::Agave, &[(&full(2000), SMALL)]).await;
-    std::fs::write(&path, other.address().to_string()).expect("written");
-    becomes(&edge, FULL, Some(&full(2000))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

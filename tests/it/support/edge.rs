@@ -9,7 +9,7 @@ use pingora::services::background::BackgroundService;
 use snapedge::access::Accesses;
 use snapedge::app::Services;
 use snapedge::index::View;
-use snapedge::target::Published;
+use snapedge::target::{DiscoveryCounts, Published};
 use tokio::sync::watch;
 
 use super::client::{Answer, Ask};
@@ -21,6 +21,7 @@ pub struct Edge {
     pub address: SocketAddr,
     published: Arc<Published>,
     pub accesses: Arc<Accesses>,
+    pub discovery: Arc<DiscoveryCounts>,
     // Dropping it would look like a broken channel to the services.
     _stop: watch::Sender<bool>,
 }
@@ -52,7 +53,7 @@ impl Edge {
         };
         let services = Services::new(&config).expect("a free port");
         let address = services.addresses()[0];
-        let Services { mut public, scraper, fetcher, published, accesses } = services;
+        let Services { mut public, scraper, fetcher, published, accesses, discovery } = services;
         let (stop, shutdown): (_, ShutdownWatch) = watch::channel(false);
         let watch = shutdown.clone();
         tokio::spawn(async move { public.start_service(None, watch, 1).await });
@@ -63,7 +64,7 @@ impl Edge {
             let task = fetcher.task();
             tokio::spawn(async move { task.start(shutdown).await });
         }
-        Self { address, published, accesses, _stop: stop }
+        Self { address, published, accesses, discovery, _stop: stop }
     }
 
     /// An edge before one group of origins, once each of them has answered.

@@ -2,12 +2,16 @@
 
 pub mod body;
 pub mod client;
+pub mod consul;
+pub mod dns;
 pub mod edge;
 pub mod h2;
+pub mod listing;
 pub mod origin;
 pub mod process;
 pub mod server;
 pub mod tls;
+pub mod trouble;
 
 use std::time::Duration;
 
