@@ -102,7 +102,11 @@ fn element<'a>(entry: &'a Entry, urls: &Urls) -> Element<'a> {
         size: chain().filter_map(|source| source.listed.size).fold(0, u64::saturating_add),
         target: match urls {
             Urls::Own(base) => base.clone(),
-            Urls::Targets => format!("http://{}", source.target.authority),
+            Urls::Targets => {
+                let location = source.listed.location.as_ref();
+                let scheme = location.map_or("http", |location| location.scheme);
+                format!("{scheme}://{}", source.target.authority)
+            }
         },
         group: &source.target.group,
         updated_at: timestamp(source.updated_at),

@@ -300,9 +300,10 @@ impl Shared {
         let found = Distrusted { target: target.clone(), name: *name, until: now + DISTRUST };
         let mut state = self.state();
         state.distrusted.retain(|old| now < old.until);
-        if state.distrusted.len() < MAX_DISTRUSTED {
-            state.distrusted.push(found);
+        if state.distrusted.len() >= MAX_DISTRUSTED {
+            state.distrusted.remove(0);
         }
+        state.distrusted.push(found);
         self.distrusted.send_replace(state.distrusted.as_slice().into());
     }
 

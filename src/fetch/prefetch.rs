@@ -87,6 +87,7 @@ async fn keep_lane(kit: Arc<Kit>, orders: Orders, lane: Lane) {
         };
         let mut again = rests_until(&view, &orders, now).unwrap_or(now + IDLE);
         let mut name = next(&view, lane, last.as_deref(), is_missing);
+        waiting = waiting.filter(|_| name.is_some());
         if lane == Lane::Full && name.is_some() {
             let until = *waiting.get_or_insert(now) + FULL_WAITS;
             if now < until && next(&view, Lane::Incremental, None, is_missing).is_some() {
@@ -108,7 +109,7 @@ async fn keep_lane(kit: Arc<Kit>, orders: Orders, lane: Lane) {
                     continue;
                 }
                 Placed::Whole => continue,
-                Placed::Refused(_) => again = again.min(now + REFUSED),
+                Placed::Refused(_) => (last, again) = (Some(group), again.min(now + REFUSED)),
             }
         }
         tokio::select! {

@@ -24,15 +24,17 @@ pub async fn prepare<T: Send + 'static>(
 }
 
 /// Whether there could be room for an archive of so many bytes, before anybody is asked for it. A
-/// refusal is in the log.
+/// refusal is in the log. The claim comes back where there could be; a disk that hangs keeps it,
+/// so that it is asked once.
 pub(super) async fn could_hold(
     store: &Store,
     name: ArchiveName,
+    claim: Claim,
     length: u64,
     patience: Duration,
-) -> Result<(), Refusal> {
+) -> Result<Claim, Refusal> {
     let store = store.clone();
-    in_time(name, patience, move || store.could_hold(&name, length)).await
+    in_time(name, patience, move || store.could_hold(&name, length).map(|()| claim)).await
 }
 
 async fn in_time<T: Send + 'static>(

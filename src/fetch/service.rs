@@ -10,7 +10,7 @@ use pingora::services::background::BackgroundService;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::{JoinError, JoinSet};
 
-use super::orders::{Job, Orders};
+use super::orders::{Job, Orders, Unfetched};
 use super::prefetch;
 use super::transfer::Kit;
 use super::upstreams::Upstreams;
@@ -104,8 +104,8 @@ impl BackgroundService for Fetcher {
         // period.
         inbox.close();
         while let Ok(job) = inbox.try_recv() {
-            // Whoever waits for it is told.
-            drop(job);
+            // Whoever waits for it is served past the cache.
+            job.end(Err(Unfetched::Unwanted));
         }
         keepers.shutdown().await;
         while fills.join_next().await.is_some() {}

@@ -35,6 +35,11 @@ const LEAST_RATE: u64 = 256 << 10;
 const LEAST_WINDOW: Duration = Duration::from_secs(20);
 /// How long the disk may hold a fill up. Its readers wait no longer either.
 const DISK_PATIENCE: Duration = Duration::from_secs(15);
+/// How long the sync of an archive may take that its readers have all of.
+const SYNC_PATIENCE: Duration = Duration::from_secs(600);
+/// A connection that breaks off this late has met a server's bound on the whole transfer (250 s on
+/// Agave), which is not the target's failure.
+const LONG_TRANSFER: Duration = Duration::from_secs(200);
 /// Longest time that bytes are collected before they go to the disk, and so to readers.
 const COLLECTING: Duration = Duration::from_millis(50);
 /// How long a fill that is not to be finished goes on without readers: clients that test the speed
@@ -140,7 +145,7 @@ impl Kit {
     async fn begin(
         &self,
         job: &Job,
-        claim: Claim,
+        mut claim: Claim,
         sources: Vec<Arc<Source>>,
     ) -> Result<(Begun, Body), Unfetched> {
         let refused = |refusal| Unfetched::Refused(bypass_of(&refusal));
@@ -148,7 +153,8 @@ impl Kit {
         let patience = if waits { PATIENCE_OF_CLIENTS } else { PATIENCE_OF_NOBODY };
         // Nobody is asked for what there will be no room for.
         if let Some(length) = sources.iter().filter_map(|source| source.listed.size).min() {
-            could_hold(&self.store, job.name, length, patience).await.map_err(refused)?;
+            let asked = could_hold(&self.store, job.name, claim, length, patience).await;
+            claim = asked.map_err(refused)?;
         }
         let mut walk = Walk::new(sources);
         let (source, Opened { body, head, validator }) = loop {
@@ -190,14 +196,17 @@ impl Kit {
         let target = source.target.clone();
         let mut barren = 0;
         let stopped = loop {
-            let before = fill.written();
+            let (before, connected) = (fill.written(), Instant::now());
             match self.pump(job, &mut body, &mut fill, &growing).await {
                 Flow::Complete => break None,
                 Flow::Stopped(why) => break Some(why),
                 Flow::Broke(failure) => {
                     let at = fill.written();
                     log::warn!("{} from target {target} broke off at {at}: {failure}", job.name);
-                    self.upstreams.failed(&target, Instant::now());
+                    let silent = matches!(failure, SourceFailure::Timeout | SourceFailure::Slow);
+                    if silent || connected.elapsed() < LONG_TRANSFER {
+                        self.upstreams.failed(&target, Instant::now());
+                    }
                     if at - before >= PROGRESS {
                         barren = 0;
                     }
@@ -212,20 +221,12 @@ impl Kit {
                 }
             }
         };
-        let length = fill.length();
         let ended = match stopped {
-            None => {
-                // An error of the fill is in its ending as well.
-                let _ = in_time(fill.finish()).await;
-                match in_time(ending.wait()).await {
-                    // Readers have all of it. The sync of a large file takes its time.
-                    Err(Abandoned::Slow) if growing.progress().frontier() == length => {
-                        ending.wait().await
-                    }
-                    ended => ended,
-                }
-            }
+            None => self.seal(&job.name, fill, &growing, &mut ending).await,
             Some(why) => {
+                if why == Abandoned::Slow {
+                    self.store.hide(&job.name);
+                }
                 fill.reason().give(why);
                 drop(fill);
                 in_time(ending.wait()).await
@@ -236,6 +237,28 @@ impl Kit {
             self.store.hide(&job.name);
         }
         (target, ended)
+    }
+
+    /// Ends a fill that has all of its bytes.
+    async fn seal(
+        &self,
+        name: &ArchiveName,
+        fill: Fill,
+        growing: &Growing,
+        ending: &mut Ending,
+    ) -> Result<(), Abandoned> {
+        let (length, reason) = (fill.length(), fill.reason());
+        if in_time(fill.finish()).await == Err(Abandoned::Slow) {
+            // What else goes wrong is in its ending as well.
+            reason.give(Abandoned::Slow);
+        }
+        match in_time(ending.wait()).await {
+            Err(Abandoned::Slow) if growing.progress().frontier() == length => {}
+            ended => return ended,
+        }
+        log::debug!("{name} is complete, and the disk takes its time");
+        let synced = tokio::time::timeout(SYNC_PATIENCE, ending.wait()).await;
+        synced.unwrap_or(Err(Abandoned::Slow))
     }
 
     /// Asks for the rest of a copy, a few times.

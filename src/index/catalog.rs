@@ -220,10 +220,11 @@ impl Catalog {
         self.held = held.iter().map(kept).collect();
     }
 
-    /// Takes in what is not to be believed now: all of it, in place of what it was before.
-    pub fn distrust(&mut self, distrusted: &[Distrusted]) {
+    /// Takes in what is not to be believed: all of it, in place of what it was before.
+    pub fn distrust(&mut self, distrusted: &[Distrusted], now: Instant) {
         self.distrusted = distrusted.to_vec();
-        for Distrusted { target, name, .. } in distrusted {
+        self.distrusted.retain(|distrusted| now < distrusted.until);
+        for Distrusted { target, name, .. } in &self.distrusted {
             if let Some(answer) = self.targets.get_mut(target) {
                 answer.holdings.remove(name);
             }

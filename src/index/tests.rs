@@ -612,16 +612,20 @@ fn what_is_not_sound_counts_as_not_there_until_it_may_have_been_made_anew() {
     let offers = |scene: &Scene| scene.offers(Some("main"));
     assert_eq!(offers(&scene), "1000 1000-1600");
     let (target, until) = (target("u"), scene.at(30).instant);
-    let found = Distrusted { target, name: name("1000-1600"), until };
-    scene.catalog.distrust(std::slice::from_ref(&found));
-    scene.step("1 | u: 1000 1000-1500 1000-1600");
-    assert_eq!(offers(&scene), "1000 1000-1500");
+    let found = [Distrusted { target, name: name("1000-1600"), until }];
+    // It is said again for each view, also when it is over.
+    let step = |scene: &mut Scene, seconds, text: &str| {
+        scene.catalog.distrust(&found, scene.at(seconds).instant);
+        scene.step(&format!("{seconds} | {text}"));
+        (offers(scene), scene.view.sources(&name("1000-1600")).len())
+    };
+    let (old, new) = ("1000 1000-1500".to_owned(), "1000 1000-1600".to_owned());
+    let all = "1000 1000-1500 1000-1600";
+    assert_eq!(step(&mut scene, 1, &format!("u: {all}")), (old, 0));
     // Of another target it is another file.
-    scene.step("2 | t: 1000 1000-1500 1000-1600");
-    assert_eq!(offers(&scene), "1000 1000-1600");
-    assert_eq!(scene.view.sources(&name("1000-1600")).len(), 1);
-    scene.step("31 | u: 1000 1000-1500 1000-1600");
-    assert_eq!(scene.view.sources(&name("1000-1600")).len(), 2);
+    assert_eq!(step(&mut scene, 2, &format!("t: {all}")), (new.clone(), 1));
+    assert_eq!(step(&mut scene, 31, &format!("u: {all}")), (new.clone(), 2));
+    assert_eq!(step(&mut scene, 32, &format!("t: {all}")), (new, 2));
 }
 
 #[test]

@@ -9,6 +9,9 @@ use crate::cache::{Growing, Standing};
 use crate::fetch::{Joined, Ticket, Unfetched};
 use crate::route::{Bypass, CacheStatus, Failure, RangeRequest};
 
+/// How often one request joins a fetch.
+const MAX_JOINS: usize = 2;
+
 /// A request for an archive that is being fetched.
 pub(super) struct Awaiting {
     pub(super) request: Request,
@@ -24,9 +27,19 @@ pub(super) enum Fetch {
 }
 
 impl Edge {
-    /// Waits until an archive that is being fetched can be read, and decides again. No request
-    /// waits twice.
-    pub(super) async fn join(&self, awaiting: Awaiting) -> Result<Planned, Failure> {
+    /// Waits until an archive that is being fetched can be read, and decides again. What nobody
+    /// wanted any more until this request came is fetched anew.
+    pub(super) async fn join(&self, mut awaiting: Awaiting) -> Result<Planned, Failure> {
+        for _ in 0..MAX_JOINS {
+            match self.join_once(awaiting).await? {
+                Planned::Await(again) => awaiting = *again,
+                planned => return Ok(planned),
+            }
+        }
+        self.decide_again(awaiting.request, Some(Bypass::Backoff))
+    }
+
+    async fn join_once(&self, awaiting: Awaiting) -> Result<Planned, Failure> {
         let Awaiting { request, fetch } = awaiting;
         let (growing, how) = match fetch {
             Fetch::Growing(growing) => (growing, CacheStatus::Collapsed),
@@ -38,9 +51,7 @@ impl Edge {
                 Joined::Not(Unfetched::Refused(why)) => {
                     return self.decide_again(request, Some(why));
                 }
-                Joined::Not(Unfetched::Unwanted) => {
-                    return self.decide_again(request, Some(Bypass::Backoff));
-                }
+                Joined::Not(Unfetched::Unwanted) => return self.begin_again(request),
             },
         };
         if request.asked.range != RangeRequest::Whole {

@@ -82,6 +82,11 @@ impl Edge {
         }
     }
 
+    /// Decides as if the request had come now.
+    pub(super) fn begin_again(&self, request: Request) -> Result<Planned, Failure> {
+        self.archive(request, &self.published.load(), Instant::now())
+    }
+
     /// After an order that brought nothing to read: past the cache for this reason, or from what
     /// is there by now.
     pub(super) fn decide_again(

@@ -157,6 +157,8 @@ impl GroupClient {
                 // address all the same. Idle ones are found by name: to an address that is not the
                 // target's any more there must be none.
                 let builder = with_access(&self.access, self.connect_timeout);
+                // Of the address alone: a redirect may lead to another port.
+                let address = SocketAddr::new(address.ip(), 0);
                 builder.resolve(target.host(), address).build().map_err(ClientError::Setup)?
             }
             Scheme::Https | Scheme::Http => self.http.clone(),

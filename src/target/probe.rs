@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{CONTENT_LENGTH, HeaderMap, LAST_MODIFIED, LOCATION};
 use http::status::StatusCode;
@@ -399,7 +399,9 @@ fn parse_listing(
             modified: file
                 .mod_time
                 .and_then(|time| time.parse::<jiff::Timestamp>().ok())
-                .map(SystemTime::from),
+                .map(SystemTime::from)
+                // Go's zero time, among others: HTTP has no date for it.
+                .filter(|time| *time >= UNIX_EPOCH),
             location: Some(location(&name)),
         };
         match found.get(&name) {
@@ -467,5 +469,25 @@ mod tests {
         check("{}", None);
         check("not found", None);
         check(r#"[{"files": [{"size": 5}]}]"#, None);
+    }
+
+    #[test]
+    fn a_time_that_http_cannot_tell_is_none() {
+        let modified = |time: &str| {
+            let body =
+                format!(r#"[{{"files": [{{"file_name": "{FULL}", "mod_time": "{time}"}}]}}]"#);
+            let location = |_: &ArchiveName| Location {
+                scheme: "http",
+                address: ([127, 0, 0, 1], 1).into(),
+                authority: "localhost:1".into(),
+                path: "/".to_owned(),
+            };
+            parse_listing(body.as_bytes(), location).expect("a listing")[0].modified
+        };
+        assert!(modified("2026-09-21T14:13:20.5Z").is_some());
+        assert_eq!(modified("1970-01-01T00:00:00Z"), Some(UNIX_EPOCH));
+        for time in ["0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "yesterday", ""] {
+            assert_eq!(modified(time), None, "{time}");
+        }
     }
 }

@@ -233,7 +233,7 @@ impl Publisher {
         let mut events = Vec::new();
         loop {
             catalog.hold(&held.borrow_and_update());
-            catalog.distrust(&distrusted.borrow_and_update());
+            catalog.distrust(&distrusted.borrow_and_update(), Instant::now());
             for event in events.drain(..) {
                 catalog.apply(event);
             }
