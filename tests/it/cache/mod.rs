@@ -56,17 +56,15 @@ impl CachedEdge {
     }
 
     /// Fetches an archive until it is cached; each answer must be all of `content`. Once is enough
-    /// where the disk is not busy with something else.
+    /// where the disk is not busy with something else, for which a fill is given up.
     async fn fill(&self, name: &str, content: Content) {
-        for _ in 0..3 {
-            let answer = self.edge.get(&format!("/{name}")).await;
+        eventually("the archive is cached", || async {
+            let answer = self.edge.ask(get(name)).await;
             assert_whole(&answer, content);
             self.is_idle().await;
-            if status(&self.edge.ask(head(name)).await) == HIT {
-                return;
-            }
-        }
-        self.holds(name).await;
+            status(&self.edge.ask(head(name)).await) == HIT
+        })
+        .await;
     }
 }
 
