@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::access::{credentials, tls};
 use super::cache::cache;
+use super::rpc::rpc_proxy;
 use super::sources::sources;
 use super::units::{Scheme, duration, listen_address};
 use super::yaml::{self, Node, Problem, Report, Section};
@@ -20,7 +21,7 @@ const MAX_GROUP_NAME: usize = 64;
 
 /// Keys of the file that the documentation describes and that this version cannot honour yet.
 /// They are refused by their own message: to ignore `tls` would be worse than to stop.
-const LATER: [&str; 3] = ["tls", "internal_listen", "rpc_proxy"];
+const LATER: [&str; 2] = ["tls", "internal_listen"];
 /// The same for the keys of a group.
 const LATER_IN_GROUP: [&str; 1] = ["ledger_targets"];
 
@@ -92,7 +93,7 @@ pub fn keys() -> BTreeSet<String> {
     let everything = "target_groups: [{static_targets: {}, file_targets: {}, http_targets: {}, \
                       consul_sd_config: {}, dns_targets: [{}], tls_config: {}, basic_auth: {}, \
                       bearer_auth: {}}]\n\
-                      limits: {}\ncache: {}\nlog: {}\nserver: {}\n";
+                      limits: {}\ncache: {}\nrpc_proxy: {}\nlog: {}\nserver: {}\n";
     yaml::read(everything, root).1.asked.into_iter().collect()
 }
 
@@ -115,6 +116,7 @@ fn root(node: Node) -> Config {
         downloads: downloads(&mut root),
         cache_dir: root.take("proxy_snapshot_cache_dir").and_then(|node| cache_dir(&node)),
         cache: root.take("cache").map_or_else(Cache::default, cache),
+        rpc_proxy: root.take("rpc_proxy").and_then(rpc_proxy),
         groups: groups(&mut root),
         limits,
         log_level: root.take("log").and_then(log_level).unwrap_or(log::LevelFilter::Info),

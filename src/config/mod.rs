@@ -7,6 +7,7 @@ mod access;
 mod cache;
 mod file;
 mod private_url;
+mod rpc;
 mod secret;
 mod sources;
 pub(crate) mod units;
@@ -24,6 +25,7 @@ pub use sources::{Consul, DnsTargets, Records, Sources, Token};
 pub use units::{HostPort, Scheme};
 pub use yaml::Problem;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -53,6 +55,8 @@ pub struct Config {
     pub cache_dir: Option<PathBuf>,
     /// How they are cached.
     pub cache: Cache,
+    /// What clients may ask of RPC nodes; nothing where unset.
+    pub rpc_proxy: Option<RpcProxy>,
     /// The groups, in the order of the file. At least one; names are unique.
     pub groups: Vec<Group>,
     /// Bounds on time and number.
@@ -174,6 +178,17 @@ pub enum Verify {
     Frames,
     /// What it decompresses to as well.
     Decode,
+}
+
+/// What clients may ask of RPC nodes through this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RpcProxy {
+    /// The methods that are answered.
+    pub methods: BTreeSet<Box<str>>,
+    /// Most bytes of a request's body.
+    pub max_body: usize,
+    /// Most calls of one request.
+    pub max_batch: usize,
 }
 
 /// What a target is, and so how it is asked for its archives.

@@ -10,6 +10,7 @@ use super::{
 };
 
 mod access;
+mod rpc;
 
 const REFERENCE: &str = include_str!("../../conf/snapedge.yaml");
 
@@ -459,7 +460,7 @@ fn unknown_keys_are_rejected() {
 #[test]
 fn what_this_version_does_not_support_is_not_ignored() {
     let later = "this version does not support this key, remove it";
-    for key in ["tls", "internal_listen", "rpc_proxy"] {
+    for key in ["tls", "internal_listen"] {
         reject(&format!("{key}: {{}}"), key, later);
         reject(&format!("{key}:"), key, later);
     }

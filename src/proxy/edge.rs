@@ -18,6 +18,7 @@ use super::context::{Context, Phase, Relay};
 use super::copies::Copies;
 use super::head;
 use super::planning::Planned;
+use super::rpc::NodeProxy;
 use crate::cache::ArchiveStorage;
 use crate::config::Config;
 use crate::fetch::{self, Orders, Upstreams};
@@ -39,6 +40,8 @@ pub struct Edge {
     /// Where archives are ordered that requests share while they are fetched.
     pub(super) orders: Option<Orders>,
     pub(super) terms: Terms,
+    /// What is passed on to nodes, where that is wanted.
+    pub(super) rpc: Option<NodeProxy>,
     /// How long a range waits for what is being fetched.
     pub(super) range_wait: Duration,
 }
@@ -67,6 +70,7 @@ impl Edge {
             cache,
             orders,
             terms: Terms { sharing: config.cache.sharing, keeps: config.cache.keep_previous },
+            rpc: NodeProxy::new(config, scraper.nodes()),
             range_wait: config.cache.range_wait,
         }
     }
@@ -144,9 +148,12 @@ impl ProxyHttp for Edge {
         ctx.started = Instant::now();
         session.as_downstream_mut().set_write_timeout(Some(self.upstreams.limits().send_timeout));
         let client = client_address(session);
-        let planned = match self.plan(session, client) {
-            Ok(Planned::Await(awaiting)) => self.join(*awaiting).await,
-            planned => planned,
+        let planned = match self.answer_for_nodes(session).await {
+            Some(answer) => answer.map(Planned::Reply),
+            None => match self.plan(session, client) {
+                Ok(Planned::Await(awaiting)) => self.join(*awaiting).await,
+                planned => planned,
+            },
         };
         let reply = match planned {
             Ok(Planned::Relay(relay)) => {
@@ -164,7 +171,8 @@ impl ProxyHttp for Edge {
             Ok(Planned::Await(_)) => Failure::Internal.reply(),
             Err(failure) => failure.reply(),
         };
-        if !session.as_downstream_mut().is_body_empty() {
+        let downstream = session.as_downstream_mut();
+        if !downstream.is_body_empty() && !downstream.is_body_done() {
             // Nobody reads the body, so nothing after it can be understood.
             session.set_keepalive(None);
         }
@@ -414,7 +422,7 @@ fn refused<T>(retry: bool) -> Result<T> {
 }
 
 /// Address of the client. Only a listener that is not on the network has clients without one.
-fn client_address(session: &Session) -> IpAddr {
+pub(super) fn client_address(session: &Session) -> IpAddr {
     let address = session.client_addr().and_then(|address| address.as_inet());
     address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip().to_canonical())
 }

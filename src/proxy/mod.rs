@@ -8,6 +8,7 @@ mod edge;
 mod head;
 mod listener;
 mod planning;
+mod rpc;
 
 pub use caching::cached_head;
 pub use edge::Edge;

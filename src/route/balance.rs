@@ -37,21 +37,48 @@ pub(super) fn order(
     ordered
 }
 
+/// Orders targets that answer the same for one client, as [`order`] does.
+pub fn order_nodes<T>(
+    client: IpAddr,
+    mut nodes: Vec<(TargetId, T)>,
+    resting: impl Fn(&TargetId) -> bool,
+) -> Vec<(TargetId, T)> {
+    let weight = |target: &TargetId| {
+        let mut hasher = SipHasher13::new();
+        hash_client(&mut hasher, client);
+        hash_target(&mut hasher, target);
+        hasher.finish()
+    };
+    nodes.sort_by_cached_key(|(target, _)| {
+        (resting(target), Reverse(weight(target)), target.clone())
+    });
+    nodes.truncate(MAX_TRIES);
+    nodes
+}
+
 fn weight(client: IpAddr, name: &ArchiveName, target: &TargetId) -> u64 {
     let mut hasher = SipHasher13::new();
+    hash_client(&mut hasher, client);
+    hasher.write_u64(name.base_slot().0);
+    hasher.write_u64(name.slot().0);
+    hasher.write(name.hash().as_bytes());
+    hasher.write(name.compression().extension().as_bytes());
+    hash_target(&mut hasher, target);
+    hasher.finish()
+}
+
+fn hash_client(hasher: &mut SipHasher13, client: IpAddr) {
     // An IPv4 client is the same one on a socket of either family.
     match client.to_canonical() {
         IpAddr::V4(address) => hasher.write(&address.octets()),
         IpAddr::V6(address) => hasher.write(&address.octets()),
     }
-    hasher.write_u64(name.base_slot().0);
-    hasher.write_u64(name.slot().0);
-    hasher.write(name.hash().as_bytes());
-    hasher.write(name.compression().extension().as_bytes());
+}
+
+fn hash_target(hasher: &mut SipHasher13, target: &TargetId) {
     hasher.write(target.group.as_bytes());
     hasher.write_u8(0);
     hasher.write(target.authority.as_bytes());
-    hasher.finish()
 }
 
 #[cfg(test)]
@@ -63,6 +90,33 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     const NAME: &str = "snapshot-1000-426qDu1xtT27veQig8FUVaqbvbGgSguUuwtgsrfBh5oY.tar.zst";
+
+    #[test]
+    fn a_client_stays_with_its_node_and_clients_spread() {
+        let target = |at: u8| TargetId {
+            group: "main".into(),
+            authority: format!("10.0.0.{at}:8899").into(),
+        };
+        let nodes = |count: u8| (0..count).map(|at| (target(at), at)).collect::<Vec<_>>();
+        let first = |client: u8, count: u8, resting: &dyn Fn(&TargetId) -> bool| {
+            let ordered =
+                order_nodes(Ipv4Addr::from([10, 1, 0, client]).into(), nodes(count), resting);
+            assert_eq!(ordered.len(), usize::from(count).min(MAX_TRIES));
+            ordered[0].1
+        };
+        let mut met = std::collections::BTreeSet::new();
+        for client in 0..100 {
+            let node = first(client, 4, &|_| false);
+            met.insert(node);
+            assert_eq!(first(client, 4, &|_| false), node);
+            // One more takes clients over and moves no others.
+            assert!([node, 4].contains(&first(client, 5, &|_| false)));
+            assert_ne!(first(client, 4, &|other| *other == target(node)), node);
+            assert_eq!(first(client, 4, &|_| true), node);
+        }
+        assert_eq!(met.len(), 4);
+        assert_eq!(first(1, 20, &|_| false), first(1, 20, &|_| false));
+    }
 
     fn name() -> ArchiveName {
         NAME.parse().expect("valid")

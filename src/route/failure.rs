@@ -22,6 +22,9 @@ pub enum Failure {
     /// The path exists, for other methods.
     #[error("the method is not allowed on this path")]
     Method,
+    /// The path exists, for POST alone.
+    #[error("the method is not allowed on this path, POST is")]
+    PostOnly,
     /// A GET or HEAD came with a body.
     #[error("a request body is not accepted")]
     Body,
@@ -137,6 +140,7 @@ impl Failure {
             | Self::UnknownGroup
             | Self::Sources(SourceFailure::Gone) => Reply::empty(status),
             Self::Method => Reply::empty(status).with(ALLOW, HeaderValue::from_static("GET, HEAD")),
+            Self::PostOnly => Reply::empty(status).with(ALLOW, HeaderValue::from_static("POST")),
             Self::Query { .. } => {
                 let error = serde_json::json!({ "error": self.to_string() });
                 Reply::json(status, error.to_string())
@@ -160,7 +164,7 @@ impl Failure {
             | Self::NotHeld
             | Self::UnknownGroup
             | Self::Sources(SourceFailure::Gone) => StatusCode::NOT_FOUND,
-            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Method | Self::PostOnly => StatusCode::METHOD_NOT_ALLOWED,
             Self::Body | Self::Host | Self::Query { .. } => StatusCode::BAD_REQUEST,
             Self::Unsatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             // Not 404 or 416, which clients take for "does not exist" and "is complete", and not

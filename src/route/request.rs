@@ -156,6 +156,11 @@ fn short_form(name: &str) -> Option<Wanted> {
     }
 }
 
+/// The group that a query names.
+pub(super) fn group_of(query: &str) -> Option<String> {
+    Query(query).text("group")
+}
+
 /// A query string. Of a key that comes twice the first one counts; an empty value is no value.
 struct Query<'a>(&'a str);
 

@@ -4,14 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, AUTHORIZATION, HOST};
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::access::{Access, Fault};
 use crate::config::{HostPort, Scheme};
 
 /// Largest document that is read, in bytes: a listing of thousands of archives.
-const MAX_DOCUMENT: usize = 2 << 20;
+pub(super) const MAX_DOCUMENT: usize = 2 << 20;
 /// Idle connections that are kept for each target.
 const IDLE_PER_HOST: usize = 2;
 
@@ -93,11 +94,8 @@ impl Client {
 
     /// Posts JSON to a URL of the configuration and reads the answer.
     pub(super) async fn post_json(&self, url: &str, body: &str) -> Result<Vec<u8>, ClientError> {
-        let request = self
-            .http
-            .post(url)
-            .header(http::header::CONTENT_TYPE, "application/json")
-            .body(body.to_owned());
+        let request =
+            self.http.post(url).header(CONTENT_TYPE, "application/json").body(body.to_owned());
         let failed = |source: reqwest::Error| ClientError::Request {
             method: Method::POST,
             url: without_secrets(url),
@@ -205,14 +203,35 @@ impl Line {
         }
     }
 
-    /// Reads a small document.
-    pub(super) async fn document(&self, at: &Place) -> Result<(Head, Vec<u8>), ClientError> {
+    /// Reads a small document, of at most `most` bytes.
+    pub(super) async fn document(
+        &self,
+        at: &Place,
+        most: usize,
+    ) -> Result<(Head, Vec<u8>), ClientError> {
         let response = self.send(Method::GET, at).await?;
         let head = head_of(&response);
-        Ok((head, read_bounded(response, MAX_DOCUMENT).await?))
+        Ok((head, read_bounded(response, most).await?))
+    }
+
+    /// Posts JSON and reads an answer of at most `most` bytes.
+    pub(super) async fn post(
+        &self,
+        at: &Place,
+        json: Bytes,
+        most: usize,
+    ) -> Result<(Head, Vec<u8>), ClientError> {
+        let request = self.request(Method::POST, at).header(CONTENT_TYPE, "application/json");
+        let response = answered(request.body(json), Method::POST, at).await?;
+        let head = head_of(&response);
+        Ok((head, read_bounded(response, most).await?))
     }
 
     async fn send(&self, method: Method, at: &Place) -> Result<reqwest::Response, ClientError> {
+        answered(self.request(method.clone(), at), method, at).await
+    }
+
+    fn request(&self, method: Method, at: &Place) -> reqwest::RequestBuilder {
         // To the address and not to the name, so that a probe and the downloads that follow from
         // it meet the same machine; the name goes into the `host` header. With TLS the client knows
         // the one address of the name.
@@ -220,17 +239,25 @@ impl Line {
             Scheme::Http => format!("http://{}{}", at.address, at.path),
             Scheme::Https => format!("https://{}:{}{}", self.host, at.address.port(), at.path),
         };
-        let mut request = self.http.request(method.clone(), &url);
-        request = request.header(HOST, &at.authority).header(ACCEPT, "*/*");
-        if let Some(value) = self.access.authorization(&self.authority, &at.authority) {
-            request = request.header(AUTHORIZATION, value);
+        let request = self.http.request(method, &url);
+        let request = request.header(HOST, &at.authority).header(ACCEPT, "*/*");
+        match self.access.authorization(&self.authority, &at.authority) {
+            Some(value) => request.header(AUTHORIZATION, value),
+            None => request,
         }
-        request.send().await.map_err(|source| ClientError::Request {
-            method,
-            url: at.url(),
-            source: source.without_url(),
-        })
     }
+}
+
+async fn answered(
+    request: reqwest::RequestBuilder,
+    method: Method,
+    at: &Place,
+) -> Result<reqwest::Response, ClientError> {
+    request.send().await.map_err(|source| ClientError::Request {
+        method,
+        url: at.url(),
+        source: source.without_url(),
+    })
 }
 
 /// Something that a target can be asked for.

@@ -3,6 +3,7 @@
 mod backoff;
 mod client;
 mod discovery;
+mod nodes;
 mod probe;
 mod reference;
 mod roster;
@@ -11,6 +12,8 @@ mod scraper;
 pub use backoff::{Backoff, delay};
 pub use client::{Client, ClientError, GroupClient};
 pub use discovery::{DiscoveryCounts, DiscoveryError, Form, SourceKind, parse_targets};
+pub use nodes::{Node, NodeError, Nodes};
 pub use probe::{ProbeError, Prober};
 pub use reference::ReferenceSlot;
+pub(crate) use reference::chain;
 pub use scraper::{Published, Reporter, Scraper};

@@ -9,7 +9,8 @@ use http::header::{CONTENT_LENGTH, HeaderMap, LAST_MODIFIED, LOCATION};
 use http::status::StatusCode;
 use serde::Deserialize;
 
-use super::client::{ClientError, GroupClient, Head, Line, Place, resolve};
+use super::client::{ClientError, GroupClient, Head, Line, MAX_DOCUMENT, Place, resolve};
+use super::nodes::Node;
 use crate::access::{Access, Fault};
 use crate::config::{Group, HostPort, Scheme, TargetKind};
 use crate::index::{Listed, Location};
@@ -163,6 +164,17 @@ impl Prober {
         found
     }
 
+    /// The way to the target where its last answer was that of a node.
+    pub(super) fn node(&self) -> Option<Node> {
+        let is_node = match self.kind {
+            TargetKind::Rpc => true,
+            TargetKind::Sidecar => false,
+            TargetKind::Auto => self.nature == Some(Nature::Rpc),
+        };
+        let line = self.line.as_ref().filter(|_| is_node)?;
+        Some(Node { line: Arc::clone(line), root: self.place(line, "/") })
+    }
+
     /// How the targets of the group are reached.
     pub(super) fn access(&self) -> &Arc<Access> {
         self.client.access()
@@ -214,7 +226,7 @@ impl Prober {
     /// The listing of a sidecar. The outer error: no answer; the inner one: not a listing.
     async fn sidecar(&self, line: &Line) -> Result<Result<Vec<Listed>, ProbeError>, ProbeError> {
         let place = self.place(line, "/v1/snapshots");
-        let (head, body) = line.document(&place).await?;
+        let (head, body) = line.document(&place, MAX_DOCUMENT).await?;
         if head.status != StatusCode::OK {
             let status = head.status.as_u16();
             let denied = self.denied(&place, head.status);

@@ -84,7 +84,7 @@ async fn ask(client: &Client, url: &str) -> Result<u64, ReferenceError> {
 const MAX_LOGGED: usize = 500;
 
 /// An error with its causes, in one line of bounded length and without control characters.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

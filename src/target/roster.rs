@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::client::GroupClient;
 use super::discovery::Found;
+use super::nodes::{NodePlace, Nodes};
 use super::probe::Prober;
 use super::reference::chain;
 use crate::clock::Now;
@@ -23,6 +24,8 @@ pub(super) struct Means {
     /// Time for one probe.
     pub(super) timeout: Duration,
     pub(super) client: GroupClient,
+    /// Where those appear that are nodes.
+    pub(super) nodes: Arc<Nodes>,
     /// Where they say what they found.
     pub(super) events: mpsc::Sender<Event>,
     /// Bounds how many there are at once.
@@ -74,7 +77,9 @@ impl Roster {
                 None => {}
             }
             let prober = Prober::new(self.means.client.clone(), &self.group, target.clone());
-            let watch = Watch { id: self.id(&target), means: self.means.clone() };
+            let id = self.id(&target);
+            let place = self.means.nodes.place(id.clone());
+            let watch = Watch { id, place, means: self.means.clone() };
             self.running.insert(target, tokio::spawn(watch.keep(prober)));
         }
     }
@@ -93,6 +98,7 @@ impl Drop for Roster {
 /// One target.
 struct Watch {
     id: TargetId,
+    place: NodePlace,
     means: Means,
 }
 
@@ -111,6 +117,8 @@ impl Watch {
             let outcome = tokio::time::timeout(self.means.timeout, prober.probe()).await;
             drop(permit);
             let target = self.id.clone();
+            let answered = matches!(outcome, Ok(Ok(_)));
+            self.place.set(answered.then(|| prober.node()).flatten());
             let (fault, failure) = match outcome {
                 Ok(Ok(archives)) => {
                     if failing.take().is_some() {

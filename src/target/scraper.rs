@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use super::client::{Client, ClientError, GroupClient};
 use super::discovery::{Conduct, DiscoveryCounts, Findings, Search};
+use super::nodes::Nodes;
 use super::reference::ReferenceSlot;
 use super::roster::{Means, Roster};
 use crate::access::Accesses;
@@ -97,6 +98,7 @@ pub struct Scraper {
     published: Arc<Published>,
     reference: Arc<ReferenceSlot>,
     discovery: Arc<DiscoveryCounts>,
+    nodes: Arc<Nodes>,
     events: mpsc::Sender<Event>,
 }
 
@@ -156,6 +158,7 @@ impl Scraper {
             published: views,
             reference,
             discovery,
+            nodes: Arc::default(),
             events,
         })
     }
@@ -168,6 +171,11 @@ impl Scraper {
     /// The cluster's slot, where an RPC node is configured.
     pub fn reference(&self) -> Option<Arc<ReferenceSlot>> {
         self.config.rpc.as_ref().map(|_| Arc::clone(&self.reference))
+    }
+
+    /// The targets that are nodes.
+    pub fn nodes(&self) -> Arc<Nodes> {
+        Arc::clone(&self.nodes)
     }
 
     /// How often the sources of targets failed.
@@ -200,6 +208,7 @@ impl Scraper {
                 interval,
                 timeout,
                 client: client.clone(),
+                nodes: Arc::clone(&self.nodes),
                 events: self.events.clone(),
                 probes: Arc::clone(&probes),
             };

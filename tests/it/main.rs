@@ -24,6 +24,7 @@ mod hostile;
 mod process;
 mod ranges;
 mod routes;
+mod rpc;
 mod scraping;
 mod support;
 mod tracker;

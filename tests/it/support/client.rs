@@ -49,6 +49,7 @@ pub struct Ask {
     path: String,
     from: IpAddr,
     headers: Vec<(String, String)>,
+    body: Vec<u8>,
     leave_after: Option<usize>,
 }
 
@@ -67,6 +68,7 @@ impl Ask {
             path: path.into(),
             from: IpAddr::V4(Ipv4Addr::LOCALHOST),
             headers: Vec::new(),
+            body: Vec::new(),
             leave_after: None,
         }
     }
@@ -80,6 +82,14 @@ impl Ask {
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.to_owned(), value.into()));
         self
+    }
+
+    /// A POST with a body of JSON.
+    pub fn post(path: impl Into<String>, body: impl Into<Vec<u8>>) -> Self {
+        let body = body.into();
+        let ask = Self::method("POST", path).with("content-type", "application/json");
+        let ask = ask.with("content-length", body.len().to_string());
+        Self { body, ..ask }
     }
 
     /// Closes the connection once so many bytes of the body are there.
@@ -123,6 +133,8 @@ impl Ask {
         request.push_str("\r\n");
         let mut stream = connect(self.from, to).await;
         stream.write_all(request.as_bytes()).await.expect("a request");
+        // Who answers early may have closed the connection before all of it is written.
+        let _ = stream.write_all(&self.body).await;
         let answer = read_head(&mut stream, self.method == "HEAD").await;
         (answer, stream)
     }

@@ -12,6 +12,9 @@ use super::{Node, date, reply};
 /// What Agave says to everything that it has no page for.
 const NOT_ALLOWED: &str = "Used HTTP Method is not allowed. POST or OPTIONS is required\n";
 
+/// That of mainnet.
+pub const GENESIS_HASH: &str = "5eykt4UsFv8P8NJdTREpY1vzqKqZKvdpKuc147dw2N9d";
+
 impl Node {
     pub(super) async fn agave(
         &self,
@@ -42,6 +45,9 @@ impl Node {
             let headers = [("content-length", "2".to_owned()), date()];
             return reply(stream, request, "200 OK", &headers, b"ok").await;
         }
+        if path == "/genesis.tar.bz2" && state_genesis == 0 {
+            return agave_404(request, stream).await;
+        }
         if path == "/genesis.tar.bz2" {
             let content = Content::new(1, state_genesis);
             let headers = vec![("content-length", state_genesis.to_string()), date()];
@@ -70,6 +76,21 @@ impl Node {
 
     async fn json_rpc(&self, request: &Request, stream: &mut TcpStream) -> io::Result<Next> {
         let asked: serde_json::Value = serde_json::from_slice(&request.body).unwrap_or_default();
+        let answer = match &asked {
+            serde_json::Value::Array(calls) => calls.iter().map(|call| self.call(call)).collect(),
+            call => self.call(call),
+        };
+        let says = self.state.lock().unwrap().says.clone();
+        let body = says.unwrap_or_else(|| answer.to_string());
+        let headers = [
+            ("content-type", "application/json; charset=utf-8".to_owned()),
+            ("content-length", body.len().to_string()),
+            date(),
+        ];
+        reply(stream, request, "200 OK", &headers, body.as_bytes()).await
+    }
+
+    fn call(&self, asked: &serde_json::Value) -> serde_json::Value {
         let full = self.newest(ArchiveName::is_full);
         let result = match asked["method"].as_str() {
             Some("getHighestSnapshotSlot") => full.map(|full| {
@@ -79,9 +100,19 @@ impl Node {
                 serde_json::json!({ "full": full.slot().0, "incremental": incremental })
             }),
             Some("getSlot") => full.map(|full| serde_json::json!(full.slot().0 + 10)),
+            Some("getVersion") => Some(serde_json::json!({ "solana-core": "3.0.10" })),
+            Some("getGenesisHash") => Some(serde_json::json!(GENESIS_HASH)),
+            // A number that JSON can say and a double cannot.
+            Some("getEpochInfo") => {
+                serde_json::from_str(r#"{"epoch":18446744073709551615,"absoluteSlot":7}"#).ok()
+            }
+            Some("getIdentity") => {
+                let genesis = self.state.lock().unwrap().genesis;
+                Some(serde_json::json!({ "identity": genesis.to_string() }))
+            }
             _ => None,
         };
-        let answer = match result {
+        match result {
             Some(result) => {
                 serde_json::json!({ "jsonrpc": "2.0", "result": result, "id": asked["id"] })
             }
@@ -90,14 +121,7 @@ impl Node {
                 "error": { "code": -32601, "message": "Method not found" },
                 "id": asked["id"],
             }),
-        };
-        let body = answer.to_string();
-        let headers = [
-            ("content-type", "application/json; charset=utf-8".to_owned()),
-            ("content-length", body.len().to_string()),
-            date(),
-        ];
-        reply(stream, request, "200 OK", &headers, body.as_bytes()).await
+        }
     }
 }
 

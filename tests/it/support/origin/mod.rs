@@ -6,6 +6,7 @@ mod fault;
 mod firedancer;
 mod sidecar;
 
+pub use agave::GENESIS_HASH;
 pub use fault::Fault;
 
 use std::collections::BTreeMap;
@@ -64,8 +65,10 @@ pub struct State {
     pub sent: u64,
     /// The only `authorization` that is answered, where there is one.
     pub authorization: Option<String>,
-    /// What `getHighestSnapshotSlot` and the genesis path are answered from.
+    /// Bytes of the genesis archive, and what `getIdentity` tells.
     pub genesis: u64,
+    /// What JSON-RPC is answered with, whatever is asked.
+    pub says: Option<String>,
 }
 
 pub struct Node {
@@ -96,6 +99,7 @@ impl Origin {
                 sent: 0,
                 authorization: None,
                 genesis: 328_348,
+                says: None,
             }),
         })
         .await
@@ -127,6 +131,16 @@ impl Origin {
 
     pub fn slow_down(&self, pause: Duration) {
         self.handler.state.lock().unwrap().pause = pause;
+    }
+
+    /// Has a genesis archive of this length, or none.
+    pub fn begin_at(&self, genesis: u64) {
+        self.handler.state.lock().unwrap().genesis = genesis;
+    }
+
+    /// Answers all of JSON-RPC with this from now on.
+    pub fn say(&self, text: &str) {
+        self.handler.state.lock().unwrap().says = Some(text.to_owned());
     }
 
     /// Answers nobody any more who does not say this.

@@ -1,0 +1,635 @@
+//! What a node answers on its RPC port besides archives: JSON-RPC, and the genesis archive.
+//!
+//! The body of a POST is parsed into [`Calls`], which know what is answered here and what a node is
+//! asked. A node never sees what the client wrote: the question is made anew, of methods that are
+//! on the list, and under ids of our own, so that the client may use any id, or one twice. The
+//! node's answer is checked against the question, and goes out under the client's ids.
+
+use http::Method;
+use http::status::StatusCode;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::failure::Failure;
+use super::reply::Reply;
+use super::request::group_of;
+use crate::config::RpcProxy;
+use crate::index::Generation;
+
+/// The one method that is never passed on: nodes differ, and none of them knows what is offered.
+const HIGHEST: &str = "getHighestSnapshotSlot";
+
+/// What only a node can answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeRoute {
+    /// POST `/`: calls of JSON-RPC.
+    Calls {
+        /// Of which group; of any where that is not said.
+        group: Option<String>,
+    },
+    /// `/genesis.tar.bz2`.
+    Genesis {
+        /// Of which group.
+        group: Option<String>,
+    },
+}
+
+/// Understands a request for a node; nothing where it is for something else.
+pub fn parse_node(
+    method: &Method,
+    path: &str,
+    query: Option<&str>,
+) -> Option<Result<NodeRoute, Failure>> {
+    let group = || group_of(query.unwrap_or_default());
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    match path {
+        "/" if *method == Method::POST => Some(Ok(NodeRoute::Calls { group: group() })),
+        "/" => Some(Err(Failure::PostOnly)),
+        "/genesis.tar.bz2" if reads => Some(Ok(NodeRoute::Genesis { group: group() })),
+        "/genesis.tar.bz2" => Some(Err(Failure::Method)),
+        _ => None,
+    }
+}
+
+/// Why a call is answered with an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RpcError {
+    /// The body is no JSON.
+    #[error("Parse error")]
+    Parse,
+    /// The body is JSON, and no call.
+    #[error("Invalid request")]
+    Invalid,
+    /// More calls than one request may have.
+    #[error("Batch is too large")]
+    Batch,
+    /// More bytes than a request may have.
+    #[error("Request body is too large")]
+    Body,
+    /// The body did not come in time.
+    #[error("Request body did not arrive in time")]
+    Late,
+    /// The method is not on the list.
+    #[error("Method not found")]
+    Method,
+    /// No node is there, or none answers.
+    #[error("Node is unhealthy")]
+    Unhealthy,
+    /// No archive is there.
+    #[error("No snapshot")]
+    NoSnapshot,
+}
+
+impl RpcError {
+    /// As JSON-RPC 2.0 and Agave's `rpc-client-api/src/custom_error.rs` number them.
+    const fn code(self) -> i64 {
+        match self {
+            Self::Parse => -32700,
+            Self::Invalid | Self::Batch | Self::Body | Self::Late => -32600,
+            Self::Method => -32601,
+            Self::Unhealthy => -32005,
+            Self::NoSnapshot => -32008,
+        }
+    }
+
+    fn outcome(self) -> Outcome {
+        let mut error = json!({ "code": self.code(), "message": self.to_string() });
+        if self == Self::Unhealthy {
+            // Solana's client reads this of an error with this code.
+            error["data"] = json!({ "numSlotsBehind": null });
+        }
+        Outcome::Error(Content::Made(error))
+    }
+
+    /// The answer to a request of which nothing is understood. A node answers 200 to all of them
+    /// but those that it does not read to the end.
+    pub fn reply(self) -> Reply {
+        let status = match self {
+            Self::Body => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Late => StatusCode::REQUEST_TIMEOUT,
+            _ => StatusCode::OK,
+        };
+        json_reply(status, &self.outcome().under(Value::Null))
+    }
+}
+
+/// What a call comes to.
+#[derive(Clone, Debug)]
+enum Outcome {
+    Result(Content),
+    Error(Content),
+}
+
+/// A result or an error.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+enum Content {
+    Made(Value),
+    /// As a node wrote it, number by number: it may be large, and nobody here looks into it.
+    Given(Box<RawValue>),
+}
+
+/// The answer to one call, in the order of Agave's keys.
+#[derive(Serialize)]
+struct Document {
+    jsonrpc: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<Content>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Content>,
+    id: Value,
+}
+
+impl Outcome {
+    fn under(self, id: Value) -> Document {
+        let (result, error) = match self {
+            Self::Result(result) => (Some(result), None),
+            Self::Error(error) => (None, Some(error)),
+        };
+        Document { jsonrpc: "2.0", result, error, id }
+    }
+}
+
+fn json_reply<T: Serialize>(status: StatusCode, document: &T) -> Reply {
+    match serde_json::to_vec(document) {
+        Ok(body) => Reply::json(status, body),
+        // Texts, numbers and what was JSON before can be written.
+        Err(_) => Reply::empty(StatusCode::INTERNAL_SERVER_ERROR),
+    }
+}
+
+/// The calls of one request, in order.
+#[derive(Clone, Debug)]
+pub struct Calls {
+    form: Form,
+    calls: Vec<Call>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Single,
+    Batch,
+}
+
+#[derive(Clone, Debug)]
+struct Call {
+    id: Value,
+    course: Course,
+}
+
+/// What is done about a call.
+#[derive(Clone, Debug)]
+enum Course {
+    /// It is answered here.
+    Here(Outcome),
+    /// A node is asked.
+    Node { method: String, params: Option<Value> },
+}
+
+/// What a node answered to all that it was asked, in the order of the calls.
+#[derive(Clone, Debug)]
+pub struct Answers(Vec<Outcome>);
+
+/// Why an answer of a node is of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadAnswer {
+    /// Not JSON, or another shape than that of the question.
+    #[error("the answer is not one of JSON-RPC")]
+    Shape,
+    /// Not every call was answered once and under its own id.
+    #[error("the answer is not one to what was asked")]
+    Id,
+}
+
+impl Calls {
+    /// Reads a body of a bounded length. `offered` is what short forms lead to.
+    pub fn read(
+        body: &[u8],
+        rules: &RpcProxy,
+        offered: Option<Generation>,
+    ) -> Result<Self, RpcError> {
+        let document: Value = serde_json::from_slice(body).map_err(|_| RpcError::Parse)?;
+        let (form, documents) = match document {
+            Value::Array(items) if items.is_empty() => return Err(RpcError::Invalid),
+            Value::Array(items) if items.len() > rules.max_batch => return Err(RpcError::Batch),
+            Value::Array(items) => (Form::Batch, items),
+            single => (Form::Single, vec![single]),
+        };
+        let calls = documents.into_iter().filter_map(|call| Call::read(call, rules, offered));
+        Ok(Self { form, calls: calls.collect() })
+    }
+
+    fn asked(&self) -> impl Iterator<Item = (&str, Option<&Value>)> {
+        self.calls.iter().filter_map(|call| match &call.course {
+            Course::Node { method, params } => Some((&**method, params.as_ref())),
+            Course::Here(_) => None,
+        })
+    }
+
+    /// What a node is to be asked; nothing where all is answered here.
+    pub fn question(&self) -> Option<Vec<u8>> {
+        let question = |(id, (method, params)): (usize, (&str, Option<&Value>))| {
+            let mut question = json!({ "jsonrpc": "2.0", "id": id, "method": method });
+            if let Some(params) = params {
+                question["params"] = params.clone();
+            }
+            question
+        };
+        let mut questions: Vec<Value> = self.asked().enumerate().map(question).collect();
+        let question = match questions.len() {
+            0 => return None,
+            1 => questions.remove(0),
+            _ => questions.into(),
+        };
+        Some(question.to_string().into_bytes())
+    }
+
+    /// Checks what a node answered to the question.
+    pub fn check(&self, body: &[u8]) -> Result<Answers, BadAnswer> {
+        let asked = self.asked().count();
+        let documents = match asked {
+            0 => return Err(BadAnswer::Shape),
+            1 => serde_json::from_slice(body).map(|single: &RawValue| vec![single]),
+            _ => serde_json::from_slice(body),
+        };
+        let mut outcomes = vec![None; asked];
+        for document in documents.map_err(|_| BadAnswer::Shape)? {
+            let document = Answered::parse(document.get())?;
+            let id = document.id.as_u64().and_then(|id| usize::try_from(id).ok());
+            let id = id.ok_or(BadAnswer::Id)?;
+            let outcome = document.outcome().ok_or(BadAnswer::Shape)?;
+            let place = outcomes.get_mut(id).filter(|place| place.is_none());
+            *place.ok_or(BadAnswer::Id)? = Some(outcome);
+        }
+        outcomes.into_iter().collect::<Option<_>>().map(Answers).ok_or(BadAnswer::Id)
+    }
+
+    /// The answer to the client; without a node's answers an error to each call that wants one.
+    pub fn reply(self, answers: Option<Answers>) -> Reply {
+        let mut answers = answers.map(|answers| answers.0).unwrap_or_default().into_iter();
+        let mut documents = Vec::with_capacity(self.calls.len());
+        for call in self.calls {
+            let outcome = match call.course {
+                Course::Here(outcome) => outcome,
+                Course::Node { .. } => {
+                    answers.next().unwrap_or_else(|| RpcError::Unhealthy.outcome())
+                }
+            };
+            documents.push(outcome.under(call.id));
+        }
+        match (self.form, &documents[..]) {
+            // There were notifications and nothing else, which nobody wants an answer to.
+            (_, []) => Reply::empty(StatusCode::OK),
+            (Form::Single, [document, ..]) => json_reply(StatusCode::OK, document),
+            (Form::Batch, documents) => json_reply(StatusCode::OK, &documents),
+        }
+    }
+}
+
+impl Call {
+    /// Nothing for a notification. No method has an effect, so that one need not be passed on.
+    fn read(call: Value, rules: &RpcProxy, offered: Option<Generation>) -> Option<Self> {
+        let invalid = |id| Some(Self { id, course: Course::Here(RpcError::Invalid.outcome()) });
+        let Value::Object(mut call) = call else { return invalid(Value::Null) };
+        let id = call.remove("id");
+        if id.as_ref().is_some_and(|id| id.is_array() || id.is_object() || id.is_boolean()) {
+            return invalid(Value::Null);
+        }
+        let is_version_2 = call.get("jsonrpc").and_then(Value::as_str) == Some("2.0");
+        let params = call.remove("params").filter(|params| !params.is_null());
+        let good_params = params.as_ref().is_none_or(|it| it.is_array() || it.is_object());
+        let method = match call.remove("method") {
+            Some(Value::String(method)) if is_version_2 && good_params => method,
+            _ => return invalid(id.unwrap_or_default()),
+        };
+        let id = id?;
+        let course = if !rules.methods.contains(&*method) {
+            Course::Here(RpcError::Method.outcome())
+        } else if method == HIGHEST {
+            Course::Here(highest(offered))
+        } else {
+            Course::Node { method, params }
+        };
+        Some(Self { id, course })
+    }
+}
+
+/// What the short forms lead to, in the words of a node.
+fn highest(offered: Option<Generation>) -> Outcome {
+    let Some(Generation { full, incremental }) = offered else {
+        return RpcError::NoSnapshot.outcome();
+    };
+    let incremental = incremental.map(|incremental| incremental.slot().0);
+    let slots = json!({ "full": full.slot().0, "incremental": incremental });
+    Outcome::Result(Content::Made(slots))
+}
+
+/// What a node answers to one call.
+#[derive(Deserialize)]
+struct Answered {
+    id: Value,
+    /// A result may be `null`.
+    #[serde(default, deserialize_with = "even_null")]
+    result: Option<Box<RawValue>>,
+    #[serde(default)]
+    error: Option<Box<RawValue>>,
+}
+
+fn even_null<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Deserialize::deserialize(from).map(Some)
+}
+
+impl Answered {
+    /// Of an object alone: an array would do as well for what is derived.
+    fn parse(text: &str) -> Result<Self, BadAnswer> {
+        let object = Some(text).filter(|text| text.starts_with('{'));
+        object.and_then(|text| serde_json::from_str(text).ok()).ok_or(BadAnswer::Shape)
+    }
+
+    fn outcome(self) -> Option<Outcome> {
+        match (self.result, self.error) {
+            (Some(result), None) => Some(Outcome::Result(Content::Given(result))),
+            (result, Some(error)) => {
+                let no_result = result.is_none_or(|result| result.get() == "null");
+                let is_error = no_result && error.get().starts_with('{');
+                is_error.then_some(Outcome::Error(Content::Given(error)))
+            }
+            (None, None) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const FULL: &str = "snapshot-1000-426qDu1xtT27veQig8FUVaqbvbGgSguUuwtgsrfBh5oY.tar.zst";
+    const INCREMENTAL: &str =
+        "incremental-snapshot-1000-1200-8vQepw761FeA5b4iboDRDtN4o1vM6qcS4SD8E19FcYeC.tar.zst";
+
+    fn rules() -> RpcProxy {
+        let methods = ["getVersion", "getSlot", "getHighestSnapshotSlot"];
+        let methods = methods.into_iter().map(Box::from).collect();
+        RpcProxy { methods, max_body: 1000, max_batch: 3 }
+    }
+
+    fn pair() -> Generation {
+        let incremental = Some(INCREMENTAL.parse().expect("valid"));
+        Generation { full: FULL.parse().expect("valid"), incremental }
+    }
+
+    fn read(body: &str) -> Calls {
+        Calls::read(body.as_bytes(), &rules(), Some(pair())).expect(body)
+    }
+
+    fn text(reply: &Reply) -> Value {
+        serde_json::from_slice(&reply.body).unwrap_or_default()
+    }
+
+    #[test]
+    fn routes() {
+        let calls =
+            |group: Option<&str>| Some(Ok(NodeRoute::Calls { group: group.map(str::to_owned) }));
+        let genesis =
+            |group: Option<&str>| Some(Ok(NodeRoute::Genesis { group: group.map(str::to_owned) }));
+        for (method, path, query, expected) in [
+            (Method::POST, "/", None, calls(None)),
+            (Method::POST, "/", Some("group=a"), calls(Some("a"))),
+            (Method::POST, "/", Some("group="), calls(None)),
+            (Method::GET, "/", None, Some(Err(Failure::PostOnly))),
+            (Method::OPTIONS, "/", None, Some(Err(Failure::PostOnly))),
+            (Method::GET, "/genesis.tar.bz2", None, genesis(None)),
+            (Method::HEAD, "/genesis.tar.bz2", Some("group=b"), genesis(Some("b"))),
+            (Method::POST, "/genesis.tar.bz2", None, Some(Err(Failure::Method))),
+            (Method::POST, "//", None, None),
+            (Method::POST, "", None, None),
+            (Method::POST, "/health", None, None),
+            (Method::GET, "/genesis.tar.bz2/", None, None),
+            (Method::GET, "/v1/genesis.tar.bz2", None, None),
+        ] {
+            assert_eq!(parse_node(&method, path, query), expected, "{method} {path} {query:?}");
+        }
+    }
+
+    /// What is answered without a node, whatever it is.
+    #[test]
+    fn answered_here() {
+        let error = |code: i64, message: &str, id: Value| {
+            let error = json!({ "code": code, "message": message });
+            json!({ "jsonrpc": "2.0", "error": error, "id": id })
+        };
+        let invalid = |id: Value| error(-32600, "Invalid request", id);
+        let not_found = |id: Value| error(-32601, "Method not found", id);
+        let slots = json!({ "full": 1000, "incremental": 1200 });
+        for (body, expected) in [
+            (r#"{"jsonrpc":"2.0","id":1,"method":"getBalance"}"#, not_found(1.into())),
+            (r#"{"jsonrpc":"2.0","id":"a b","method":""}"#, not_found("a b".into())),
+            (r#"{"jsonrpc":"2.0","id":null,"method":"x"}"#, not_found(Value::Null)),
+            (r#"{"jsonrpc":"2.0","id":-1.5,"method":"GETSLOT"}"#, not_found((-1.5).into())),
+            (r#"{"jsonrpc":"2.0","id":[1],"method":"getSlot"}"#, invalid(Value::Null)),
+            (r#"{"jsonrpc":"2.0","id":true,"method":"getSlot"}"#, invalid(Value::Null)),
+            (r#"{"jsonrpc":"1.0","id":1,"method":"getSlot"}"#, invalid(1.into())),
+            (r#"{"id":1,"method":"getSlot"}"#, invalid(1.into())),
+            (r#"{"jsonrpc":"2.0","id":1,"method":7}"#, invalid(1.into())),
+            (r#"{"jsonrpc":"2.0","id":1}"#, invalid(1.into())),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"getSlot","params":1}"#, invalid(1.into())),
+            (r#"{"jsonrpc":"2.0","method":7}"#, invalid(Value::Null)),
+            ("1", invalid(Value::Null)),
+            ("{}", invalid(Value::Null)),
+            ("[1, {}]", json!([invalid(Value::Null), invalid(Value::Null)])),
+            (
+                r#"{"jsonrpc":"2.0","id":9,"method":"getHighestSnapshotSlot"}"#,
+                json!({ "jsonrpc": "2.0", "result": slots, "id": 9 }),
+            ),
+            (r#"{"jsonrpc":"2.0","method":"getSlot"}"#, Value::Null),
+            (r#"[{"jsonrpc":"2.0","method":"getSlot"}]"#, Value::Null),
+        ] {
+            let calls = read(body);
+            assert_eq!(calls.question(), None, "{body}");
+            let reply = calls.reply(None);
+            assert_eq!((reply.status, text(&reply)), (StatusCode::OK, expected), "{body}");
+        }
+    }
+
+    #[test]
+    fn refused_as_a_whole() {
+        for (body, expected) in [
+            ("", RpcError::Parse),
+            ("{", RpcError::Parse),
+            ("getSlot", RpcError::Parse),
+            ("{} {}", RpcError::Parse),
+            ("[]", RpcError::Invalid),
+            ("[1,2,3,4]", RpcError::Batch),
+        ] {
+            let refused = Calls::read(body.as_bytes(), &rules(), None);
+            assert_eq!(refused.err(), Some(expected), "{body}");
+        }
+        let deep = "[".repeat(10_000);
+        let refused = Calls::read(deep.as_bytes(), &rules(), None);
+        assert_eq!(refused.err(), Some(RpcError::Parse));
+        for (error, status, code) in [
+            (RpcError::Parse, 200, -32700),
+            (RpcError::Invalid, 200, -32600),
+            (RpcError::Batch, 200, -32600),
+            (RpcError::Body, 413, -32600),
+            (RpcError::Late, 408, -32600),
+            (RpcError::Unhealthy, 200, -32005),
+        ] {
+            let reply = error.reply();
+            let answer = text(&reply);
+            assert_eq!((reply.status.as_u16(), &answer["id"]), (status, &Value::Null));
+            assert_eq!(answer["error"]["code"], code, "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_offered_is_told_as_a_node_would() {
+        let full = Generation { incremental: None, ..pair() };
+        let body = r#"{"jsonrpc":"2.0","id":1,"method":"getHighestSnapshotSlot"}"#;
+        for (offered, key, expected) in [
+            (Some(full), "result", json!({ "full": 1000, "incremental": null })),
+            (None, "error", json!({ "code": -32008, "message": "No snapshot" })),
+        ] {
+            let calls = Calls::read(body.as_bytes(), &rules(), offered).expect(body);
+            assert_eq!(text(&calls.reply(None))[key], expected);
+        }
+        let unlisted = RpcProxy { methods: [Box::from("getSlot")].into(), ..rules() };
+        let calls = Calls::read(body.as_bytes(), &unlisted, Some(pair())).expect(body);
+        assert_eq!(text(&calls.reply(None))["error"]["code"], -32601);
+    }
+
+    const SINGLE: &str =
+        r#"{"jsonrpc":"2.0","id":"x","method":"getSlot","params":[{"commitment":"finalized"}]}"#;
+    const BATCH: &str = r#"[{"jsonrpc":"2.0","id":5,"method":"getSlot"},
+        {"jsonrpc":"2.0","id":5,"method":"getHighestSnapshotSlot"},
+        {"jsonrpc":"2.0","id":"x","method":"getVersion","params":null}]"#;
+
+    #[test]
+    fn a_node_is_asked_anew_and_answers_in_any_order() {
+        let calls = read(SINGLE);
+        let question: Value =
+            serde_json::from_slice(&calls.question().expect("asked")).expect("JSON");
+        let params = json!([{ "commitment": "finalized" }]);
+        let expected = json!({ "jsonrpc": "2.0", "id": 0, "method": "getSlot", "params": params });
+        assert_eq!(question, expected);
+        let answers = calls.check(br#"{"jsonrpc":"2.0","id":0,"result":7}"#).expect("good");
+        let expected = json!({ "jsonrpc": "2.0", "id": "x", "result": 7 });
+        assert_eq!(text(&calls.reply(Some(answers))), expected);
+
+        let calls = read(BATCH);
+        let question: Value =
+            serde_json::from_slice(&calls.question().expect("asked")).expect("JSON");
+        let expected = json!([
+            { "jsonrpc": "2.0", "id": 0, "method": "getSlot" },
+            { "jsonrpc": "2.0", "id": 1, "method": "getVersion" },
+        ]);
+        assert_eq!(question, expected);
+        let answers = r#"[{"id":1,"error":{"code":1}},{"id":0,"result":null,"error":null}]"#;
+        let answers = calls.check(answers.as_bytes()).expect("good");
+        let expected = json!([
+            { "jsonrpc": "2.0", "id": 5, "result": null },
+            { "jsonrpc": "2.0", "id": 5, "result": { "full": 1000, "incremental": 1200 } },
+            { "jsonrpc": "2.0", "id": "x", "error": { "code": 1 } },
+        ]);
+        assert_eq!(text(&calls.reply(Some(answers))), expected);
+
+        let alone = text(&read(BATCH).reply(None));
+        for (at, code) in [(0, json!(-32005)), (1, Value::Null), (2, json!(-32005))] {
+            assert_eq!(alone[at]["error"]["code"], code);
+        }
+    }
+
+    #[test]
+    fn answers_that_do_not_fit_the_question() {
+        for (body, answer, expected) in [
+            (SINGLE, "", BadAnswer::Shape),
+            (SINGLE, "<html>", BadAnswer::Shape),
+            (SINGLE, "null", BadAnswer::Shape),
+            (SINGLE, r#"[{"id":0,"result":1}]"#, BadAnswer::Shape),
+            (SINGLE, r#"{"result":1}"#, BadAnswer::Shape),
+            (SINGLE, r#"{"id":0}"#, BadAnswer::Shape),
+            (SINGLE, r#"{"id":0,"result":1,"error":{}}"#, BadAnswer::Shape),
+            (SINGLE, r#"{"id":0,"error":"no"}"#, BadAnswer::Shape),
+            (SINGLE, r#"{"id":1,"result":1}"#, BadAnswer::Id),
+            (SINGLE, r#"{"id":"x","result":1}"#, BadAnswer::Id),
+            (SINGLE, r#"{"id":null,"result":1}"#, BadAnswer::Id),
+            (BATCH, r#"{"id":0,"result":1}"#, BadAnswer::Shape),
+            (BATCH, r#"[{"id":0,"result":1}]"#, BadAnswer::Id),
+            (BATCH, r#"[{"id":0,"result":1},{"id":0,"result":2}]"#, BadAnswer::Id),
+            (BATCH, r#"[{"id":0,"result":1},{"id":2,"result":2}]"#, BadAnswer::Id),
+        ] {
+            let refused = read(body).check(answer.as_bytes());
+            assert_eq!(refused.err(), Some(expected), "{answer}");
+        }
+    }
+
+    /// Documents that look like calls, of which some are.
+    fn call() -> impl Strategy<Value = Value> {
+        let scalar = || {
+            prop_oneof![
+                Just(None),
+                Just(Some(Value::Null)),
+                any::<i64>().prop_map(|number| Some(number.into())),
+                ".{0,5}".prop_map(|text| Some(text.into())),
+                Just(Some(json!([]))),
+            ]
+        };
+        let method = prop_oneof![
+            Just(Some(json!("getSlot"))),
+            Just(Some(json!("getHighestSnapshotSlot"))),
+            scalar()
+        ];
+        let version = prop_oneof![4 => Just(Some(json!("2.0"))), 1 => scalar()];
+        (scalar(), method, version, scalar()).prop_map(|(id, method, version, params)| {
+            let pairs = [("id", id), ("method", method), ("jsonrpc", version), ("params", params)];
+            let present = pairs
+                .into_iter()
+                .filter_map(|(key, value)| value.map(|value| (key.to_owned(), value)));
+            Value::Object(present.collect())
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(body: Vec<u8>, answer: Vec<u8>) {
+            if let Ok(calls) = Calls::read(&body, &rules(), None) {
+                let _ = calls.question();
+                let _ = calls.check(&answer);
+                calls.reply(None);
+            }
+            let calls = read(BATCH);
+            prop_assert!(calls.check(&answer).is_err());
+        }
+
+        #[test]
+        fn an_answer_has_the_ids_of_the_request(batch in proptest::collection::vec(call(), 1..=3)) {
+            let body = Value::from(batch.clone()).to_string();
+            let calls = Calls::read(body.as_bytes(), &rules(), Some(pair())).expect("a batch");
+            let good = |id: &Value| id.is_null() || id.is_number() || id.is_string();
+            // What is not understood is answered under `null`, where it has no id that could be
+            // repeated; a notification is not answered.
+            let ids: Vec<Value> = batch.iter().filter_map(|call| {
+                let is_call = call["jsonrpc"] == "2.0" && call["method"].is_string()
+                    && (call["params"].is_null() || call["params"].is_array());
+                match call.get("id") {
+                    None => (!is_call).then_some(Value::Null),
+                    Some(id) => Some(if good(id) { id.clone() } else { Value::Null }),
+                }
+            }).collect();
+            let asked = calls.asked().count();
+            let results: Vec<Value> =
+                (0..asked).rev().map(|id| json!({ "id": id, "result": id })).collect();
+            let answer = if asked == 1 { results[0].clone() } else { results.into() };
+            let answers = calls.check(answer.to_string().as_bytes());
+            prop_assert_eq!(answers.is_ok(), asked > 0);
+            for answers in [answers.ok(), None] {
+                let answer = text(&calls.clone().reply(answers));
+                let found: Vec<Value> = answer.as_array().into_iter().flatten()
+                    .map(|answer| answer["id"].clone()).collect();
+                prop_assert_eq!(&found, &ids);
+            }
+        }
+    }
+}
