@@ -16,6 +16,10 @@ const PUBLISH: [(&str, Publish); 2] = [("seen", Publish::Seen), ("promoted", Pub
 const VERIFY: [(&str, Verify); 3] =
     [("length", Verify::Length), ("frames", Verify::Frames), ("decode", Verify::Decode)];
 
+/// Slowest rate at which archives may be fetched ahead: below it one takes days, and is superseded
+/// long before it is whole.
+const SLOWEST: &str = "1MiB/s";
+
 pub(super) fn cache(node: Node) -> Cache {
     let mut section = node.section();
     let default = Cache::default();
@@ -31,7 +35,7 @@ pub(super) fn cache(node: Node) -> Cache {
         prefetch: prefetch.unwrap_or(default.prefetch),
         prefetch_rate: section
             .take("prefetch_rate")
-            .and_then(|node| node.parsed("a rate such as `100MiB/s`", rate)),
+            .and_then(|node| node.parsed("a rate such as `100MiB/s`", |text| rate(text, SLOWEST))),
         publish: publish.unwrap_or(default.publish),
         keep_previous: boolean(&mut section, "keep_previous", default.keep_previous),
         lease: time(&mut section, "lease", Duration::ZERO, default.lease),

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use super::access::{credentials, tls};
 use super::cache::cache;
+use super::limits::limits;
 use super::rpc::rpc_proxy;
 use super::sources::sources;
 use super::units::{Scheme, duration, listen_address};
 use super::yaml::{self, Node, Problem, Report, Section};
-use super::{Cache, Config, Downloads, Group, Limits, Server, Sharing, TargetKind};
+use super::{Balance, Cache, Config, Downloads, Group, Limits, Server, Sharing, TargetKind};
 
 /// Largest configuration file, in bytes.
 const MAX_FILE: u64 = 4 << 20;
@@ -22,8 +23,6 @@ const MAX_GROUP_NAME: usize = 64;
 /// Keys of the file that the documentation describes and that this version cannot honour yet.
 /// They are refused by their own message: to ignore `tls` would be worse than to stop.
 const LATER: [&str; 2] = ["tls", "internal_listen"];
-/// The same for the keys of a group.
-const LATER_IN_GROUP: [&str; 1] = ["ledger_targets"];
 
 /// Why there is no configuration.
 #[derive(Debug)]
@@ -92,7 +91,8 @@ pub fn keys() -> BTreeSet<String> {
     // One value of every kind that has keys of its own, so that each reader below runs once.
     let everything = "target_groups: [{static_targets: {}, file_targets: {}, http_targets: {}, \
                       consul_sd_config: {}, dns_targets: [{}], tls_config: {}, basic_auth: {}, \
-                      bearer_auth: {}}]\n\
+                      bearer_auth: {}, \
+                      ledger_targets: {}}]\n\
                       limits: {}\ncache: {}\nrpc_proxy: {}\nlog: {}\nserver: {}\n";
     yaml::read(everything, root).1.asked.into_iter().collect()
 }
@@ -127,6 +127,14 @@ fn root(node: Node) -> Config {
     {
         root.reject("default_group", format!("there is no group `{name}`"));
     }
+    let with_ledgers = |group: &Group| !group.sources.ledger_targets.is_empty();
+    if config.downloads == Downloads::Redirect
+        && let Some(at) = config.groups.iter().position(with_ledgers)
+    {
+        let message =
+            "nobody can be redirected to a directory, it needs `proxy_snapshot_downloads`";
+        root.reject(&format!("target_groups[{at}].ledger_targets"), message);
+    }
     if config.cache.sharing == Sharing::Shared && !root.is_given("proxy_snapshot_cache_dir") {
         root.reject("cache.sharing", "`shared` needs a directory, add `proxy_snapshot_cache_dir`");
     }
@@ -138,7 +146,13 @@ pub(super) fn text(section: &mut Section, key: &'static str) -> Option<String> {
     section.take(key)?.parsed("a text", |text| Ok(text.to_owned()))
 }
 
-fn integer(section: &mut Section, key: &'static str, least: u64, most: u64, default: u64) -> u64 {
+pub(super) fn integer(
+    section: &mut Section,
+    key: &'static str,
+    least: u64,
+    most: u64,
+    default: u64,
+) -> u64 {
     section.take(key).and_then(|node| node.integer(least, most)).unwrap_or(default)
 }
 
@@ -211,29 +225,6 @@ fn cache_dir(node: &Node) -> Option<PathBuf> {
     })
 }
 
-fn limits(node: Node) -> Limits {
-    let mut section = node.section();
-    let default = Limits::default();
-    let least = Duration::from_millis(1);
-    let mut bound = |key, default| time(&mut section, key, least, default);
-    let probe_timeout = bound("probe_timeout", default.probe_timeout);
-    let connect_timeout = bound("connect_timeout", default.connect_timeout);
-    let read_timeout = bound("read_timeout", default.read_timeout);
-    let send_timeout = bound("send_timeout", default.send_timeout);
-    let concurrency = default.probe_concurrency as u64;
-    let concurrency = integer(&mut section, "probe_concurrency", 1, 4096, concurrency);
-    let failures = integer(&mut section, "probe_failures", 1, 1000, default.probe_failures.into());
-    section.close(&[]);
-    Limits {
-        probe_timeout,
-        probe_concurrency: usize::try_from(concurrency).unwrap_or(usize::MAX),
-        probe_failures: u32::try_from(failures).unwrap_or(u32::MAX),
-        connect_timeout,
-        read_timeout,
-        send_timeout,
-    }
-}
-
 fn log_level(node: Node) -> Option<log::LevelFilter> {
     let mut section = node.section();
     let level = section.take("level").and_then(|node| {
@@ -278,8 +269,6 @@ fn group(node: Node, names: &mut BTreeSet<String>) -> Group {
         None => Some(Scheme::default()),
     };
     let scheme = stated.unwrap_or_default();
-    // There is one way to choose as yet; the key is checked, so that nobody relies on another.
-    section.take("balance").and_then(|node| node.parsed("a way to choose", balance));
     let group = Group {
         name: group_name(&mut section, names),
         scheme,
@@ -290,9 +279,13 @@ fn group(node: Node, names: &mut BTreeSet<String>) -> Group {
             .and_then(|node| node.parsed("a path", api_path))
             .unwrap_or_default(),
         kind: section.take("kind").and_then(|node| node.parsed("a kind", kind)).unwrap_or_default(),
+        balance: section
+            .take("balance")
+            .and_then(|node| node.parsed("a way to choose", balance))
+            .unwrap_or_default(),
         sources: sources(&mut section, scheme),
     };
-    section.close(&LATER_IN_GROUP);
+    section.close(&[]);
     group
 }
 
@@ -327,12 +320,15 @@ fn kind(text: &str) -> Result<TargetKind, String> {
     }
 }
 
-fn balance(text: &str) -> Result<(), String> {
+fn balance(text: &str) -> Result<Balance, String> {
     match text {
-        "per_client" => Ok(()),
-        "pinned" | "least_loaded" | "round_robin" => {
-            Err(format!("this version does not support `{text}`, write `per_client`"))
-        }
-        _ => Err(format!("`{text}` is not a way to choose a target, write `per_client`")),
+        "per_client" => Ok(Balance::PerClient),
+        "pinned" => Ok(Balance::Pinned),
+        "least_loaded" => Ok(Balance::LeastLoaded),
+        "round_robin" => Ok(Balance::RoundRobin),
+        _ => Err(format!(
+            "`{text}` is not a way to choose, write `per_client`, `pinned`, `least_loaded` or \
+             `round_robin`"
+        )),
     }
 }

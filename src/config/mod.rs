@@ -6,6 +6,7 @@
 mod access;
 mod cache;
 mod file;
+mod limits;
 mod private_url;
 mod rpc;
 mod secret;
@@ -18,6 +19,7 @@ mod tests;
 
 pub use access::{Identity, Tls, Verification};
 pub use file::{ConfigError, keys, load, parse};
+pub use limits::Limits;
 pub use private_url::PrivateUrl;
 pub use secret::{Credentials, Kept, Secret};
 pub(crate) use sources::MAX_TARGETS;
@@ -91,6 +93,8 @@ pub struct Group {
     pub api_path: String,
     /// What the targets are.
     pub kind: TargetKind,
+    /// How one of several targets is chosen.
+    pub balance: Balance,
     /// Where its targets come from.
     pub sources: Sources,
 }
@@ -203,34 +207,18 @@ pub enum TargetKind {
     Sidecar,
 }
 
-/// Bounds, each named after its key below `limits`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Time for one whole probe of one target.
-    pub probe_timeout: Duration,
-    /// Probes under way at once.
-    pub probe_concurrency: usize,
-    /// Failed probes in a row after which a target leaves the index.
-    pub probe_failures: u32,
-    /// Time to connect to a target for a download.
-    pub connect_timeout: Duration,
-    /// Silence of a target, before its answer or within it, that counts as failure.
-    pub read_timeout: Duration,
-    /// Time in which a client must take one piece of an answer, of a few tens of KiB.
-    pub send_timeout: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            probe_timeout: Duration::from_secs(5),
-            probe_concurrency: 64,
-            probe_failures: 3,
-            connect_timeout: Duration::from_millis(500),
-            read_timeout: Duration::from_secs(10),
-            send_timeout: Duration::from_secs(60),
-        }
-    }
+/// How one of several targets that hold an archive is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// By client address and name: the retries and ranges of one client meet the same copy.
+    #[default]
+    PerClient,
+    /// By name: everyone meets the same copy.
+    Pinned,
+    /// The target that carries the least for what it can.
+    LeastLoaded,
+    /// One after the other.
+    RoundRobin,
 }
 
 /// The process itself.

@@ -15,13 +15,21 @@ use super::yaml::{Node, Section};
 pub(crate) const MAX_TARGETS: usize = 10_000;
 /// Most names that one group may look up.
 const MAX_DNS_NAMES: usize = 64;
+/// Most directories that one group may have.
+const MAX_LEDGERS: usize = 64;
 /// Longest domain name, and longest part of one between two dots, in bytes (RFC 1035).
 const MAX_NAME: usize = 253;
 const MAX_LABEL: usize = 63;
 
 /// The keys of a group that name sources of targets, for the message that there is none.
-const KEYS: [&str; 5] =
-    ["static_targets", "file_targets", "http_targets", "consul_sd_config", "dns_targets"];
+const KEYS: [&str; 6] = [
+    "static_targets",
+    "file_targets",
+    "http_targets",
+    "consul_sd_config",
+    "dns_targets",
+    "ledger_targets",
+];
 
 /// The sources of a group's targets: at least one, and all of them count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +44,8 @@ pub struct Sources {
     pub consul: Option<Consul>,
     /// Domain names whose records are targets.
     pub dns_targets: Vec<DnsTargets>,
+    /// Local directories of archives, absolute and each of them once.
+    pub ledger_targets: Vec<PathBuf>,
 }
 
 /// A service of Consul.
@@ -93,6 +103,7 @@ pub(super) fn sources(section: &mut Section, scheme: Scheme) -> Sources {
         http_targets: section.take("http_targets").and_then(http_targets),
         consul: section.take("consul_sd_config").and_then(consul),
         dns_targets: dns_targets(section),
+        ledger_targets: section.take("ledger_targets").map(ledger_targets).unwrap_or_default(),
     };
     if !KEYS.iter().any(|key| section.is_given(key)) {
         let keys = KEYS.join("`, `");
@@ -226,6 +237,37 @@ fn token(text: &str) -> Result<Secret, String> {
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
     let expected = || "expected a token of visible ASCII characters".to_owned();
     if plain { Ok(Secret::new(text.to_owned())) } else { Err(expected()) }
+}
+
+fn ledger_targets(node: Node) -> Vec<PathBuf> {
+    let mut section = node.section();
+    let nodes = section.take("paths").map(Node::list).unwrap_or_default();
+    if nodes.is_empty() {
+        section.reject("paths", "expected at least one directory, such as `/var/lib/solana`");
+    } else if nodes.len() > MAX_LEDGERS {
+        section.reject("paths", format!("expected at most {MAX_LEDGERS} directories"));
+    }
+    let mut paths = BTreeSet::new();
+    for node in nodes {
+        let Some(path) = node.parsed("the path of a directory", ledger) else { continue };
+        if let Some(twice) = paths.replace(path) {
+            node.reject(format!("`{}` is listed twice, remove one", twice.display()));
+        }
+    }
+    section.close(&[]);
+    paths.into_iter().collect()
+}
+
+/// An absolute path, so that it means the same wherever the process was started. It need not exist
+/// yet: a node makes its directories when it starts.
+fn ledger(text: &str) -> Result<PathBuf, String> {
+    let path: PathBuf = std::path::Path::new(text).components().collect();
+    let climbs = path.components().any(|part| part == std::path::Component::ParentDir);
+    let printable = !text.contains(|c: char| c.is_control());
+    if path.is_absolute() && printable && !climbs {
+        return Ok(path);
+    }
+    Err(format!("`{}` is not an absolute path without `..`", text.escape_debug()))
 }
 
 fn dns_targets(section: &mut Section) -> Vec<DnsTargets> {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{
-    Cache, Config, Consul, DnsTargets, Prefetch, PrivateUrl, Problem, Publish, Records, Secret,
-    Sharing, Sources, Token, Verify, keys, parse, yaml,
+    Balance, Cache, Config, Consul, DnsTargets, Prefetch, PrivateUrl, Problem, Publish, Records,
+    Secret, Sharing, Sources, Token, Verify, keys, parse, yaml,
 };
 
 mod access;
@@ -53,6 +53,7 @@ fn the_reference_file_says_the_defaults() {
     assert_eq!(sources.static_targets, expected.groups[0].sources.static_targets);
     assert!(sources.file_targets.is_some() && sources.http_targets.is_some());
     assert!(sources.consul.is_some() && !sources.dns_targets.is_empty());
+    assert!(!sources.ledger_targets.is_empty());
     expected.groups[0].sources = sources;
     assert_eq!(with_examples, expected);
 }
@@ -131,6 +132,12 @@ fn accepted() {
     assert_eq!(accept("max_snapshot_age: 0").max_snapshot_age, 0);
     assert!(accept("pair_hold: 0s").pair_hold.is_zero());
     assert_eq!(accept("scrape_interval: 1m30s").scrape_interval.as_secs(), 90);
+    let balances = ["per_client", "pinned", "least_loaded", "round_robin"].map(|balance| {
+        good(&LEAST.replace("group: main", &format!("group: main, balance: {balance}"))).groups[0]
+            .balance
+    });
+    assert_eq!(balances[0], Balance::default());
+    assert_eq!(balances[1..], [Balance::Pinned, Balance::LeastLoaded, Balance::RoundRobin]);
     assert_eq!(accept("limits: {probe_failures: 1000}").limits.probe_failures, 1000);
     assert_eq!(accept("log: {level: trace}").log_level, log::LevelFilter::Trace);
     assert_eq!(accept("server: {threads: 3}").server.threads, 3);
@@ -464,10 +471,6 @@ fn what_this_version_does_not_support_is_not_ignored() {
         reject(&format!("{key}: {{}}"), key, later);
         reject(&format!("{key}:"), key, later);
     }
-    reject_in_group("ledger_targets: {paths: [/x]}", "ledger_targets", later);
-    for balance in ["pinned", "least_loaded", "round_robin"] {
-        reject_in_group(&format!("balance: {balance}"), "balance", "write `per_client`");
-    }
     // At the wrong level they are just unknown.
     reject("basic_auth: {}", "basic_auth", "unknown key");
     reject_in_group("cache: {}", "cache", "unknown key");
@@ -538,6 +541,52 @@ fn bad_groups_are_rejected() {
     reject_in_group("kind: node", "kind", "`node` is not a kind, write `auto`");
     reject_in_group("scheme: ftp", "scheme", "`ftp` is not a scheme, write `http` or `https`");
     reject_in_group("balance: random", "balance", "`random` is not a way to choose");
+}
+
+#[test]
+fn bad_ledgers_are_rejected() {
+    let check = |paths: &str, path: &str, part: &str| {
+        reject_in_group(&format!("ledger_targets: {paths}"), path, part);
+    };
+    check("{}", "ledger_targets.paths", "expected at least one directory");
+    check("{paths: []}", "ledger_targets.paths", "expected at least one directory");
+    for path in ["x", "''", "./x", "/a/../b", "\"/a\\tb\""] {
+        let part = "is not an absolute path without `..`";
+        check(&format!("{{paths: [{path}]}}"), "ledger_targets.paths[0]", part);
+    }
+    check("{paths: [/a/b, /a//b/.]}", "ledger_targets.paths[1]", "`/a/b` is listed twice");
+    let many: Vec<String> = (0..65).map(|number| format!("/{number}")).collect();
+    let many = format!("{{paths: [{}]}}", many.join(", "));
+    check(&many, "ledger_targets.paths", "expected at most 64 directories");
+    let text = "proxy_snapshot_downloads: false\n\
+                target_groups: [{group: main, ledger_targets: {paths: [/x]}}]";
+    let part = "nobody can be redirected to a directory, it needs `proxy_snapshot_downloads`";
+    reject_file(text, &[("target_groups[0].ledger_targets", part)]);
+}
+
+#[test]
+fn bad_limits_are_rejected() {
+    for (key, part) in [
+        ("per_target: 0", "from 1 to 1024"),
+        ("max_transfers: 0", "from 1 to 1000000"),
+        ("per_client_transfers: 0", "from 1 to 1000000"),
+        ("max_connections: 0", "from 1 to 1000000"),
+        ("per_client_connections: 0", "from 1 to 1000000"),
+        ("header_timeout: 0s", "`0s` is too short"),
+        ("idle_timeout: 0s", "`0s` is too short"),
+        ("queue_wait: fast", "`fast` is not a duration"),
+        ("unknown_name_probe: 5", "`5` is not a duration"),
+        ("total_rate: 100MiB", "`100MiB` is not a rate"),
+        ("min_rate: 1023KiB/s", "`1023KiB/s` is too slow, the least is `1MiB/s`"),
+        ("min_send_rate: 0B/s", "`0B/s` is too slow, the least is `1B/s`"),
+        ("total_rate: 9MiB/s", "is below `limits.min_rate`, so that nobody would be served"),
+    ] {
+        let path = format!("limits.{}", key.split_once(':').map_or(key, |(key, _)| key));
+        reject(&format!("limits: {{{key}}}"), &path, part);
+    }
+    let limits = accept("limits: {total_rate: 9MiB/s, min_rate: 9MiB/s, queue_wait: 0s}").limits;
+    assert_eq!((limits.total_rate, limits.min_rate), (Some(9 << 20), 9 << 20));
+    assert!(limits.queue_wait.is_zero());
 }
 
 #[test]

@@ -11,10 +11,6 @@ const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Largest size that a setting may have, so that sums with lengths do not overflow.
 const LARGEST: u64 = 1 << 50;
 
-/// Slowest rate that a setting may have, in bytes per second: below it an archive takes days, and
-/// is superseded long before it is whole.
-const SLOWEST: u64 = 1 << 20;
-
 /// Parses `500ms`, `15s`, `1m30s`, `1.5h`: what Go's and Prometheus' configurations contain.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let expected =
@@ -41,11 +37,14 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Parses `100MiB/s`: a number of bytes per second.
-pub(super) fn rate(text: &str) -> Result<u64, String> {
-    match text.strip_suffix("/s").and_then(bytes) {
+/// Parses `100MiB/s`: a number of bytes per second, at least `least`, which is written so too.
+pub(super) fn rate(text: &str, least: &str) -> Result<u64, String> {
+    let parse = |text: &str| text.strip_suffix("/s").and_then(bytes);
+    match parse(text) {
         None => Err(format!("`{text}` is not a rate, write it like `100MiB/s`")),
-        Some(rate) if rate < SLOWEST => Err(format!("`{text}` is too slow, the least is `1MiB/s`")),
+        Some(rate) if Some(rate) < parse(least) => {
+            Err(format!("`{text}` is too slow, the least is `{least}`"))
+        }
         Some(rate) if rate > LARGEST => {
             Err(format!("`{text}` is too fast, the most is `1024TiB/s`"))
         }

@@ -118,8 +118,7 @@ impl Source {
     fn all(group: &Group, conduct: &Conduct) -> Vec<Self> {
         let (scheme, interval) = (group.scheme, conduct.interval);
         let client = || conduct.client.clone();
-        let Sources { static_targets: _, file_targets, http_targets, consul, dns_targets } =
-            &group.sources;
+        let Sources { file_targets, http_targets, consul, dns_targets, .. } = &group.sources;
         let file = file_targets.iter().map(|path| FileSource::new(path, scheme, interval));
         let http = http_targets.iter().cloned();
         let http = http.map(|url| HttpSource::new(client(), url, scheme, interval));
