@@ -15,7 +15,7 @@ use crate::cache::{ArchiveStorage, OpenError, Options, Retention, Store};
 use crate::clock::Now;
 use crate::config::{Config, Downloads, Group, Scheme, Sharing, Verification};
 use crate::fetch::{Fetcher, Upstreams};
-use crate::proxy::{BindError, Bound, Edge, cached_head};
+use crate::proxy::{BindError, Bound, Edge, PACED_PIECE, cached_head};
 use crate::target::{ClientError, DiscoveryCounts, Published, Scraper};
 
 /// Most tries of one request that Pingora allows. The number of sources and the rules of `route/`
@@ -75,8 +75,8 @@ impl Services {
         let accesses = Arc::new(Accesses::new(config)?);
         let (views, access) = (Arc::clone(&published), Arc::clone(&accesses));
         let scraper = Scraper::new(config.clone(), access, views, held, distrusted)?;
-        let (limits, access) = (config.limits.clone(), Arc::clone(&accesses));
-        let upstreams = Arc::new(Upstreams::new(limits, access, scraper.reporter()));
+        let access = Arc::clone(&accesses);
+        let upstreams = Arc::new(Upstreams::new(config, access, scraper.reporter()));
         let fetcher = cache.filter(|_| config.cache.sharing == Sharing::Shared).map(|cache| {
             let (store, views) = (cache.store().clone(), Arc::clone(&published));
             Fetcher::new(config.cache.clone(), store, views, Arc::clone(&upstreams))
@@ -154,7 +154,8 @@ fn cache(
         successor: Arc::new(move |group| wanted.load().group(group).and_then(|view| view.wanted)),
     };
     let store = Store::open(options, Now::read())?;
-    Ok(Some(Box::leak(Box::new(ArchiveStorage::new(store, cached_head)))))
+    let piece = if config.limits.total_rate.is_some() { PACED_PIECE } else { usize::MAX };
+    Ok(Some(Box::leak(Box::new(ArchiveStorage::new(store, cached_head, piece)))))
 }
 
 /// A server without services.

@@ -14,8 +14,9 @@ const MAX_FUNCTION: usize = 70;
 const MAX_FILE: usize = 500;
 
 /// Which modules of the crate a module may import, besides itself. A new module needs a row.
-const IMPORTS: [(&str, &[&str]); 12] = [
+const IMPORTS: [(&str, &[&str]); 13] = [
     ("clock", &[]),
+    ("pace", &[]),
     ("snapshot", &[]),
     ("index", &["snapshot", "clock"]),
     ("config", &["snapshot"]),
@@ -24,10 +25,16 @@ const IMPORTS: [(&str, &[&str]); 12] = [
     ("cache", &["config", "index", "snapshot", "clock"]),
     ("target", &["config", "access", "index", "snapshot", "clock"]),
     ("api", &["route", "index", "snapshot", "config"]),
-    ("fetch", &["cache", "route", "target", "access", "index", "snapshot", "config", "clock"]),
+    (
+        "fetch",
+        &["cache", "route", "target", "access", "index", "snapshot", "config", "clock", "pace"],
+    ),
     (
         "proxy",
-        &["api", "fetch", "cache", "route", "target", "index", "snapshot", "config", "clock"],
+        &[
+            "api", "fetch", "cache", "route", "target", "index", "snapshot", "config", "clock",
+            "pace",
+        ],
     ),
     ("lib", &[]),
 ];

@@ -40,6 +40,8 @@ const FRESH: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 pub struct ArchiveStorage {
     store: Store,
     head: fn(&Record) -> Result<ResponseHeader>,
+    /// Most bytes that are handed out at once.
+    piece: usize,
 }
 
 /// A fill on its way from the request that began it to Pingora, which asks for it by the key.
@@ -58,9 +60,10 @@ impl Handover {
 }
 
 impl ArchiveStorage {
-    /// A backend on a store. `head` makes the head under which an archive is served.
-    pub fn new(store: Store, head: fn(&Record) -> Result<ResponseHeader>) -> Self {
-        Self { store, head }
+    /// A backend on a store. `head` makes the head under which an archive is served, in pieces of
+    /// at most `piece` bytes, of which there must be some.
+    pub fn new(store: Store, head: fn(&Record) -> Result<ResponseHeader>, piece: usize) -> Self {
+        Self { store, head, piece: piece.max(1) }
     }
 
     /// The store.
@@ -105,7 +108,8 @@ impl Storage for ArchiveStorage {
             Archive::Growing(_) => SystemTime::now(),
         };
         let meta = Self::meta((self.head)(archive.record())?, since);
-        Ok(Some((meta, Box::new(Hit { reader: archive.reader(), store: &self.store }))))
+        let (reader, piece, rest) = (archive.reader(), self.piece, Bytes::new());
+        Ok(Some((meta, Box::new(Hit { reader, store: &self.store, piece, rest }))))
     }
 
     async fn get_miss_handler(
@@ -157,22 +161,21 @@ impl Storage for ArchiveStorage {
 struct Hit {
     reader: Reader,
     store: &'static Store,
+    piece: usize,
+    /// What was read and is not handed out yet.
+    rest: Bytes,
 }
 
 #[async_trait]
 impl HandleHit for Hit {
     async fn read_body(&mut self) -> Result<Option<Bytes>> {
-        self.reader.next().await.map_err(|error| {
-            // Of an archive that is being fetched, that is in the log already.
-            if let Some(broken) = self.reader.sealed().cloned() {
-                let store = self.store;
-                log::error!("cache: cannot read {}: {error}", broken.record().name);
-                // Whoever comes next is served by a target. Nobody waits for it on a disk that
-                // fails.
-                tokio::task::spawn_blocking(move || store.discard(&broken));
+        if self.rest.is_empty() {
+            match self.read().await? {
+                Some(bytes) => self.rest = bytes,
+                None => return Ok(None),
             }
-            Error::because(ErrorType::ReadError, "reading a cached archive", error)
-        })
+        }
+        Ok(Some(self.rest.split_to(self.piece.min(self.rest.len()))))
     }
 
     async fn finish(
@@ -189,6 +192,7 @@ impl HandleHit for Hit {
     }
 
     fn seek(&mut self, start: usize, end: Option<usize>) -> Result<()> {
+        self.rest.clear();
         self.reader.seek(start, end.unwrap_or(usize::MAX));
         Ok(())
     }
@@ -199,6 +203,22 @@ impl HandleHit for Hit {
 
     fn as_any_mut(&mut self) -> &mut (dyn Any + Send + Sync) {
         self
+    }
+}
+
+impl Hit {
+    async fn read(&mut self) -> Result<Option<Bytes>> {
+        self.reader.next().await.map_err(|error| {
+            // Of an archive that is being fetched, that is in the log already.
+            if let Some(broken) = self.reader.sealed().cloned() {
+                let store = self.store;
+                log::error!("cache: cannot read {}: {error}", broken.record().name);
+                // Whoever comes next is served by a target. Nobody waits for it on a disk that
+                // fails.
+                tokio::task::spawn_blocking(move || store.discard(&broken));
+            }
+            Error::because(ErrorType::ReadError, "reading a cached archive", error)
+        })
     }
 }
 

@@ -5,8 +5,9 @@
 //! in a task of its own, at the source's speed. Fetching ahead places orders as requests do.
 
 mod connection;
+mod fleet;
+mod meter;
 mod orders;
-mod pace;
 mod prefetch;
 mod room;
 mod service;
@@ -14,7 +15,8 @@ mod transfer;
 mod upstreams;
 
 pub use connection::{connect_failure, transfer_failure};
+pub use fleet::Slot;
 pub use orders::{Joined, Order, Orders, Placed, Tenacity, Ticket, Unfetched};
 pub use room::{PATIENCE_OF_CLIENTS, bypass_of, prepare};
 pub use service::Fetcher;
-pub use upstreams::Upstreams;
+pub use upstreams::{Known, Upstreams};

@@ -1,7 +1,9 @@
 //! Targets as those who download from them see them: how to connect, and how each of them did.
 
+use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::header::AUTHORIZATION;
@@ -10,27 +12,51 @@ use pingora::http::RequestHeader;
 use pingora::upstreams::peer::HttpPeer;
 
 use super::connection::request;
+use super::fleet::{Fleet, Slot};
 use crate::access::{Access, Accesses, Fault};
-use crate::config::Limits;
+use crate::config::{Balance, Config, Limits};
 use crate::index::{Source, TargetId};
-use crate::route::{RangeRequest, SourceFailure};
-use crate::target::{Backoff, Reporter};
+use crate::route::{Busy, Merit, RangeRequest, SourceFailure, Targets};
+use crate::snapshot::ArchiveName;
+use crate::target::Reporter;
+
+/// Counters for taking turns. Archives share one by chance, which only starts a turn elsewhere.
+const TURNS: usize = 64;
 
 /// What every transfer shares.
 pub struct Upstreams {
     limits: Limits,
     accesses: Arc<Accesses>,
-    backoff: Backoff,
+    balances: HashMap<Arc<str>, Balance>,
+    fleet: Arc<Fleet>,
+    turns: [AtomicUsize; TURNS],
+    hasher: std::hash::RandomState,
     reporter: Reporter,
     /// Number of tries so far; none shares a connection with another.
     tries: AtomicU64,
 }
 
+/// What is known of the targets at one time.
+pub struct Known<'a> {
+    upstreams: &'a Upstreams,
+    now: Instant,
+}
+
 impl Upstreams {
-    /// Targets under these bounds; what they no longer have is reported.
-    pub fn new(limits: Limits, accesses: Arc<Accesses>, reporter: Reporter) -> Self {
-        let (backoff, tries) = (Backoff::default(), AtomicU64::new(0));
-        Self { limits, accesses, backoff, reporter, tries }
+    /// Targets under the bounds of this configuration; what they no longer have is reported.
+    pub fn new(config: &Config, accesses: Arc<Accesses>, reporter: Reporter) -> Self {
+        let limits = config.limits.clone();
+        let balance = |group: &crate::config::Group| (Arc::clone(&group.name), group.balance);
+        Self {
+            balances: config.groups.iter().map(balance).collect(),
+            fleet: Fleet::new(limits.per_target, limits.queue_wait),
+            turns: [const { AtomicUsize::new(0) }; TURNS],
+            hasher: std::hash::RandomState::new(),
+            tries: AtomicU64::new(0),
+            limits,
+            accesses,
+            reporter,
+        }
     }
 
     /// The bounds on time and number.
@@ -38,9 +64,35 @@ impl Upstreams {
         &self.limits
     }
 
-    /// Whether the target is left alone for a while.
-    pub fn is_resting(&self, target: &TargetId, now: Instant) -> bool {
-        self.backoff.is_resting(target, now)
+    /// What is known of the targets.
+    pub fn at(&self, now: Instant) -> Known<'_> {
+        Known { upstreams: self, now }
+    }
+
+    /// The right to a transfer from one of these sources, which are in the order in which they are
+    /// tried: from the first one whose target may carry one more, and which one that is. Waits
+    /// where there is none.
+    ///
+    /// Where there are others, targets that rest are not turned to because these are busy; and
+    /// where all clients are to meet one copy, no other is.
+    pub async fn slot(&self, sources: &[Arc<Source>]) -> Result<(usize, Slot), Busy> {
+        let now = Instant::now();
+        let rests = |source: &Source| self.fleet.merit(&source.target, now).resting;
+        let well = sources.iter().position(|source| !rests(source));
+        let first = well.unwrap_or(0);
+        let is_pinned = sources.get(first).is_some_and(|source| {
+            self.balances.get(&source.target.group) == Some(&Balance::Pinned)
+        });
+        let would_do = |(at, source): &(usize, &Arc<Source>)| match well {
+            _ if is_pinned => *at == first,
+            Some(_) => !rests(source),
+            None => true,
+        };
+        let wanted = sources.iter().enumerate().filter(would_do);
+        let (places, wanted): (Vec<_>, Vec<_>) =
+            wanted.map(|(at, source)| (at, source.target.clone())).unzip();
+        let (at, slot) = self.fleet.slot(wanted).await?;
+        Ok((*places.get(at).ok_or(Busy::Targets)?, slot))
     }
 
     fn access(&self, source: &Source) -> Option<&Arc<Access>> {
@@ -119,11 +171,28 @@ impl Upstreams {
 
     /// Notes that a transfer failed by the target's fault.
     pub fn failed(&self, target: &TargetId, now: Instant) {
-        self.backoff.failed(target, now);
+        self.fleet.failed(target, now);
     }
 
     /// Notes that a target delivered.
     pub fn succeeded(&self, target: &TargetId) {
-        self.backoff.succeeded(target);
+        self.fleet.succeeded(target);
+    }
+}
+
+impl Targets for Known<'_> {
+    fn merit(&self, target: &TargetId) -> Merit {
+        self.upstreams.fleet.merit(target, self.now)
+    }
+
+    fn balance(&self, group: &str) -> Balance {
+        self.upstreams.balances.get(group).copied().unwrap_or_default()
+    }
+
+    fn turn(&self, name: &ArchiveName) -> usize {
+        let Upstreams { turns, hasher, .. } = self.upstreams;
+        let place = hasher.hash_one(name) % TURNS as u64;
+        let turn = usize::try_from(place).ok().and_then(|place| turns.get(place));
+        turn.map_or(0, |turn| turn.fetch_add(1, Ordering::Relaxed))
     }
 }

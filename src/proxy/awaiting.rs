@@ -1,9 +1,14 @@
-//! Requests that wait for an archive which is being fetched, before it is decided about them.
+//! Requests that wait: for an archive which is being fetched, before it is decided about them, and
+//! for a target that may carry one more transfer.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::edge::Edge;
+use pingora::{Error, ErrorType};
+use pingora_proxy::Session;
+
+use super::context::Relay;
+use super::edge::{Edge, refused};
 use super::planning::{Planned, Request};
 use crate::cache::{Growing, Standing};
 use crate::fetch::{Joined, Ticket, Unfetched};
@@ -37,6 +42,35 @@ impl Edge {
             }
         }
         self.decide_again(awaiting.request, Some(Bypass::Backoff))
+    }
+
+    /// Waits until one of a transfer's sources may carry it. A client that leaves meanwhile leaves
+    /// its place.
+    pub(super) async fn find_slot(
+        &self,
+        session: &mut Session,
+        relay: &mut Relay,
+    ) -> pingora::Result<()> {
+        let Some(sources) = relay.wants_slot() else { return Ok(()) };
+        let found = tokio::select! {
+            // Who need not wait is not asked whether it is still there.
+            biased;
+            found = self.upstreams.slot(&sources) => found,
+            left = session.as_downstream_mut().read_body_or_idle(true) => {
+                let left = left.and_then(|_| Error::e_explain(ErrorType::ConnectionClosed, "left"));
+                return left.map_err(Error::into_down);
+            }
+        };
+        match found {
+            Ok((place, slot)) => {
+                relay.take_slot(place, slot);
+                Ok(())
+            }
+            Err(busy) => {
+                relay.refuse(Failure::Busy(busy));
+                refused(false)
+            }
+        }
     }
 
     async fn join_once(&self, awaiting: Awaiting) -> Result<Planned, Failure> {

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 
+use super::admission::Permit;
 use crate::cache::{Abandoned, Announced, Archive, Claim, Handover, Reason};
+use crate::fetch::Slot;
 use crate::index::Source;
 use crate::route::{
     ArchiveHead, Asked, Bypass, CacheStatus, Failure, Given, RangeRequest, SourceFailure, Walk,
@@ -27,6 +29,8 @@ pub struct Context {
     pub(super) started: Instant,
     /// What is done with it.
     pub(super) phase: Phase,
+    /// The right to a transfer, where it is one.
+    pub(super) permit: Option<Permit>,
 }
 
 /// What is done with a request.
@@ -64,6 +68,8 @@ pub(super) struct Relay {
     pub(super) client: IpAddr,
     asked: Asked,
     walk: Walk,
+    /// The right to a transfer from the current source.
+    slot: Option<Slot>,
     /// What the client is told although sources are left.
     refusal: Option<Failure>,
     /// The copy that the client has other bytes of; no other one will do.
@@ -76,6 +82,8 @@ pub(super) struct Relay {
     pub(super) handover: Handover,
     /// When the current source was turned to.
     turned_to: Instant,
+    /// When it was connected to.
+    connected: Option<Instant>,
     /// When the last piece of the body was passed on.
     last_piece: Option<Instant>,
     /// Whether there was a pause within the body.
@@ -104,6 +112,7 @@ impl Relay {
             client,
             asked,
             walk: Walk::new(sources),
+            slot: None,
             refusal: None,
             bound_to,
             blind,
@@ -111,6 +120,7 @@ impl Relay {
             caching,
             handover: Handover::default(),
             turned_to: now,
+            connected: None,
             last_piece: None,
             paused: false,
         }
@@ -126,9 +136,31 @@ impl Relay {
         &self.asked
     }
 
+    /// The sources of which one is to be given a slot: the current one and those after it, unless
+    /// it has one. Without a body there is no transfer.
+    pub(super) fn wants_slot(&mut self) -> Option<Vec<Arc<Source>>> {
+        let target = self.source().map(|source| &source.target);
+        if target != self.slot.as_ref().map(Slot::target) {
+            self.slot = None;
+        }
+        let wants = self.slot.is_none() && self.asked.method != Method::HEAD;
+        wants.then(|| self.walk.rest().to_vec())
+    }
+
+    /// Turns to the source at this place of those that could be given one.
+    pub(super) fn take_slot(&mut self, place: usize, slot: Slot) {
+        self.walk.prefer(place);
+        self.slot = Some(slot);
+    }
+
+    /// Notes that the current source is connected to.
+    pub(super) fn connect(&mut self, now: Instant) {
+        self.connected = Some(now);
+    }
+
     /// Notes that the current source is turned to, again or for the first time.
     pub(super) fn turn(&mut self, now: Instant) {
-        self.turned_to = now;
+        (self.turned_to, self.connected) = (now, None);
         if let (Caching::Claimed(claim), Some(source)) = (&self.caching, self.source()) {
             claim.asks(&source.target);
         }
@@ -140,9 +172,13 @@ impl Relay {
     }
 
     /// Notes that a piece of the body is passed on.
-    pub(super) fn piece(&mut self, now: Instant) {
+    pub(super) fn piece(&mut self, bytes: usize, now: Instant) {
         let since = self.last_piece.replace(now).unwrap_or(now);
-        self.paused |= now.saturating_duration_since(since) >= CLIENT_IS_SLOW;
+        let waited = now.saturating_duration_since(since);
+        self.paused |= waited >= CLIENT_IS_SLOW;
+        if let Some(slot) = &mut self.slot {
+            slot.piece(bytes, waited);
+        }
     }
 
     /// Whether a body that breaks off now does so by the target's fault. Silence is told apart
@@ -161,6 +197,7 @@ impl Relay {
 
     /// Goes on to the next source; true where there is one.
     pub(super) fn next(&mut self, failure: SourceFailure) -> bool {
+        self.slot = None;
         self.walk.next(failure)
     }
 
@@ -174,7 +211,12 @@ impl Relay {
     }
 
     /// Accepts the answer of the current source.
-    pub(super) fn accept(&mut self, head: ArchiveHead) -> &ArchiveHead {
+    pub(super) fn accept(&mut self, head: ArchiveHead, now: Instant) -> &ArchiveHead {
+        if let (Some(slot), Some(connected)) = (&self.slot, self.connected) {
+            let connect = connected.saturating_duration_since(self.turned_to);
+            slot.opened(connect, now.saturating_duration_since(connected));
+            self.last_piece = Some(now);
+        }
         self.delivered.insert(head)
     }
 

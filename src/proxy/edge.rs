@@ -1,18 +1,21 @@
 //! `ProxyHttp`: the path of a request through Pingora.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Digest;
 use pingora::protocols::http::conditional_filter::not_modified_filter;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_cache::{CacheKey, NoCacheReason, RespCacheable};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, RangeType, Session};
 
+use super::admission::Admission;
 use super::caching;
 use super::context::{Context, Phase, Relay};
 use super::copies::Copies;
@@ -36,6 +39,7 @@ pub struct Edge {
     pub(super) published: Arc<Published>,
     pub(super) reference: Option<Arc<ReferenceSlot>>,
     pub(super) copies: Copies,
+    pub(super) admission: Arc<Admission>,
     pub(super) cache: Option<&'static ArchiveStorage>,
     /// Where archives are ordered that requests share while they are fetched.
     pub(super) orders: Option<Orders>,
@@ -67,6 +71,7 @@ impl Edge {
             published: scraper.published(),
             reference: scraper.reference(),
             copies: Copies::new(Instant::now()),
+            admission: Admission::new(&config.limits),
             cache,
             orders,
             terms: Terms { sharing: config.cache.sharing, keeps: config.cache.keep_previous },
@@ -116,8 +121,9 @@ impl Edge {
         let Some(source) = relay.source().cloned() else { return refused(false) };
         match route::judge(relay.asked(), &source, answer.status, &answer.headers) {
             Verdict::Deliver(head) => {
-                let head = head::archive(relay.accept(head))?;
-                let (Some(given), now) = (relay.given(), Instant::now()) else { return Ok(head) };
+                let now = Instant::now();
+                let head = head::archive(relay.accept(head, now))?;
+                let Some(given) = relay.given() else { return Ok(head) };
                 match self.copies.begin(relay.client, relay.name, &given, relay.is_blind(), now) {
                     Ok(()) => Ok(head),
                     Err(begun) => refused(relay.rebind(begun)),
@@ -141,7 +147,7 @@ impl ProxyHttp for Edge {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context { started: Instant::now(), phase: Phase::Local }
+        Context { started: Instant::now(), phase: Phase::Local, permit: None }
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
@@ -150,7 +156,7 @@ impl ProxyHttp for Edge {
         let client = client_address(session);
         let planned = match self.answer_for_nodes(session).await {
             Some(answer) => answer.map(Planned::Reply),
-            None => match self.plan(session, client) {
+            None => match self.plan(session, client, &mut ctx.permit) {
                 Ok(Planned::Await(awaiting)) => self.join(*awaiting).await,
                 planned => planned,
             },
@@ -238,10 +244,11 @@ impl ProxyHttp for Edge {
 
     async fn upstream_peer(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
         let Phase::Relay(relay) = &mut ctx.phase else { return refused(false) };
+        self.find_slot(session, relay).await?;
         relay.turn(Instant::now());
         let peer = relay.source().and_then(|source| self.upstreams.peer(source));
         peer.map_or_else(|| refused(false), |peer| Ok(Box::new(peer)))
@@ -283,21 +290,47 @@ impl ProxyHttp for Edge {
         Ok(())
     }
 
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        _reused: bool,
+        _peer: &HttpPeer,
+        _fd: RawFd,
+        _digest: Option<&Digest>,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        if let Phase::Relay(relay) = &mut ctx.phase {
+            relay.connect(Instant::now());
+        }
+        Ok(())
+    }
+
     fn upstream_response_body_filter(
         &self,
         session: &mut Session,
-        _body: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         _end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<Option<Duration>> {
         if let Phase::Relay(relay) = &mut ctx.phase {
-            relay.piece(Instant::now());
+            relay.piece(body.as_ref().map_or(0, Bytes::len), Instant::now());
             if session.cache.enabled() && relay.is_abandoned() {
                 // The writer has given up and said why; the client goes on.
                 session.cache.disable(NoCacheReason::StorageError);
             }
         }
         Ok(None)
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        let bytes = body.as_ref().filter(|_| ctx.permit.is_some()).map_or(0, Bytes::len);
+        Ok(self.admission.pass(bytes, Instant::now()))
     }
 
     fn fail_to_connect(
@@ -415,7 +448,7 @@ const MAX_LOGGED_METHOD: usize = 16;
 /// Most characters of a path that go into the log.
 const MAX_LOGGED_PATH: usize = 200;
 
-fn refused<T>(retry: bool) -> Result<T> {
+pub(super) fn refused<T>(retry: bool) -> Result<T> {
     let mut error = Error::new_up(REFUSED);
     error.set_retry(retry);
     Err(error)

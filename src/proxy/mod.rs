@@ -1,5 +1,6 @@
 //! The public listener: Pingora's phases, each of which translates, asks `route/`, and does it.
 
+mod admission;
 mod awaiting;
 mod caching;
 mod context;
@@ -10,6 +11,7 @@ mod listener;
 mod planning;
 mod rpc;
 
+pub use admission::PACED_PIECE;
 pub use caching::cached_head;
 pub use edge::Edge;
 pub use listener::{BindError, Bound};

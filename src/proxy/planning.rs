@@ -4,8 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::Method;
 use pingora_proxy::Session;
 
+use super::admission::Permit;
 use super::awaiting::{Awaiting, Fetch};
 use super::context::{Caching, Hit, Relay};
 use super::edge::Edge;
@@ -40,7 +42,14 @@ pub(super) struct Request {
 
 impl Edge {
     /// Decides about a request.
-    pub(super) fn plan(&self, session: &mut Session, client: IpAddr) -> Result<Planned, Failure> {
+    ///
+    /// A transfer of an archive gets a permit, or is refused for want of one.
+    pub(super) fn plan(
+        &self,
+        session: &mut Session,
+        client: IpAddr,
+        permit: &mut Option<Permit>,
+    ) -> Result<Planned, Failure> {
         let request = session.req_header();
         let uri = &request.uri;
         let route = route::parse(&request.method, uri.path(), uri.query())?;
@@ -50,10 +59,12 @@ impl Edge {
         }
         let now = Instant::now();
         let view = self.published.load();
-        let resting = |target: &TargetId| self.upstreams.is_resting(target, now);
-        let requester = Requester { client, resting: &resting };
+        let requester = Requester { client, targets: &self.upstreams.at(now) };
         let reply = match (route, self.settings.downloads) {
             (Route::Archive(name), Downloads::Proxy) => {
+                if asked.method != Method::HEAD && self.is_there(&name, &view) {
+                    *permit = Some(self.admission.admit(client).map_err(Failure::Busy)?);
+                }
                 return self.archive(Request { name, client, asked }, &view, now);
             }
             (Route::Archive(name), Downloads::Redirect) => {
@@ -68,6 +79,16 @@ impl Edge {
             (Route::Api(call), _) => self.call(session, &call)?,
         };
         Ok(Planned::Reply(reply))
+    }
+
+    /// Whether an archive can be had at all. What is nowhere is that also where there is much to
+    /// do: validators ask for names with one ending after the other.
+    fn is_there(&self, name: &ArchiveName, view: &View) -> bool {
+        let is_cached = || {
+            let standing = self.cache.map(|cache| cache.store().standing(name));
+            standing.is_some_and(|standing| !matches!(standing, Standing::Absent))
+        };
+        !view.sources(name).is_empty() || is_cached()
     }
 
     /// An archive: out of the cache, or from one of its sources.
@@ -252,12 +273,12 @@ impl Edge {
         now: Instant,
     ) -> Result<Vec<Arc<Source>>, Failure> {
         let cached = standing.map_or(Cached::Nothing, |standing| self.cached(standing, now));
-        let resting = |target: &TargetId| self.upstreams.is_resting(target, now);
+        let targets = self.upstreams.at(now);
         let distrusted = |target: &TargetId| {
             let store = self.cache.map(ArchiveStorage::store);
             store.is_some_and(|store| store.is_distrusted(&request.name, target, now))
         };
-        self.wish(request, given, view).sources(cached, resting, distrusted)
+        self.wish(request, given, view).sources(cached, &targets, distrusted)
     }
 
     /// Serves from the cache, unless the client began another copy meanwhile, which is the error.

@@ -1,7 +1,7 @@
 //! Everything that can be wrong with a request or its sources, and the one function that turns it
 //! into an answer.
 
-use http::header::{ALLOW, CONTENT_RANGE, HeaderValue};
+use http::header::{ALLOW, CONTENT_RANGE, HeaderValue, RETRY_AFTER};
 use http::status::StatusCode;
 
 use super::reply::Reply;
@@ -52,10 +52,33 @@ pub enum Failure {
     /// Every source of the archive failed; the last failure that was not a plain "gone".
     #[error("no source could deliver this archive")]
     Sources(#[source] SourceFailure),
+    /// There is too much to do.
+    #[error("{0}")]
+    Busy(Busy),
     /// Something went wrong here.
     #[error("internal error")]
     Internal,
 }
+
+/// Which bound is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Busy {
+    /// That on transfers from one target, for every target that would do.
+    #[error("every target that holds this archive carries as many transfers as it may")]
+    Targets,
+    /// That on transfers to clients.
+    #[error("as many transfers are running as may run at once")]
+    Transfers,
+    /// That on transfers to one client.
+    #[error("as many transfers are running to this address as may run at once")]
+    Client,
+    /// That on the rate of all transfers.
+    #[error("one more transfer would leave too little for those that are running")]
+    Rate,
+}
+
+/// After how many seconds a client that was refused may find it better. Archives take minutes.
+const SOME_SECONDS: HeaderValue = HeaderValue::from_static("10");
 
 /// Why one source did not deliver.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -152,6 +175,9 @@ impl Failure {
                     Err(_) => reply,
                 }
             }
+            Self::Busy(_) => {
+                Reply::text(status, format!("{self}\n")).with(RETRY_AFTER, SOME_SECONDS)
+            }
             Self::Body | Self::Host | Self::OtherCopy | Self::Sources(_) | Self::Internal => {
                 Reply::text(status, format!("{self}\n"))
             }
@@ -169,7 +195,7 @@ impl Failure {
             Self::Unsatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             // Not 404 or 416, which clients take for "does not exist" and "is complete", and not
             // 200, which wget appends to what it has.
-            Self::OtherCopy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::OtherCopy | Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Sources(SourceFailure::Timeout | SourceFailure::ConnectTimeout) => {
                 StatusCode::GATEWAY_TIMEOUT
             }

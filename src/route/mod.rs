@@ -19,9 +19,9 @@ mod walk;
 mod wish;
 
 pub use answer::{ArchiveHead, Asked, IfRange, Verdict, judge};
-pub use balance::order_nodes;
+pub use balance::{Merit, Strangers, Targets, order_nodes};
 pub use caching::{Bypass, CacheStatus, Cached, Delivery, Terms};
-pub use failure::{Failure, SourceFailure};
+pub use failure::{Busy, Failure, SourceFailure};
 pub use range::{ByteRange, ContentRange, RangeRequest, RangeSpec, Selection};
 pub use redirect::{Requester, Settings, redirect, short_form};
 pub use reply::Reply;

@@ -24,6 +24,18 @@ impl Walk {
         self.sources.get(self.at)
     }
 
+    /// The source that is tried now, and those after it.
+    pub fn rest(&self) -> &[Arc<Source>] {
+        self.sources.get(self.at..).unwrap_or_default()
+    }
+
+    /// Tries this one of the [rest](Self::rest) now, and those before it after it.
+    pub fn prefer(&mut self, place: usize) {
+        if let Some(rest) = self.sources.get_mut(self.at..=self.at.saturating_add(place)) {
+            rest.rotate_right(1);
+        }
+    }
+
     /// Leaves out every source but those of this target, as if nothing had been tried yet; false
     /// where it has none.
     pub fn only(&mut self, target: &TargetId) -> bool {
@@ -82,6 +94,24 @@ mod tests {
         assert!(!walk.next(SourceFailure::Gone));
         assert_eq!((walk.source(), walk.failure()), (None, Some(&SourceFailure::Connect)));
         assert!(!Walk::new(Vec::new()).next(SourceFailure::Gone));
+    }
+
+    #[test]
+    fn another_source_can_be_tried_first() {
+        let all: Vec<_> = (0..4).map(source).collect();
+        let mut walk = Walk::new(all.clone());
+        assert!(walk.next(SourceFailure::Connect));
+        assert_eq!(walk.rest(), &all[1..]);
+        walk.prefer(0);
+        assert_eq!(walk.rest(), &all[1..]);
+        walk.prefer(3);
+        assert_eq!(walk.rest(), &all[1..], "there is none");
+        walk.prefer(2);
+        assert_eq!(walk.rest(), [3, 1, 2].map(|at| all[at].clone()));
+        assert!(walk.next(SourceFailure::Connect) && walk.next(SourceFailure::Connect));
+        assert!(!walk.next(SourceFailure::Connect));
+        assert_eq!(walk.rest(), []);
+        walk.prefer(0);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::answer::Asked;
-use super::balance::order;
+use super::balance::{Targets, order};
 use super::caching::{Bytes, Cached, Delivery, Terms, deliver};
 use super::failure::{Failure, SourceFailure};
 use crate::index::{CopyId, Source, TargetId, View};
@@ -49,13 +49,13 @@ impl Wish<'_> {
         deliver(self.asked, worth_it, self.terms, cached, bytes)
     }
 
-    /// The sources in the order in which they are tried, at least one; those that are `resting`
+    /// The sources in the order in which they are tried, at least one; those of targets that rest
     /// come last, and those that are `distrusted` for this archive are none. The copy that is in
     /// the cache, or on its way there, is everyone's who has no other, while its source is well.
     pub fn sources(
         &self,
         cached: Cached<'_>,
-        resting: impl Fn(&TargetId) -> bool,
+        targets: &dyn Targets,
         distrusted: impl Fn(&TargetId) -> bool,
     ) -> Result<Vec<Arc<Source>>, Failure> {
         let pinned = match cached {
@@ -64,12 +64,12 @@ impl Wish<'_> {
             | Cached::Growing { target, .. }
             | Cached::Whole { target, .. } => Some(target),
         };
-        let pinned = pinned.filter(|target| !resting(target));
+        let pinned = pinned.filter(|target| !targets.merit(target).resting);
         let all = self.view.sources(&self.name);
         let preferred = |source: &Source| self.prefers(source, pinned);
         let sound: Vec<Arc<Source>> =
             all.iter().filter(|source| !distrusted(&source.target)).cloned().collect();
-        let sources = order(self.client, &self.name, &sound, preferred, resting);
+        let sources = order(self.client, &self.name, &sound, preferred, targets);
         match cached {
             _ if !sources.is_empty() => Ok(sources),
             // The archive is there, in a copy that does not fit to what the client has.
@@ -111,9 +111,9 @@ impl Wish<'_> {
 mod tests {
     use super::*;
     use crate::clock::Now;
-    use crate::config::Sharing;
+    use crate::config::{Balance, Sharing};
     use crate::index::{Catalog, Event, Listed, Location, Policy, Publish};
-    use crate::route::{Bypass, IfRange, RangeRequest};
+    use crate::route::{Bypass, IfRange, Merit, RangeRequest};
     use http::Method;
     use std::net::Ipv4Addr;
     use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -172,6 +172,23 @@ mod tests {
         }
     }
 
+    /// Targets of which one rests.
+    struct Resting<'a>(Option<&'a TargetId>);
+
+    impl Targets for Resting<'_> {
+        fn merit(&self, target: &TargetId) -> Merit {
+            Merit { resting: self.0 == Some(target), ..Merit::default() }
+        }
+
+        fn balance(&self, _group: &str) -> Balance {
+            Balance::PerClient
+        }
+
+        fn turn(&self, _name: &ArchiveName) -> usize {
+            0
+        }
+    }
+
     /// Of which target the bytes come first, for every one of many clients; `None` where that is a
     /// matter of the client.
     #[track_caller]
@@ -192,8 +209,7 @@ mod tests {
             let given = given.as_ref();
             let wish =
                 Wish { name: full(1000), client, asked: &asked, given, view: &view, terms: TERMS };
-            let sources =
-                wish.sources(cached, |target| resting.as_ref() == Some(target), |_| false);
+            let sources = wish.sources(cached, &Resting(resting.as_ref()), |_| false);
             let sources = sources.expect("four of them");
             assert_eq!(sources.len(), 4);
             sources[0].target.clone()
@@ -236,7 +252,7 @@ mod tests {
         let name = full(800);
         let wish = Wish { name, client, asked: &asked, given: None, view: &view, terms: TERMS };
         let failure =
-            |cached| wish.sources(cached, |_| false, |_| false).expect_err("nobody has it");
+            |cached| wish.sources(cached, &Resting(None), |_| false).expect_err("nobody has it");
         assert_eq!(failure(Cached::Nothing), Failure::NotHeld);
         assert_eq!(failure(Cached::Filling(&target)), Failure::NotHeld);
         let whole = Cached::Whole { target: &target, copy: copy(1) };
@@ -282,13 +298,13 @@ mod tests {
         };
         let bad = target(2);
         let pinned = Cached::Filling(&bad);
-        let left = wish.sources(pinned, |_| false, |target| *target == bad).expect("three");
+        let left = wish.sources(pinned, &Resting(None), |target| *target == bad).expect("three");
         assert_eq!(left.len(), 3);
         assert!(left.iter().all(|source| source.target != bad));
-        let none = wish.sources(pinned, |_| false, |_| true).expect_err("none is left");
+        let none = wish.sources(pinned, &Resting(None), |_| true).expect_err("none is left");
         assert_eq!(none, Failure::Sources(SourceFailure::Unsound));
         let whole = Cached::Whole { target: &bad, copy: copy(2) };
-        let other = wish.sources(whole, |_| false, |_| true).expect_err("none is left");
+        let other = wish.sources(whole, &Resting(None), |_| true).expect_err("none is left");
         assert_eq!(other, Failure::OtherCopy);
     }
 }

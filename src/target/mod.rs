@@ -2,6 +2,7 @@
 
 mod backoff;
 mod client;
+mod conduct;
 mod discovery;
 mod nodes;
 mod probe;
@@ -11,6 +12,7 @@ mod scraper;
 
 pub use backoff::{Backoff, delay};
 pub use client::{Client, ClientError, GroupClient};
+pub use conduct::Conduct;
 pub use discovery::{DiscoveryCounts, DiscoveryError, Form, SourceKind, parse_targets};
 pub use nodes::{Node, NodeError, Nodes};
 pub use probe::{ProbeError, Prober};
