@@ -178,17 +178,34 @@ impl Books {
         now: Instant,
     ) -> Vec<(usize, Waiting)> {
         let mut granted = Vec::new();
-        let Some(member) = self.members.get_mut(target) else { return granted };
-        let allowed = member.conduct.allowance(per_target, now);
-        while member.running < allowed {
-            let of = |waiting: &Waiting| waiting.wanted.iter().position(|wanted| wanted == target);
-            let next = self.queue.iter().enumerate().find_map(|(n, w)| Some((n, of(w)?)));
-            let Some((place, at)) = next else { break };
-            let Some(waiting) = self.queue.remove(place) else { break };
+        while let Some((place, at)) = self.next(target, per_target, now) {
+            let (Some(waiting), Some(member)) =
+                (self.queue.remove(place), self.members.get_mut(target))
+            else {
+                break;
+            };
             member.running += 1;
             granted.push((at, waiting));
         }
         granted
+    }
+
+    /// Who is served next by this target, where it may carry one more: the place in the queue, and
+    /// that of the target among those that are wanted there.
+    fn next(&self, target: &TargetId, per_target: usize, now: Instant) -> Option<(usize, usize)> {
+        let member = self.members.get(target)?;
+        if member.running >= member.conduct.allowance(per_target, now) {
+            return None;
+        }
+        let rests = |target: &TargetId| {
+            self.members.get(target).is_some_and(|member| member.conduct.is_resting(now))
+        };
+        // It may have failed since somebody began to wait for it or another one.
+        let is_last_resort = rests(target);
+        self.queue.iter().enumerate().find_map(|(place, waiting)| {
+            let at = waiting.wanted.iter().position(|wanted| wanted == target)?;
+            (!is_last_resort || waiting.wanted.iter().all(rests)).then_some((place, at))
+        })
     }
 
     /// What is known of a target, kept from now on; nothing where that would be too many.
@@ -355,6 +372,28 @@ mod tests {
         let third = fleet.slot(targets(&[1])).await.expect("four");
         drop((slot, second, third));
         assert_eq!(running(&fleet, 1), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_is_not_sent_to_what_failed_meanwhile() {
+        let fleet = Fleet::new(1, SECOND);
+        let (_, one) = fleet.slot(targets(&[1])).await.expect("free");
+        let (_, two) = fleet.slot(targets(&[2])).await.expect("free");
+        let wait = |wanted: &[usize]| {
+            let (fleet, wanted) = (Arc::clone(&fleet), targets(wanted));
+            tokio::spawn(async move { fleet.slot(wanted).await })
+        };
+        let (either, only) = (wait(&[1, 2]), wait(&[1]));
+        tokio::task::yield_now().await;
+        fleet.failed(&target(1), Instant::now());
+        drop(one);
+        let (_, slot) = only.await.expect("no panic").expect("there is no other");
+        assert_eq!(slot.target(), &target(1));
+        drop(slot);
+        assert!(!either.is_finished());
+        drop(two);
+        let (at, slot) = either.await.expect("no panic").expect("granted");
+        assert_eq!((at, slot.target()), (1, &target(2)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,6 +20,7 @@ mod copies;
 mod credentials;
 mod discovery;
 mod failover;
+mod fleet;
 mod hostile;
 mod process;
 mod ranges;

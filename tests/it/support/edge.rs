@@ -81,6 +81,16 @@ impl Edge {
         edge
     }
 
+    /// The same with more below `limits` as well.
+    pub async fn limited(limits: &str, extra: &str, origins: &[&Origin]) -> Self {
+        let config = config(extra, &[origins]);
+        let edge = Self::start(&config.replacen("limits: {", &format!("limits: {{{limits}, "), 1));
+        for origin in origins {
+            edge.knows(origin).await;
+        }
+        edge
+    }
+
     /// Waits until the index lists everything that an origin has.
     pub async fn knows(&self, origin: &Origin) {
         let authority = origin.address().to_string();

@@ -55,6 +55,9 @@ pub struct State {
     /// Requests that are being answered, and the most at once.
     pub running: usize,
     pub most: usize,
+    /// Archives that are being sent, and the most at once.
+    pub transfers: usize,
+    pub most_transfers: usize,
     /// Where a Firedancer RPC port redirects to, once it is another port than at first.
     pub moved_to: Option<SocketAddr>,
     /// How long every answer takes.
@@ -93,6 +96,8 @@ impl Origin {
                 seen: Vec::new(),
                 running: 0,
                 most: 0,
+                transfers: 0,
+                most_transfers: 0,
                 pause: Duration::ZERO,
                 moved_to: None,
                 rate: None,
@@ -178,6 +183,18 @@ impl Origin {
     pub fn most_at_once(&self) -> usize {
         self.handler.state.lock().unwrap().most
     }
+
+    /// Forgets how many archives were sent at once.
+    pub fn forget_most(&self) {
+        let mut state = self.handler.state.lock().unwrap();
+        state.most_transfers = state.transfers;
+    }
+
+    /// Archives that are being sent now, and the most that ever were at once.
+    pub fn transfers(&self) -> (usize, usize) {
+        let state = self.handler.state.lock().unwrap();
+        (state.transfers, state.most_transfers)
+    }
 }
 
 /// When every archive of a sidecar was changed last.
@@ -212,7 +229,10 @@ impl Handler for Node {
 }
 
 /// Counts a request for as long as it is answered; a client that leaves ends it too.
-struct Running<'a>(&'a Mutex<State>);
+struct Running<'a> {
+    state: &'a Mutex<State>,
+    transfers: usize,
+}
 
 impl<'a> Running<'a> {
     fn new(state: &'a Mutex<State>, request: &Request) -> Self {
@@ -220,14 +240,21 @@ impl<'a> Running<'a> {
         locked.seen.push(request.clone());
         locked.running += 1;
         locked.most = locked.most.max(locked.running);
+        let name = request.path().rsplit('/').next().unwrap_or_default();
+        let is_transfer = request.method == "GET" && locked.archives.contains_key(name);
+        let transfers = usize::from(is_transfer);
+        locked.transfers += transfers;
+        locked.most_transfers = locked.most_transfers.max(locked.transfers);
         drop(locked);
-        Self(state)
+        Self { state, transfers }
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.lock().unwrap().running -= 1;
+        let mut state = self.state.lock().unwrap();
+        state.running -= 1;
+        state.transfers -= self.transfers;
     }
 }
 
