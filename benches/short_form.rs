@@ -96,7 +96,15 @@ fn benches(criterion: &mut Criterion) {
             Route::Archive(name) => {
                 let asked = Asked::of(&Method::GET, &HeaderMap::new());
                 let terms = Terms { sharing: Sharing::Exclusive, keeps: false };
-                let wish = Wish { name, client, asked: &asked, given: None, view: &view, terms };
+                let wish = Wish {
+                    name,
+                    client,
+                    asked: &asked,
+                    given: None,
+                    shown: None,
+                    view: &view,
+                    terms,
+                };
                 assert!(wish.sources(Cached::Nothing, &Strangers, |_| false).is_ok(), "{path}");
             }
             Route::Api(call) => unreachable!("{call:?} is not measured here"),

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::access::{AccessError, Accesses};
 use crate::cache::{ArchiveStorage, OpenError, Options, Retention, Store};
 use crate::clock::Now;
-use crate::config::{Config, Downloads, Group, Scheme, Sharing, Verification};
+use crate::config::{Config, Downloads, Group, Prefetch, Scheme, Sharing, Verification};
 use crate::fetch::{Fetcher, Upstreams};
 use crate::proxy::{BindError, Bound, Edge, PACED_PIECE, cached_head};
 use crate::target::{ClientError, DiscoveryCounts, Published, Scraper};
@@ -186,6 +186,11 @@ fn warn_of_surprises(config: &Config) {
     }
     if config.downloads == Downloads::Redirect && config.public_url.is_some() {
         log::warn!("`public_url` has no effect without `proxy_snapshot_downloads`");
+    }
+    if config.cache.prefetch == Prefetch::All && config.limits.per_target == 1 {
+        log::warn!(
+            "`limits.per_target: 1` lets incremental archives wait for full ones to be fetched"
+        );
     }
     for Group { name, scheme, tls, credentials, .. } in &config.groups {
         if *scheme == Scheme::Http && credentials.is_some() {

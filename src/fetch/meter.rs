@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Waiting time of one window.
 const WINDOW: Duration = Duration::from_secs(1);
 /// The least that an unfinished window has to hold to count.
-const LEAST_BYTES: u64 = 256 << 10;
+const LEAST_BYTES: u64 = 1 << 20;
 const LEAST_TIME: Duration = Duration::from_millis(250);
 
 /// Bytes, and the time that was spent on waiting for them.

@@ -15,7 +15,7 @@ mod transfer;
 mod upstreams;
 
 pub use connection::{connect_failure, transfer_failure};
-pub use fleet::Slot;
+pub use fleet::{Client, Slot};
 pub use orders::{Joined, Order, Orders, Placed, Tenacity, Ticket, Unfetched};
 pub use room::{PATIENCE_OF_CLIENTS, bypass_of, prepare};
 pub use service::Fetcher;

@@ -8,7 +8,7 @@ use http::Method;
 use pingora::connectors::http::v1::Connector;
 
 use super::connection::{Body, Opened, Reopened, open, reopen};
-use super::fleet::Slot;
+use super::fleet::{Client, Slot};
 use super::orders::{Job, Stage, Unfetched};
 use super::room::{PATIENCE_OF_CLIENTS, PATIENCE_OF_NOBODY, bypass_of, could_hold, prepare};
 use super::upstreams::Upstreams;
@@ -34,6 +34,9 @@ const PROGRESS: u64 = 16 << 20;
 /// meanwhile nobody else is asked. Measured over so much time that was spent waiting for it.
 const LEAST_RATE: u64 = 256 << 10;
 const LEAST_WINDOW: Duration = Duration::from_secs(20);
+/// How long a fill waits for a target that may carry it, before those that wait for it. Whoever
+/// asked for it does not wait as long.
+const SLOT_PATIENCE: Duration = Duration::from_secs(60);
 /// How long the disk may hold a fill up. Its readers wait no longer either.
 const DISK_PATIENCE: Duration = Duration::from_secs(15);
 /// How long the sync of an archive may take that its readers have all of.
@@ -86,7 +89,8 @@ impl Kit {
         let (view, now) = (self.published.load(), Instant::now());
         let asked = Asked { method: Method::GET, range: RangeRequest::Whole, if_range: None };
         let terms = Terms { sharing: self.settings.sharing, keeps: self.settings.keep_previous };
-        let wish = Wish { name, client, asked: &asked, given: None, view: &view, terms };
+        let wish =
+            Wish { name, client, asked: &asked, given: None, shown: None, view: &view, terms };
         wish.sources(Cached::Nothing, &self.upstreams.at(now), |target| {
             self.store.is_distrusted(&name, target, now)
         })
@@ -169,7 +173,11 @@ impl Kit {
                 return Err(failed(walk.failure().cloned().unwrap_or(SourceFailure::Gone)));
             }
             let busy = |busy| Unfetched::Failed(Failure::Busy(busy));
-            let (place, slot) = self.upstreams.slot(walk.rest()).await.map_err(busy)?;
+            job.reach(Stage::Waiting);
+            let until = Instant::now() + SLOT_PATIENCE;
+            let slot = self.upstreams.slot(walk.rest(), Client::Everyone, until);
+            let (place, slot) = slot.await.map_err(busy)?;
+            job.reach(Stage::Opening);
             walk.prefer(place);
             let Some(source) = walk.source().cloned() else { continue };
             claim.asks(&source.target);
@@ -216,7 +224,7 @@ impl Kit {
                     log::warn!("{} from target {target} broke off at {at}: {failure}", job.name);
                     let silent = matches!(failure, SourceFailure::Timeout | SourceFailure::Slow);
                     if silent || connected.elapsed() < LONG_TRANSFER {
-                        self.upstreams.failed(&target, Instant::now());
+                        self.upstreams.failed(&target, &failure, Instant::now());
                     }
                     if at - before >= PROGRESS {
                         barren = 0;
@@ -232,6 +240,8 @@ impl Kit {
                 }
             }
         };
+        // The target is done with; the disk need not be.
+        drop((body, slot));
         let ended = match stopped {
             None => self.seal(&job.name, fill, &growing, &mut ending).await,
             Some(why) => {

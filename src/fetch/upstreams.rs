@@ -12,13 +12,13 @@ use pingora::http::RequestHeader;
 use pingora::upstreams::peer::HttpPeer;
 
 use super::connection::request;
-use super::fleet::{Fleet, Slot};
+use super::fleet::{Client, Fleet, Slot, Wanted};
 use crate::access::{Access, Accesses, Fault};
 use crate::config::{Balance, Config, Limits};
 use crate::index::{Source, TargetId};
 use crate::route::{Busy, Merit, RangeRequest, SourceFailure, Targets};
 use crate::snapshot::ArchiveName;
-use crate::target::Reporter;
+use crate::target::{Conduct, Reporter};
 
 /// Counters for taking turns. Archives share one by chance, which only starts a turn elsewhere.
 const TURNS: usize = 64;
@@ -49,7 +49,7 @@ impl Upstreams {
         let balance = |group: &crate::config::Group| (Arc::clone(&group.name), group.balance);
         Self {
             balances: config.groups.iter().map(balance).collect(),
-            fleet: Fleet::new(limits.per_target, limits.queue_wait),
+            fleet: Fleet::new(limits.per_target),
             turns: [const { AtomicUsize::new(0) }; TURNS],
             hasher: std::hash::RandomState::new(),
             tries: AtomicU64::new(0),
@@ -71,28 +71,34 @@ impl Upstreams {
 
     /// The right to a transfer from one of these sources, which are in the order in which they are
     /// tried: from the first one whose target may carry one more, and which one that is. Waits
-    /// where there is none.
-    ///
-    /// Where there are others, targets that rest are not turned to because these are busy; and
-    /// where all clients are to meet one copy, no other is.
-    pub async fn slot(&self, sources: &[Arc<Source>]) -> Result<(usize, Slot), Busy> {
+    /// where there is none, and where all clients are to meet one copy for that one.
+    pub async fn slot(
+        &self,
+        sources: &[Arc<Source>],
+        client: Client,
+        until: Instant,
+    ) -> Result<(usize, Slot), Busy> {
         let now = Instant::now();
-        let rests = |source: &Source| self.fleet.merit(&source.target, now).resting;
-        let well = sources.iter().position(|source| !rests(source));
-        let first = well.unwrap_or(0);
-        let is_pinned = sources.get(first).is_some_and(|source| {
+        let is_pinned = sources.first().is_some_and(|source| {
             self.balances.get(&source.target.group) == Some(&Balance::Pinned)
         });
-        let would_do = |(at, source): &(usize, &Arc<Source>)| match well {
-            _ if is_pinned => *at == first,
-            Some(_) => !rests(source),
-            None => true,
-        };
-        let wanted = sources.iter().enumerate().filter(would_do);
-        let (places, wanted): (Vec<_>, Vec<_>) =
-            wanted.map(|(at, source)| (at, source.target.clone())).unzip();
+        let rests = |source: &Arc<Source>| self.fleet.merit(&source.target, now).resting;
+        let first = sources.iter().position(|source| !rests(source)).unwrap_or(0);
+        let would_do = if is_pinned { sources.get(first..=first) } else { Some(sources) };
+        let targets = would_do.unwrap_or_default().iter().map(|source| source.target.clone());
+        let wanted = Wanted { targets: targets.collect(), client, until };
         let (at, slot) = self.fleet.slot(wanted).await?;
-        Ok((*places.get(at).ok_or(Busy::Targets)?, slot))
+        let at = if is_pinned { first } else { at };
+        if let Some(source) = sources.get(at) {
+            self.turn_of(&source.listed.name).fetch_add(1, Ordering::Relaxed);
+        }
+        Ok((at, slot))
+    }
+
+    fn turn_of(&self, name: &ArchiveName) -> &AtomicUsize {
+        let place = self.hasher.hash_one(name) % TURNS as u64;
+        let [first, ..] = &self.turns;
+        usize::try_from(place).ok().and_then(|place| self.turns.get(place)).unwrap_or(first)
     }
 
     fn access(&self, source: &Source) -> Option<&Arc<Access>> {
@@ -165,18 +171,18 @@ impl Upstreams {
         if *failure == SourceFailure::Gone {
             self.reporter.gone(&source.target, name);
         } else if !head_only && *failure != SourceFailure::NoSocket {
-            self.failed(&source.target, Instant::now());
+            self.failed(&source.target, failure, Instant::now());
         }
     }
 
     /// Notes that a transfer failed by the target's fault.
-    pub fn failed(&self, target: &TargetId, now: Instant) {
-        self.fleet.failed(target, now);
+    pub fn failed(&self, target: &TargetId, failure: &SourceFailure, now: Instant) {
+        self.fleet.failed(target, failure.is_weakness(), now);
     }
 
     /// Notes that a target delivered.
     pub fn succeeded(&self, target: &TargetId) {
-        self.fleet.succeeded(target);
+        self.fleet.note(target, Conduct::succeeded);
     }
 }
 
@@ -190,9 +196,10 @@ impl Targets for Known<'_> {
     }
 
     fn turn(&self, name: &ArchiveName) -> usize {
-        let Upstreams { turns, hasher, .. } = self.upstreams;
-        let place = hasher.hash_one(name) % TURNS as u64;
-        let turn = usize::try_from(place).ok().and_then(|place| turns.get(place));
-        turn.map_or(0, |turn| turn.fetch_add(1, Ordering::Relaxed))
+        self.upstreams.turn_of(name).load(Ordering::Relaxed)
+    }
+
+    fn take_turn(&self, name: &ArchiveName) {
+        self.upstreams.turn_of(name).fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -10,8 +10,8 @@ use crate::config::Limits;
 use crate::pace::Pace;
 use crate::route::Busy;
 
-/// Most bytes of one piece where the rate of all is bounded: as much as of a target's archive is
-/// passed on at once, so that a piece is the same share of the rate whichever way it comes.
+/// Bytes of one turn where the rate of all is bounded, and so of one piece out of the cache: as much
+/// as of a target's archive is passed on at once.
 pub const PACED_PIECE: usize = 64 << 10;
 
 /// Who is let in.
@@ -44,6 +44,8 @@ struct Running {
 pub(super) struct Permit {
     admission: Arc<Admission>,
     client: IpAddr,
+    /// Bytes that went to the client since its last turn.
+    unpaced: usize,
 }
 
 impl Bounds {
@@ -88,20 +90,29 @@ impl Admission {
         self.bounds.admit(running.all, of_client)?;
         running.all += 1;
         running.clients.insert(client, of_client + 1);
-        Ok(Permit { admission: Arc::clone(self), client })
-    }
-
-    /// Notes bytes of an archive that go to a client, and tells how long to wait before that. All
-    /// transfers that wait have their turns one after the other, and pieces are of one size, so
-    /// their shares are equal; what a slow client leaves is the others'.
-    pub(super) fn pass(&self, bytes: usize, now: Instant) -> Option<Duration> {
-        let mut pace = self.pace.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(pace.pass(bytes, now)).filter(|wait| !wait.is_zero())
+        Ok(Permit { admission: Arc::clone(self), client, unpaced: 0 })
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {
         // No change of the counts can panic half-way.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Permit {
+    /// Notes bytes of an archive that go to the client, and tells how long to wait before that. All
+    /// transfers that wait have their turns one after the other, each for as many bytes, so their
+    /// shares are equal; what a slow client leaves is the others'.
+    pub(super) fn pass(&mut self, bytes: usize, now: Instant) -> Option<Duration> {
+        let pace = self.admission.pace.as_ref()?;
+        self.unpaced = self.unpaced.saturating_add(bytes);
+        if self.unpaced < PACED_PIECE {
+            // As small as the records of TLS are, of which a turn each would be too little.
+            return None;
+        }
+        let bytes = std::mem::take(&mut self.unpaced);
+        let wait = pace.lock().unwrap_or_else(PoisonError::into_inner).pass(bytes, now);
+        Some(wait).filter(|wait| !wait.is_zero())
     }
 }
 
@@ -178,12 +189,41 @@ mod tests {
 
     #[test]
     fn without_a_rate_nobody_waits() {
-        let admission = Admission::new(&limits(9, 9, None));
-        assert_eq!(admission.pass(1 << 30, Instant::now()), None);
-        let admission = Admission::new(&limits(9, 9, Some(10 * MIB)));
         let now = Instant::now();
-        let waits: Duration = (0..10).filter_map(|_| admission.pass(1 << 20, now)).sum();
+        let admission = Admission::new(&limits(9, 9, None));
+        let mut permit = admission.admit(client(1)).expect("the first one");
+        assert_eq!(permit.pass(1 << 30, now), None);
+        let admission = Admission::new(&limits(9, 9, Some(10 * MIB)));
+        let mut permit = admission.admit(client(1)).expect("the first one");
+        let waits: Duration = (0..10).filter_map(|_| permit.pass(1 << 20, now)).sum();
         assert_eq!(waits, Duration::from_millis(5500), "a tenth of a second after the other");
+    }
+
+    /// However small the pieces are in which a transfer's bytes come.
+    #[test]
+    fn shares_are_equal() {
+        let admission = Admission::new(&limits(9, 9, Some(64 * MIB)));
+        let start = Instant::now();
+        let sizes = [PACED_PIECE, 16 << 10, 1000];
+        let mut transfers: Vec<_> = sizes
+            .iter()
+            .map(|size| (start, *size, 0, admission.admit(client(1)).expect("three of nine")))
+            .collect();
+        let end = start + Duration::from_secs(10);
+        loop {
+            let next = transfers.iter_mut().min_by_key(|(at, ..)| *at).expect("three");
+            let (at, size, sent, permit) = next;
+            if *at > end {
+                break;
+            }
+            *at += permit.pass(*size, *at).unwrap_or_default();
+            *sent += *size as u64;
+        }
+        let all: u64 = transfers.iter().map(|(_, _, sent, _)| *sent).sum();
+        assert!((all / MIB).abs_diff(640) < 10, "the rate, {all}");
+        for (_, size, sent, _) in transfers {
+            assert!((sent / MIB).abs_diff(213) < 8, "{size}: {sent}");
+        }
     }
 
     proptest! {

@@ -11,7 +11,7 @@ use super::context::Relay;
 use super::edge::{Edge, refused};
 use super::planning::{Planned, Request};
 use crate::cache::{Growing, Standing};
-use crate::fetch::{Joined, Ticket, Unfetched};
+use crate::fetch::{Client, Joined, Ticket, Unfetched};
 use crate::route::{Bypass, CacheStatus, Failure, RangeRequest};
 
 /// How often one request joins a fetch.
@@ -31,10 +31,26 @@ pub(super) enum Fetch {
     Growing(Arc<Growing>),
 }
 
+/// Waits for something for as long as the client of a request, which has no body, does not leave.
+async fn while_there<T>(
+    session: &mut Session,
+    wait: impl Future<Output = T>,
+) -> pingora::Result<T> {
+    tokio::select! {
+        // Who need not wait is not asked whether it is still there.
+        biased;
+        done = wait => Ok(done),
+        left = session.as_downstream_mut().read_body_or_idle(true) => {
+            let left = left.and_then(|_| Error::e_explain(ErrorType::ConnectionClosed, "left"));
+            left.map_err(Error::into_down)
+        }
+    }
+}
+
 impl Edge {
     /// Waits until an archive that is being fetched can be read, and decides again. What nobody
     /// wanted any more until this request came is fetched anew.
-    pub(super) async fn join(&self, mut awaiting: Awaiting) -> Result<Planned, Failure> {
+    async fn join(&self, mut awaiting: Awaiting) -> Result<Planned, Failure> {
         for _ in 0..MAX_JOINS {
             match self.join_once(awaiting).await? {
                 Planned::Await(again) => awaiting = *again,
@@ -52,16 +68,9 @@ impl Edge {
         relay: &mut Relay,
     ) -> pingora::Result<()> {
         let Some(sources) = relay.wants_slot() else { return Ok(()) };
-        let found = tokio::select! {
-            // Who need not wait is not asked whether it is still there.
-            biased;
-            found = self.upstreams.slot(&sources) => found,
-            left = session.as_downstream_mut().read_body_or_idle(true) => {
-                let left = left.and_then(|_| Error::e_explain(ErrorType::ConnectionClosed, "left"));
-                return left.map_err(Error::into_down);
-            }
-        };
-        match found {
+        let until = relay.waits_until(self.upstreams.limits().queue_wait, Instant::now());
+        let found = self.upstreams.slot(&sources, Client::One(relay.client), until);
+        match while_there(session, found).await? {
             Ok((place, slot)) => {
                 relay.take_slot(place, slot);
                 Ok(())
@@ -73,11 +82,21 @@ impl Edge {
         }
     }
 
+    /// Waits as [`join`](Self::join) does, while the client is there.
+    pub(super) async fn wait_for(
+        &self,
+        session: &mut Session,
+        awaiting: Awaiting,
+    ) -> pingora::Result<Result<Planned, Failure>> {
+        while_there(session, self.join(awaiting)).await
+    }
+
     async fn join_once(&self, awaiting: Awaiting) -> Result<Planned, Failure> {
         let Awaiting { request, fetch } = awaiting;
         let (growing, how) = match fetch {
             Fetch::Growing(growing) => (growing, CacheStatus::Collapsed),
-            Fetch::Order(mut ticket) => match ticket.join().await {
+            Fetch::Order(mut ticket) => match ticket.join(self.upstreams.limits().queue_wait).await
+            {
                 Joined::Growing(growing) if ticket.is_new => (growing, CacheStatus::Stored),
                 Joined::Growing(growing) => (growing, CacheStatus::Collapsed),
                 Joined::Whole => return self.decide_again(request, None),

@@ -34,9 +34,13 @@ pub fn cached_head(record: &Record) -> Result<ResponseHeader> {
 impl Hit {
     /// What the client is given; a HEAD gives nothing.
     pub(super) fn given(&self) -> Option<Arc<Given>> {
+        (self.asked.method == Method::GET).then(|| self.copy())
+    }
+
+    /// The copy that is served.
+    pub(super) fn copy(&self) -> Arc<Given> {
         let Record { target, copy, .. } = self.archive.record();
-        let given = || Arc::new(Given { target: target.clone(), copy: *copy });
-        (self.asked.method == Method::GET).then(given)
+        Arc::new(Given { target: target.clone(), copy: *copy })
     }
 }
 

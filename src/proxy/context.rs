@@ -70,6 +70,8 @@ pub(super) struct Relay {
     walk: Walk,
     /// The right to a transfer from the current source.
     slot: Option<Slot>,
+    /// Until when it waits for one, once it has begun to.
+    waits_until: Option<Instant>,
     /// What the client is told although sources are left.
     refusal: Option<Failure>,
     /// The copy that the client has other bytes of; no other one will do.
@@ -113,6 +115,7 @@ impl Relay {
             asked,
             walk: Walk::new(sources),
             slot: None,
+            waits_until: None,
             refusal: None,
             bound_to,
             blind,
@@ -136,15 +139,27 @@ impl Relay {
         &self.asked
     }
 
-    /// The sources of which one is to be given a slot: the current one and those after it, unless
-    /// it has one. Without a body there is no transfer.
+    /// The sources of which one is to be given a slot, unless the current one has it: that and
+    /// those after it, where the client has no bytes of a copy. Parts of one file are asked side by
+    /// side and without a word of it, and all of them have to be of the first one while that is
+    /// there. Without a body there is no transfer.
     pub(super) fn wants_slot(&mut self) -> Option<Vec<Arc<Source>>> {
         let target = self.source().map(|source| &source.target);
         if target != self.slot.as_ref().map(Slot::target) {
             self.slot = None;
         }
-        let wants = self.slot.is_none() && self.asked.method != Method::HEAD;
-        wants.then(|| self.walk.rest().to_vec())
+        if self.slot.is_some() || self.asked.method == Method::HEAD {
+            return None;
+        }
+        let has_to_fit = self.asked.range.is_part_of_a_file() && self.walk.failure().is_none();
+        let count = if has_to_fit { 1 } else { usize::MAX };
+        let sources: Vec<_> = self.walk.rest().iter().take(count).cloned().collect();
+        (!sources.is_empty()).then_some(sources)
+    }
+
+    /// Until when it waits for a slot, over all tries.
+    pub(super) fn waits_until(&mut self, patience: Duration, now: Instant) -> Instant {
+        *self.waits_until.get_or_insert(now + patience)
     }
 
     /// Turns to the source at this place of those that could be given one.
@@ -197,7 +212,6 @@ impl Relay {
 
     /// Goes on to the next source; true where there is one.
     pub(super) fn next(&mut self, failure: SourceFailure) -> bool {
-        self.slot = None;
         self.walk.next(failure)
     }
 
@@ -234,9 +248,25 @@ impl Relay {
 
     /// The copy that is on its way to the client.
     pub(super) fn given(&self) -> Option<Arc<Given>> {
+        self.copy().filter(|_| self.asked.method == Method::GET)
+    }
+
+    /// The copy that was accepted.
+    pub(super) fn copy(&self) -> Option<Arc<Given>> {
         let head = self.delivered.as_ref()?;
         let target = self.source()?.target.clone();
-        (self.asked.method == Method::GET).then(|| Arc::new(Given { target, copy: head.copy }))
+        Some(Arc::new(Given { target, copy: head.copy }))
+    }
+
+    /// Whether an end without an error says that the target is well: a few bytes do not.
+    pub(super) fn is_proof(&self) -> bool {
+        let is_whole = self.delivered.as_ref().is_some_and(|head| head.status == StatusCode::OK);
+        self.slot.as_ref().is_some_and(|slot| is_whole || slot.is_proof())
+    }
+
+    /// Notes that the next piece is not taken before this time has passed, by our own will.
+    pub(super) fn held_up(&mut self, delay: Duration) {
+        self.last_piece = self.last_piece.map(|last| last + delay);
     }
 
     /// The right to fill the cache, and the copy that was accepted, for the one who does it.

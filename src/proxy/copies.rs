@@ -26,11 +26,14 @@ const MAX_HALF: usize = 50_000;
 pub(super) struct Copies {
     copies: Memory<(IpAddr, ArchiveName), Arc<Given>>,
     archives: Memory<(IpAddr, bool), ArchiveName>,
+    /// What clients were told of by a HEAD.
+    shown: Memory<(IpAddr, ArchiveName), Arc<Given>>,
 }
 
 impl Copies {
     pub(super) fn new(now: Instant) -> Self {
-        Self { copies: Memory::new(now), archives: Memory::new(now) }
+        let (copies, archives, shown) = (Memory::new(now), Memory::new(now), Memory::new(now));
+        Self { copies, archives, shown }
     }
 
     /// Notes that the client begins to get bytes of this copy. A `blind` part, which says nothing
@@ -55,6 +58,21 @@ impl Copies {
         }
         self.archives.set((client.to_canonical(), name.is_full()), name, now);
         Ok(())
+    }
+
+    /// Notes that the client was told of this copy, and of its length.
+    pub(super) fn show(&self, client: IpAddr, name: ArchiveName, given: Arc<Given>, now: Instant) {
+        self.shown.set((client.to_canonical(), name), given, now);
+    }
+
+    /// The copy that the client was told of last.
+    pub(super) fn shown(
+        &self,
+        client: IpAddr,
+        name: ArchiveName,
+        now: Instant,
+    ) -> Option<Arc<Given>> {
+        self.shown.get(&(client.to_canonical(), name), now)
     }
 
     /// Notes that the client is done with a transfer, which can be longer than the memory. What it

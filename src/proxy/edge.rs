@@ -101,7 +101,7 @@ impl Edge {
                 let (Some(source), Some(given)) = (relay.source(), relay.given()) else {
                     return String::new();
                 };
-                if e.is_none() {
+                if e.is_none() && relay.is_proof() {
                     self.upstreams.succeeded(&source.target);
                 }
                 self.copies.keep(relay.client, relay.name, given, now);
@@ -123,7 +123,12 @@ impl Edge {
             Verdict::Deliver(head) => {
                 let now = Instant::now();
                 let head = head::archive(relay.accept(head, now))?;
-                let Some(given) = relay.given() else { return Ok(head) };
+                let Some(given) = relay.given() else {
+                    if let Some(copy) = relay.copy() {
+                        self.copies.show(relay.client, relay.name, copy, now);
+                    }
+                    return Ok(head);
+                };
                 match self.copies.begin(relay.client, relay.name, &given, relay.is_blind(), now) {
                     Ok(()) => Ok(head),
                     Err(begun) => refused(relay.rebind(begun)),
@@ -157,7 +162,7 @@ impl ProxyHttp for Edge {
         let planned = match self.answer_for_nodes(session).await {
             Some(answer) => answer.map(Planned::Reply),
             None => match self.plan(session, client, &mut ctx.permit) {
-                Ok(Planned::Await(awaiting)) => self.join(*awaiting).await,
+                Ok(Planned::Await(awaiting)) => self.wait_for(session, *awaiting).await?,
                 planned => planned,
             },
         };
@@ -329,8 +334,12 @@ impl ProxyHttp for Edge {
         _end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<Option<Duration>> {
-        let bytes = body.as_ref().filter(|_| ctx.permit.is_some()).map_or(0, Bytes::len);
-        Ok(self.admission.pass(bytes, Instant::now()))
+        let (bytes, now) = (body.as_ref().map_or(0, Bytes::len), Instant::now());
+        let delay = ctx.permit.as_mut().and_then(|permit| permit.pass(bytes, now));
+        if let (Some(delay), Phase::Relay(relay)) = (delay, &mut ctx.phase) {
+            relay.held_up(delay);
+        }
+        Ok(delay)
     }
 
     fn fail_to_connect(
@@ -372,7 +381,7 @@ impl ProxyHttp for Edge {
                 log::warn!("{} from target {} broke off: {e}", relay.name, source.target);
                 let now = Instant::now();
                 if failure == SourceFailure::Timeout || relay.broke_by_target(now) {
-                    self.upstreams.failed(&source.target, now);
+                    self.upstreams.failed(&source.target, &failure, now);
                 }
             }
             false

@@ -122,17 +122,25 @@ impl Edge {
                 self.deliver(request, standing.as_ref(), CacheStatus::Hit, &view, now)
             }
             (why, _) => {
-                let given = self.given(&request, now);
+                let given = self.given(&request, &view, now);
                 let why = why.unwrap_or(Bypass::Backoff);
                 self.relay(request, given, standing.as_ref(), Caching::Bypass(why), &view, now)
             }
         }
     }
 
-    /// The copy that the client has bytes of, where the answer has to fit to them.
-    fn given(&self, request: &Request, now: Instant) -> Option<Arc<Given>> {
-        let part = request.asked.range.is_part_of_a_file();
-        part.then(|| self.copies.given(request.client, request.name, now)).flatten()
+    /// The copy that the client has bytes of, where the answer has to fit to them; that whose
+    /// length it was told where it has none.
+    fn given(&self, request: &Request, view: &View, now: Instant) -> Option<Arc<Given>> {
+        let Request { name, client, ref asked } = *request;
+        if !asked.range.is_part_of_a_file() {
+            return None;
+        }
+        let is_there = |given: &Arc<Given>| {
+            view.sources(&name).iter().any(|source| source.target == given.target)
+        };
+        let shown = || self.copies.shown(client, name, now).filter(is_there);
+        self.copies.given(client, name, now).or_else(shown)
     }
 
     /// Decides where the bytes come from; `how` is what a client is told that reads an archive
@@ -145,12 +153,12 @@ impl Edge {
         view: &View,
         now: Instant,
     ) -> Result<Planned, Failure> {
-        let given = self.given(&request, now);
+        let given = self.given(&request, view, now);
         let delivery = match standing {
             None => Delivery::Bypass(Bypass::Off),
             Some(standing) => {
                 let cached = self.cached(standing, now);
-                self.wish(&request, given.as_deref(), view).delivery(cached)
+                self.wish(&request, given.as_deref(), None, view).delivery(cached)
             }
         };
         if delivery == Delivery::FollowWhole {
@@ -258,9 +266,16 @@ impl Edge {
         Planned::Relay(Box::new(Relay::new(name, sources, client, asked, given, caching, now)))
     }
 
-    fn wish<'a>(&self, request: &'a Request, given: Option<&'a Given>, view: &'a View) -> Wish<'a> {
+    fn wish<'a>(
+        &self,
+        request: &'a Request,
+        given: Option<&'a Given>,
+        shown: Option<&'a Given>,
+        view: &'a View,
+    ) -> Wish<'a> {
         let Request { name, client, asked } = request;
-        Wish { name: *name, client: *client, asked, given, view, terms: self.terms }
+        let shown = shown.map(|shown| &shown.target);
+        Wish { name: *name, client: *client, asked, given, shown, view, terms: self.terms }
     }
 
     /// The sources in the order in which they are tried.
@@ -278,7 +293,8 @@ impl Edge {
             let store = self.cache.map(ArchiveStorage::store);
             store.is_some_and(|store| store.is_distrusted(&request.name, target, now))
         };
-        self.wish(request, given, view).sources(cached, &targets, distrusted)
+        let shown = self.copies.shown(request.client, request.name, now);
+        self.wish(request, given, shown.as_deref(), view).sources(cached, &targets, distrusted)
     }
 
     /// Serves from the cache, unless the client began another copy meanwhile, which is the error.
@@ -293,6 +309,8 @@ impl Edge {
         let hit = Hit { archive, how, client, asked: asked.clone() };
         if let Some(given) = hit.given() {
             self.copies.begin(client, name, &given, asked.is_blind(), now)?;
+        } else {
+            self.copies.show(client, name, hit.copy(), now);
         }
         Ok(hit)
     }

@@ -12,8 +12,10 @@ use crate::config::Balance;
 use crate::index::{Source, TargetId};
 use crate::snapshot::ArchiveName;
 
-/// Most sources that are tried for one request.
-const MAX_TRIES: usize = 8;
+/// Most sources of an archive that are looked at for one request, where each may be busy.
+const MAX_SOURCES: usize = 64;
+/// Most nodes that are tried for one question.
+const MAX_NODES: usize = 8;
 /// A target that needs four times as long as the best one is in class 2, and so on up to this.
 const LAST_CLASS: u32 = 4;
 
@@ -34,8 +36,10 @@ pub trait Targets {
     fn merit(&self, target: &TargetId) -> Merit;
     /// How one is chosen among those of a group.
     fn balance(&self, group: &str) -> Balance;
-    /// A number that is another one each time, for one archive after the other.
+    /// How many turns were taken with an archive.
     fn turn(&self, name: &ArchiveName) -> usize;
+    /// Notes that one more is taken.
+    fn take_turn(&self, name: &ArchiveName);
 }
 
 /// Targets of which nothing is known.
@@ -54,13 +58,15 @@ impl Targets for Strangers {
     fn turn(&self, _name: &ArchiveName) -> usize {
         0
     }
+
+    fn take_turn(&self, _name: &ArchiveName) {}
 }
 
 /// Orders the sources of an archive for one client, the first one to be tried first.
 ///
 /// Sources that are `preferred` come first whatever else is true of them, and targets that are
 /// resting for their failures last, in the same order; between them the `balance` of the group
-/// decides, and of several groups with the archive that of the first source. At most eight are
+/// decides, and of several groups with the archive that of the first source. At most 64 are
 /// returned.
 ///
 /// By default that is rendezvous hashing of client address, name and target: a client that comes
@@ -104,7 +110,7 @@ pub(super) fn order(
         let target = (balance != Balance::RoundRobin).then(|| source.target.clone());
         (!preferred(source), merit.resting, rank(merit, source), target)
     });
-    ordered.truncate(MAX_TRIES);
+    ordered.truncate(MAX_SOURCES);
     ordered.into_iter().map(|(_, source)| source).collect()
 }
 
@@ -142,7 +148,7 @@ pub fn order_nodes<T>(
     nodes.sort_by_cached_key(|(target, _)| {
         (resting(target), Reverse(weight(target)), target.clone())
     });
-    nodes.truncate(MAX_TRIES);
+    nodes.truncate(MAX_NODES);
     nodes
 }
 
@@ -196,7 +202,7 @@ mod tests {
         let first = |client: u8, count: u8, resting: &dyn Fn(&TargetId) -> bool| {
             let ordered =
                 order_nodes(Ipv4Addr::from([10, 1, 0, client]).into(), nodes(count), resting);
-            assert_eq!(ordered.len(), usize::from(count).min(MAX_TRIES));
+            assert_eq!(ordered.len(), usize::from(count).min(MAX_NODES));
             ordered[0].1
         };
         let mut met = std::collections::BTreeSet::new();
@@ -264,7 +270,11 @@ mod tests {
         }
 
         fn turn(&self, _name: &ArchiveName) -> usize {
-            self.turn.replace(self.turn.get() + 1)
+            self.turn.get()
+        }
+
+        fn take_turn(&self, _name: &ArchiveName) {
+            self.turn.set(self.turn.get() + 1);
         }
     }
 
@@ -371,12 +381,17 @@ mod tests {
         let sources = sources(3);
         let known = Known::with(Balance::RoundRobin, &[]);
         let at = |source: &Arc<Source>| sources.iter().position(|other| other == source);
-        let firsts: Vec<_> = (0..7).map(|_| at(&ordered(1, &sources, &known)[0])).collect();
+        let first = |known: &Known| {
+            let first = at(&ordered(1, &sources, known)[0]);
+            known.take_turn(&name());
+            first
+        };
+        let firsts: Vec<_> = (0..7).map(|_| first(&known)).collect();
         assert_eq!(firsts, [0, 1, 2, 0, 1, 2, 0].map(Some));
         let all: Vec<_> = ordered(1, &sources, &known).iter().map(at).collect();
         assert_eq!(all, [1, 2, 0].map(Some));
         let resting = Known::with(Balance::RoundRobin, &[(&sources[1], RESTING)]);
-        let firsts: Vec<_> = (0..3).map(|_| at(&ordered(1, &sources, &resting)[0])).collect();
+        let firsts: Vec<_> = (0..3).map(|_| first(&resting)).collect();
         assert_eq!(firsts, [0, 2, 2].map(Some));
         assert_eq!(ordered(1, &[], &known), []);
     }
@@ -421,7 +436,7 @@ mod tests {
 
     #[test]
     fn a_preferred_source_comes_first_among_many_and_though_it_rests() {
-        let sources = sources(30);
+        let sources = sources(70);
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
         for wanted in &sources {
             let is_it = |source: &Source| source.target == wanted.target;
@@ -430,7 +445,7 @@ mod tests {
             {
                 let known = Known::with(balance, &[(wanted, RESTING)]);
                 let ordered = order(client, &name(), &sources, is_it, &known);
-                assert_eq!((&ordered[0], ordered.len()), (wanted, MAX_TRIES));
+                assert_eq!((&ordered[0], ordered.len()), (wanted, MAX_SOURCES));
             }
         }
     }

@@ -145,6 +145,31 @@ pub enum SourceFailure {
 }
 
 impl SourceFailure {
+    /// Whether it tells of how much the target can carry, and not just of what it has.
+    pub fn is_weakness(&self) -> bool {
+        match self {
+            Self::Connect
+            | Self::ConnectTimeout
+            | Self::Access(_)
+            | Self::Timeout
+            | Self::Slow
+            | Self::Broken
+            | Self::Status(429 | 502..=504) => true,
+            Self::Gone
+            | Self::NoSocket
+            | Self::Status(_)
+            | Self::Redirect
+            | Self::NoLength
+            | Self::Empty
+            | Self::Length { .. }
+            | Self::Range
+            | Self::Encoded
+            | Self::Text
+            | Self::Unsound
+            | Self::Html => false,
+        }
+    }
+
     /// What to say when a second source failed too: "gone" only where all of them said so.
     #[must_use]
     pub fn or(self, later: Self) -> Self {

@@ -76,6 +76,7 @@ fn elsewhere(
     Requester { client, targets }: &Requester<'_>,
 ) -> Result<Reply, Failure> {
     let sources = order(*client, name, view.sources(name), |_| false, *targets);
+    targets.take_turn(name);
     let location = sources.first().and_then(|source| source.listed.location.as_ref());
     location.map(|location| Reply::redirect(status, &location.url())).ok_or(Failure::NotHeld)
 }

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use super::failure::SourceFailure;
 use crate::index::{Source, TargetId};
 
+/// Most sources that are tried for one request.
+const MAX_TRIES: usize = 8;
+
 /// Sources in the order in which they are tried, and how far that has got.
 #[derive(Clone, Debug)]
 pub struct Walk {
@@ -21,12 +24,13 @@ impl Walk {
 
     /// The source that is tried now.
     pub fn source(&self) -> Option<&Arc<Source>> {
-        self.sources.get(self.at)
+        self.rest().first()
     }
 
     /// The source that is tried now, and those after it.
     pub fn rest(&self) -> &[Arc<Source>] {
-        self.sources.get(self.at..).unwrap_or_default()
+        let rest = self.sources.get(self.at..).filter(|_| self.at < MAX_TRIES);
+        rest.unwrap_or_default()
     }
 
     /// Tries this one of the [rest](Self::rest) now, and those before it after it.
@@ -55,7 +59,7 @@ impl Walk {
             Some(earlier) => earlier.or(failure),
         });
         self.at += 1;
-        self.at < self.sources.len()
+        !self.rest().is_empty()
     }
 
     /// What the failures so far come to.
@@ -94,6 +98,16 @@ mod tests {
         assert!(!walk.next(SourceFailure::Gone));
         assert_eq!((walk.source(), walk.failure()), (None, Some(&SourceFailure::Connect)));
         assert!(!Walk::new(Vec::new()).next(SourceFailure::Gone));
+    }
+
+    #[test]
+    fn there_is_an_end_to_trying() {
+        let all: Vec<_> = (0..20).map(source).collect();
+        let mut walk = Walk::new(all.clone());
+        walk.prefer(19);
+        assert_eq!(walk.source(), Some(&all[19]));
+        let tries = 1 + (0..20).filter(|_| walk.next(SourceFailure::Connect)).count();
+        assert_eq!((tries, walk.source(), walk.rest().len()), (MAX_TRIES, None, 0));
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct Wish<'a> {
     pub asked: &'a Asked,
     /// What the client began to get of it last, where the answer has to fit to that.
     pub given: Option<&'a Given>,
+    /// The target whose copy the client was told of by a HEAD: of its length, among others.
+    pub shown: Option<&'a TargetId>,
     /// What there is.
     pub view: &'a View,
     /// How the cache is used.
@@ -51,7 +53,8 @@ impl Wish<'_> {
 
     /// The sources in the order in which they are tried, at least one; those of targets that rest
     /// come last, and those that are `distrusted` for this archive are none. The copy that is in
-    /// the cache, or on its way there, is everyone's who has no other, while its source is well.
+    /// the cache, or on its way there, is everyone's who has no other, while its source is well;
+    /// where there is none, it is the one that the client asked about.
     pub fn sources(
         &self,
         cached: Cached<'_>,
@@ -64,7 +67,7 @@ impl Wish<'_> {
             | Cached::Growing { target, .. }
             | Cached::Whole { target, .. } => Some(target),
         };
-        let pinned = pinned.filter(|target| !targets.merit(target).resting);
+        let pinned = pinned.or(self.shown).filter(|target| !targets.merit(target).resting);
         let all = self.view.sources(&self.name);
         let preferred = |source: &Source| self.prefers(source, pinned);
         let sound: Vec<Arc<Source>> =
@@ -187,6 +190,8 @@ mod tests {
         fn turn(&self, _name: &ArchiveName) -> usize {
             0
         }
+
+        fn take_turn(&self, _name: &ArchiveName) {}
     }
 
     /// Of which target the bytes come first, for every one of many clients; `None` where that is a
@@ -207,8 +212,9 @@ mod tests {
         let first = |client: u32| {
             let client = IpAddr::V4(Ipv4Addr::from(client));
             let given = given.as_ref();
-            let wish =
-                Wish { name: full(1000), client, asked: &asked, given, view: &view, terms: TERMS };
+            let (name, shown) = (full(1000), None);
+            let asked = &asked;
+            let wish = Wish { name, client, asked, given, shown, view: &view, terms: TERMS };
             let sources = wish.sources(cached, &Resting(resting.as_ref()), |_| false);
             let sources = sources.expect("four of them");
             assert_eq!(sources.len(), 4);
@@ -246,11 +252,43 @@ mod tests {
     }
 
     #[test]
+    fn a_client_gets_the_copy_that_it_asked_about() {
+        let (view, client) = (view(), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let first =
+            |range: &str, shown: &TargetId, cached: Cached<'_>, resting: Option<&TargetId>| {
+                let shown = Some(shown);
+                let asked = asked(range, None);
+                let (asked, name) = (&asked, full(1000));
+                let wish =
+                    Wish { name, client, asked, given: None, shown, view: &view, terms: TERMS };
+                let sources = wish.sources(cached, &Resting(resting), |_| false).expect("four");
+                sources[0].target.clone()
+            };
+        for number in 1..=4 {
+            let (shown, other) = (target(number), target(number % 4 + 1));
+            for range in ["", "bytes=5-"] {
+                assert_eq!(first(range, &shown, Cached::Nothing, None), shown);
+                assert_eq!(first(range, &shown, Cached::Filling(&other), None), other);
+                let resting = first(range, &shown, Cached::Nothing, Some(&shown));
+                assert_ne!(resting, shown);
+            }
+        }
+    }
+
+    #[test]
     fn without_a_source_there_is_another_copy_or_nothing() {
         let (view, asked, target) = (view(), asked("bytes=5-", None), target(1));
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let name = full(800);
-        let wish = Wish { name, client, asked: &asked, given: None, view: &view, terms: TERMS };
+        let wish = Wish {
+            name,
+            client,
+            asked: &asked,
+            given: None,
+            shown: None,
+            view: &view,
+            terms: TERMS,
+        };
         let failure =
             |cached| wish.sources(cached, &Resting(None), |_| false).expect_err("nobody has it");
         assert_eq!(failure(Cached::Nothing), Failure::NotHeld);
@@ -273,6 +311,7 @@ mod tests {
             client,
             asked: &asked,
             given: None,
+            shown: None,
             view: &view,
             terms: TERMS,
         };
@@ -293,6 +332,7 @@ mod tests {
             client,
             asked: &asked,
             given: None,
+            shown: None,
             view: &view,
             terms: TERMS,
         };

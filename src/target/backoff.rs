@@ -47,6 +47,11 @@ impl Rest {
         is_new
     }
 
+    /// When it ends, or ended.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.until
+    }
+
     /// True while it lasts.
     pub(super) fn is_on(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| until > now)

@@ -18,6 +18,8 @@ const WEIGHT: f64 = 0.3;
 /// Time after which what was fast counts half against what was slower since. A transfer is as slow
 /// as the slower side of it, so the fastest of late tells most about a target.
 const FORGET_SPEED: Duration = Duration::from_secs(30);
+/// Time after which nothing is known any more: by then it may be another one.
+const FORGET_ALL: Duration = Duration::from_secs(300);
 /// Time after which a failure counts half.
 const FORGET_FAILURE: Duration = Duration::from_secs(60);
 
@@ -39,11 +41,15 @@ pub struct Conduct {
 impl Conduct {
     /// Notes that a transfer failed by the target's fault.
     pub fn failed(&mut self, now: Instant) {
-        self.ramp = Some(1);
         if self.rest.failed(now) {
             let failures = self.failures_of_late(now) + 1.0;
             self.failures = Some((failures, now));
         }
+    }
+
+    /// Notes that it cannot be relied on to carry more than the transfers that deliver.
+    pub fn weakened(&mut self, delivering: usize) {
+        self.ramp = Some(delivering.max(1));
     }
 
     /// Notes that a transfer came to its end.
@@ -70,11 +76,18 @@ impl Conduct {
     /// Notes that `bytes` came while `waited` was spent on waiting for them.
     pub fn carried(&mut self, bytes: u64, waited: Duration, now: Instant) {
         let new = approximate(bytes) / waited.as_secs_f64().max(1e-6);
+        // What came at once out of a socket would be believed for too long.
+        let new = new.min(approximate(FAST));
         let rate = match self.rate {
             Some((old, at)) if old > new => new + (old - new) * remains(at, now, FORGET_SPEED),
             _ => new,
         };
         self.rate = Some((rate, now));
+    }
+
+    /// Until when it is left alone, where it is.
+    pub fn rests_until(&self, now: Instant) -> Option<Instant> {
+        self.rest.until().filter(|until| *until > now)
     }
 
     /// Whether it is left alone for a while.
@@ -89,10 +102,11 @@ impl Conduct {
     }
 
     /// Time that it needs for a typical delivery, longer after failures; nothing where it has not
-    /// delivered yet.
+    /// delivered anything of late.
     pub fn cost(&self, now: Instant) -> Option<Duration> {
-        let (rate, _) = self.rate?;
-        let typical = approximate(TYPICAL) / rate.clamp(1.0, approximate(FAST));
+        let fresh = |at: Instant| now.saturating_duration_since(at) < FORGET_ALL;
+        let (rate, _) = self.rate.filter(|(_, at)| fresh(*at))?;
+        let typical = approximate(TYPICAL) / rate.max(1.0);
         let seconds = self.connect.unwrap_or(0.0) + self.answer.unwrap_or(0.0) + typical;
         Some(Duration::from_secs_f64(seconds * (1.0 + self.failures_of_late(now))))
     }
@@ -129,6 +143,7 @@ mod tests {
         let mut conduct = Conduct::default();
         assert_eq!(conduct.allowance(4, start), 4);
         conduct.failed(start);
+        conduct.weakened(0);
         assert!(conduct.is_resting(start));
         assert_eq!(conduct.allowance(4, start), 1, "as the last resort");
         let back = at(start, 1);
@@ -140,6 +155,7 @@ mod tests {
         }
         assert_eq!(allowed, [1, 2, 4, 4]);
         conduct.failed(back);
+        conduct.weakened(0);
         assert!(conduct.is_resting(at(start, 2)), "twice as long");
         assert_eq!(conduct.allowance(4, at(start, 3)), 1);
         // The end of a transfer is progress as well.
@@ -147,6 +163,20 @@ mod tests {
         assert_eq!(conduct.allowance(4, at(start, 3)), 2);
         conduct.failed(at(start, 3));
         assert!(!conduct.is_resting(at(start, 4)), "from the beginning");
+        assert_eq!(conduct.rests_until(at(start, 3)), Some(at(start, 4)));
+        assert_eq!(conduct.rests_until(at(start, 4)), None);
+    }
+
+    #[test]
+    fn what_delivers_goes_on() {
+        let start = Instant::now();
+        let mut conduct = Conduct::default();
+        conduct.failed(start);
+        assert_eq!(conduct.allowance(4, at(start, 1)), 4, "of an archive that is not sound");
+        conduct.weakened(3);
+        assert_eq!(conduct.allowance(4, at(start, 1)), 3);
+        conduct.progressed();
+        assert_eq!(conduct.allowance(4, at(start, 1)), 4);
     }
 
     #[test]
@@ -193,5 +223,6 @@ mod tests {
         assert_eq!(cost(&conduct), 2000);
         conduct.carried(64 * MIB, Duration::from_secs(1), at(start, 30));
         assert_eq!(cost(&conduct), 256_000 / 96);
+        assert_eq!(conduct.cost(at(start, 330)), None, "long ago");
     }
 }

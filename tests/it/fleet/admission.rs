@@ -204,7 +204,7 @@ async fn total_rate_is_shared_by_all_however_their_bytes_come() {
          cache: {{sharing: shared, min_free_space: 0B, verify: length}}",
         directory.path().display()
     );
-    let limits = "total_rate: 16MiB/s, min_rate: 8MiB/s";
+    let limits = "total_rate: 16MiB/s, min_rate: 1MiB/s";
     let edge = Edge::limited(limits, &cache, &[&origin]).await;
     eventually("it is cached", || async {
         let answer = edge.ask(get(&best)).await;
@@ -216,7 +216,6 @@ async fn total_rate_is_shared_by_all_however_their_bytes_come() {
     assert_eq!(hit.0.header("cache-status"), Some("snapedge; hit"));
     let bypass = Some("snapedge; fwd=bypass; detail=not-best");
     assert_eq!(relay.0.header("cache-status"), bypass);
-    assert_eq!(edge.ask(get(&best).from(3)).await.status, 503, "a third of it is too little");
     let (hit, relay) = tokio::join!(drain(hit.0, hit.1, LARGE), drain(relay.0, relay.1, LARGE));
     // Two thirds of it come at the rate whatever sockets hold, and what passes at once.
     let least = Duration::from_secs_f64(2.0 * LARGE as f64 * 0.66 / (16 << 20) as f64);
@@ -226,6 +225,6 @@ async fn total_rate_is_shared_by_all_however_their_bytes_come() {
     for (_, progress) in [hit, relay] {
         let by_then = progress.iter().filter(|(at, _)| *at <= first).map(|(_, bytes)| *bytes);
         let share = by_then.max().unwrap_or(0);
-        assert!(share > LARGE / 2, "{share} of {LARGE}");
+        assert!(share > LARGE * 2 / 3, "{share} of {LARGE}");
     }
 }

@@ -120,6 +120,48 @@ async fn a_part_waits_for_the_copy_that_it_belongs_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_condition_waits_for_the_copy_that_it_names() {
+    let name = full(1000);
+    let origins = holding(&name, 2).await;
+    let limits = "per_target: 1, queue_wait: 60s";
+    let edge = Edge::limited(limits, "", &[&origins[0], &origins[1]]).await;
+    let (first, held) = begin(&edge, &name, 1).await;
+    let busy = usize::from(origins[1].transfers().0 == 1);
+    let part = get(&name).from(2).with("range", "bytes=100-199");
+    let part = part.with("if-range", first.header("etag").expect("a tag"));
+    let part = tokio::spawn(part.send(edge.address));
+    // Somebody else is served meanwhile, by the other one.
+    let (other, _stream) = begin(&edge, &name, 3).await;
+    assert_ne!(first.header("etag"), other.header("etag"));
+    assert!(!part.is_finished());
+    release(&origins[busy..=busy]);
+    drop(held);
+    let part = part.await.expect("no panic");
+    assert_eq!(part.status, 206, "{}", part.head);
+    assert_eq!(part.body, Content::new(busy as u64, super::LENGTH).bytes(100, 200));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_copy_that_is_gone_is_refused_at_once() {
+    let name = full(1000);
+    let origins = holding(&name, 2).await;
+    let limits = "per_target: 1, queue_wait: 60s";
+    let edge = Edge::limited(limits, "", &[&origins[0], &origins[1]]).await;
+    let (_, held) = begin(&edge, &name, 1).await;
+    let begun = usize::from(origins[1].transfers().0 == 1);
+    release(&origins);
+    drop(held);
+    origins[begun].remove(&name);
+    edge.sees("one of them", |view| view.sources(&name.parse().unwrap()).len() == 1).await;
+    let asked = Instant::now();
+    let part = edge.ask(get(&name).from(1).with("range", "bytes=100-199")).await;
+    assert_eq!(part.status, 503);
+    let text = String::from_utf8(part.body).expect("text");
+    assert!(text.starts_with("the copy of this archive that the download began with"), "{text}");
+    assert!(asked.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_fetch_into_the_cache_takes_a_slot_like_any_other() {
     let (name, other) = (full(1000), full(900));
     let content = Content::new(7, super::LENGTH);
@@ -152,10 +194,15 @@ async fn a_fetch_into_the_cache_takes_a_slot_like_any_other() {
     let (_, held) = begin(&edge, &other, 31).await;
     let refused = edge.ask(get(&newer).from(32)).await;
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("10")));
+    // It still waits, for everyone, and nobody gets it past the cache meanwhile.
     drop(held);
     origin.fail(None);
-    eventually("it is fetched again", || async {
-        edge.ask(get(&newer).from(32)).await.status == 200
+    eventually("it is fetched", || async {
+        let answer = edge.ask(get(&newer).from(32)).await;
+        let status = answer.header("cache-status").unwrap_or_default().to_owned();
+        assert!(!status.contains("bypass"), "{status}");
+        answer.status == 200
     })
     .await;
+    assert_eq!(origin.asked("GET", &newer), 1);
 }

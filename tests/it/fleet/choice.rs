@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{LENGTH, ask_from, assert_whole, balanced, holding, release, transfers};
+use super::{LENGTH, ask_from, assert_whole, balanced, get, holding, release, transfers};
 use crate::support::body::Content;
+use crate::support::client::Ask;
 use crate::support::edge::Edge;
 use crate::support::origin::{Fault, Origin, Program};
 use crate::support::{eventually, full};
 
 const DOWNLOADS: usize = 500;
-const WORKERS: u8 = 20;
+/// Fewer than the slots of two targets, so that what each one gets is a matter of choice.
+const WORKERS: u8 = 6;
 
 /// Good, slow, flapping and dead.
 async fn four(name: &str) -> [Origin; 4] {
@@ -34,7 +36,7 @@ async fn download(edge: &Edge, name: &str) -> [usize; 4] {
             let take = |left: usize| left.checked_sub(1);
             let mut client = worker;
             while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
-                let answer = super::get(&name).from(client).send(to).await;
+                let answer = get(&name).from(client).send(to).await;
                 counts[assert_whole(&answer, 4)].fetch_add(1, Ordering::Relaxed);
                 client = client.wrapping_add(WORKERS).max(1);
             }
@@ -115,6 +117,33 @@ async fn pinned_is_one_for_everyone() {
 async fn least_loaded_and_round_robin_are_even() {
     assert_eq!(spread("least_loaded").await, [10, 10]);
     assert_eq!(spread("round_robin").await, [10, 10]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_gets_the_copy_whose_length_it_was_told() {
+    for balance in ["per_client", "least_loaded", "round_robin"] {
+        let name = full(1000);
+        let origins = holding(&name, 3).await;
+        release(&origins);
+        let edge = balanced(balance, "per_target: 20", &origins).await;
+        for number in 1..=10 {
+            let head = edge.ask(Ask::head(format!("/{name}")).from(number)).await;
+            let tag = head.header("etag").expect("a tag").to_owned();
+            let part = |start: u64| {
+                let range = format!("bytes={start}-{}", start + 99);
+                tokio::spawn(get(&name).from(number).with("range", range).send(edge.address))
+            };
+            let parts: Vec<_> = (0..8).map(|at| part(at * 1000)).collect();
+            for part in parts {
+                let part = part.await.expect("no panic");
+                assert_eq!((part.status, part.header("etag")), (206, Some(&*tag)), "{balance}");
+            }
+            let head = edge.ask(Ask::head(format!("/{name}")).from(number + 100)).await;
+            let whole = edge.ask(get(&name).from(number + 100)).await;
+            assert_eq!(whole.header("etag"), head.header("etag"), "{balance}");
+            assert_eq!(whole.length(), head.length());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,6 +17,8 @@ pub struct Request {
     pub target: String,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
+    /// Whether all of the answer is on its way.
+    pub answered: Arc<AtomicBool>,
 }
 
 impl Request {
@@ -153,6 +156,7 @@ async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Resul
         target: target.to_owned(),
         headers: lines.filter_map(header).collect(),
         body: Vec::new(),
+        answered: Arc::default(),
     };
     let length = request.header("content-length").and_then(|value| value.parse().ok()).unwrap_or(0);
     while buffer.len() < length {

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use snapedge::snapshot::ArchiveName;
@@ -231,7 +232,14 @@ impl Handler for Node {
 /// Counts a request for as long as it is answered; a client that leaves ends it too.
 struct Running<'a> {
     state: &'a Mutex<State>,
-    transfers: usize,
+    request: Request,
+}
+
+/// Counts one transfer less, once.
+fn finish(state: &Mutex<State>, request: &Request) {
+    if !request.answered.swap(true, Ordering::Relaxed) {
+        state.lock().unwrap().transfers -= 1;
+    }
 }
 
 impl<'a> Running<'a> {
@@ -242,19 +250,18 @@ impl<'a> Running<'a> {
         locked.most = locked.most.max(locked.running);
         let name = request.path().rsplit('/').next().unwrap_or_default();
         let is_transfer = request.method == "GET" && locked.archives.contains_key(name);
-        let transfers = usize::from(is_transfer);
-        locked.transfers += transfers;
+        request.answered.store(!is_transfer, Ordering::Relaxed);
+        locked.transfers += usize::from(is_transfer);
         locked.most_transfers = locked.most_transfers.max(locked.transfers);
         drop(locked);
-        Self { state, transfers }
+        Self { state, request: request.clone() }
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let mut state = self.state.lock().unwrap();
-        state.running -= 1;
-        state.transfers -= self.transfers;
+        finish(self.state, &self.request);
+        self.state.lock().unwrap().running -= 1;
     }
 }
 
@@ -299,6 +306,10 @@ impl Node {
         while at < content.len {
             let count = size.min((content.len - at) as usize);
             content.fill(at, &mut block[..count]);
+            if at + count as u64 == content.len {
+                // Whoever has the last byte may begin the next one before this is over.
+                finish(&self.state, request);
+            }
             stream.write_all(&block[..count]).await?;
             at += count as u64;
             self.state.lock().unwrap().sent += count as u64;
