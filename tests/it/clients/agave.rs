@@ -121,7 +121,7 @@ pub fn recorded(number: usize) -> Vec<String> {
             requests.push(String::new());
         }
         let Some(request) = requests.last_mut() else { continue };
-        match request.ends_with("\r\n\r\n") {
+        match request.contains("\r\n\r\n") {
             false => request.push_str(&format!("{line}\r\n")),
             // A body has no line's end after it.
             true if line.starts_with('{') => request.push_str(line),
