@@ -121,11 +121,11 @@ pub fn recorded(number: usize) -> Vec<String> {
             requests.push(String::new());
         }
         let Some(request) = requests.last_mut() else { continue };
-        match request.contains("\r\n\r\n") {
-            false => request.push_str(&format!("{line}\r\n")),
-            // A body has no line's end after it.
-            true if line.starts_with('{') => request.push_str(line),
-            true => {}
+        if !request.contains("\r\n\r\n") {
+            request.push_str(&format!("{line}\r\n"));
+        } else if line.starts_with('{') {
+            // A body, which has no end of a line after it.
+            request.push_str(line);
         }
     }
     // The recording ends where the last head does.

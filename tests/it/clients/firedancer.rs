@@ -227,8 +227,7 @@ async fn what_firedancer_resolves_never_goes_back_and_always_is_a_pair() {
     }
     let answer = download(&format!("/{old}"), first.1, to).await;
     assert_bytes(&answer, INCREMENTAL, "learned at the start");
-    // The node forgets what is newest, for which nobody is sent back while it is in memory that
-    // there was something newer: what is left is all that can be served.
+    // It goes back where what was newer cannot be had any more, and only to what can.
     origin.remove(&incremental(2000, 2200));
     let gone = incremental(2000, 2200).parse().expect("a name");
     edge.sees("it is gone", |view| view.sources(&gone).is_empty()).await;

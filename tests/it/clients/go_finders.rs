@@ -88,9 +88,10 @@ async fn maestroi_checks_tests_and_downloads() {
         assert_untouched(&health);
         // HEAD of both spellings, the end of the chain must be a 200.
         for form in [SHORT_FULL, ZSTD_FORMS[0], ZSTD_FORMS[1], SHORT_INCREMENTAL] {
-            let (name, content) = match form.contains("incremental") {
-                true => (new_name(), INCREMENTAL),
-                false => (full_name(), FULL),
+            let (name, content) = if form.contains("incremental") {
+                (new_name(), INCREMENTAL)
+            } else {
+                (full_name(), FULL)
             };
             let (answer, url) = follow(&mut wire, to, "HEAD", form, None).await;
             assert_eq!((answer.status, answer.length()), (200, content.len), "{}", stage.what);

@@ -102,7 +102,7 @@ impl Wire {
     }
 
     /// The server has closed the connection, and sent nothing more before that.
-    async fn is_over(mut self) {
+    async fn ends(mut self) {
         let mut rest = Vec::new();
         let read = timeout(PATIENCE, self.stream.read_to_end(&mut rest));
         read.await.expect("it ends in time").expect("a clean end");

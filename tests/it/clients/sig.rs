@@ -41,13 +41,13 @@ async fn sig_probes_and_downloads() {
             let head = probe.ask(&request("HEAD", &name, to)).await;
             assert_eq!(accepted(&head), content.len, "{}", stage.what);
             assert!(probe.longest_wait < TIMEOUT);
-            probe.is_over().await;
+            probe.ends().await;
             let mut wire = stage.wire().await;
             let answer = wire.ask(&request("GET", &name, to)).await;
             assert_eq!(accepted(&answer), content.len, "{}", stage.what);
             assert_archive(&answer, content, &stage.what);
             assert!(wire.longest_wait < TIMEOUT);
-            wire.is_over().await;
+            wire.ends().await;
         }
         stage.assert_from_cache_where_warm();
     }

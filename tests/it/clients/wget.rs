@@ -140,8 +140,8 @@ async fn wget_never_splices_two_copies() {
             let mut wire = Wire::from(number, to).await;
             let rest = wire.ask(&get(&path, to, Some(file.len() as u64))).await;
             assert_eq!(rest.status, if has_ranges { 206 } else { 200 }, "{program:?}");
-            let whole = resume(file.clone(), &rest).expect("taken");
-            assert!(whole == copies[whose].all(), "{program:?}: a mixture");
+            let got = resume(file.clone(), &rest).expect("taken");
+            assert!(got == copies[whose].all(), "{program:?}: a mixture");
             // And when that copy cannot be had any more.
             let source = [&a, &b][whose];
             source.stop().await;
