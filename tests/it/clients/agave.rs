@@ -1,5 +1,6 @@
 //! `agave-validator` 3.0.10 as it started from a node that it knew: what it sent and what that node
-//! answered, both recorded. Later and earlier versions send the same and know other forms of archives.
+//! answered, both recorded. Later and earlier versions send the same and know other forms of
+//! archives.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -110,8 +111,8 @@ async fn incremental_1600(node: &Origin) -> String {
     String::from_utf8(body).expect("text")
 }
 
-/// The requests of one connection of the recorded client, byte for byte; `NODE` stands for the address
-/// of the node.
+/// The requests of one connection of the recorded client, byte for byte; `NODE` stands for the
+/// address of the node.
 pub fn recorded(number: usize) -> Vec<String> {
     let start = format!("connection {number}");
     let lines = TRACE.lines().skip_while(|line| !line.starts_with(&start)).skip(1);
@@ -155,8 +156,8 @@ fn the_recording_is_read_as_it_was_sent() {
     assert_eq!(recorded(3)[0], format!("GET /genesis.tar.bz2 HTTP/1.1\r\n{host}"));
 }
 
-/// An answer that `reqwest` gives to a validator as one with a file: any status below 400 is good to
-/// it, so that nothing but the file may have one.
+/// An answer that `reqwest` gives to a validator as one with a file: any status below 400 is good
+/// to it, so that nothing but the file may have one.
 #[track_caller]
 fn assert_file(answer: &Answer, wire: &Wire, content: Content) {
     assert_archive(answer, content, "a file");
@@ -173,9 +174,9 @@ fn result(answer: &Answer, id: u64) -> Value {
     answer["result"].clone()
 }
 
-/// The connections up to the downloads: calls in one that is kept, and the genesis archive in another
-/// one between the first call and the second. What it does with the results is what it compares and
-/// parses them as.
+/// The connections up to the downloads: calls in one that is kept, and the genesis archive in
+/// another one between the first call and the second. What it does with the results is what it
+/// compares and parses them as.
 async fn introduce(to: SocketAddr) {
     // Is the port open, and how far away is it?
     drop(connect([127, 0, 0, 1].into(), to).await);
@@ -213,8 +214,8 @@ async fn with_nodes(cache: Cache, archives: &[(&str, Content)]) -> Stage {
     stage
 }
 
-/// The whole sequence in its order; the archives are real ones, of a real node, and are asked for by
-/// the bytes of a real validator.
+/// The whole sequence in its order; the archives are real ones, of a real node, and are asked for
+/// by the bytes of a real validator.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_recorded_validator_starts_from_an_edge() {
     for cache in [Cache::Off, Cache::Warm] {
@@ -238,8 +239,8 @@ async fn the_recorded_validator_starts_from_an_edge() {
     }
 }
 
-/// After any failure, one of its own making included, it asks for the same archive in its other forms:
-/// two with version 3, five before. Each is a clear no at once, and not a word to a node.
+/// After any failure, one of its own making included, it asks for the same archive in its other
+/// forms: two with version 3, five before. Each is a clear no at once, and not a word to a node.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_forms_that_a_validator_tries_are_refused_at_once() {
     let (full, incremental) = (Content::recorded(REAL_FULL), Content::new(2, 52_286));
@@ -296,10 +297,9 @@ async fn the_incremental_archive_that_a_validator_picked_is_there_after_the_full
         before = name;
     }
     let gone = NEWEST.parse().expect("a name");
+    let authority = node.address().to_string();
     edge.sees("the node has it no more", |view| {
-        view.sources(&gone)
-            .iter()
-            .all(|source| *source.target.authority != *node.address().to_string())
+        view.sources(&gone).iter().all(|source| *source.target.authority != *authority)
     })
     .await;
     wire.finish(&mut answer).await;

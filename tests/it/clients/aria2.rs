@@ -1,9 +1,9 @@
-//! aria2 with up to sixteen connections, as scripts of validators start it
-//! (`-x16 -s16 --force-sequential=true`): its bytes were recorded from 1.36.0, what it does with an
-//! answer is in `src/HttpResponseCommand.cc`, `HttpSkipResponseCommand.cc` and `HttpRequest.cc`.
+//! aria2 with up to sixteen connections, as scripts of validators start it (`-x16 -s16
+//! --force-sequential=true`): its bytes were recorded from 1.36.0, what it does with an answer is
+//! in `src/HttpResponseCommand.cc`, `HttpSkipResponseCommand.cc` and `HttpRequest.cc`.
 //!
-//! The first connection asks for everything. Once it knows the length, fifteen more begin at the short
-//! name again, each with a range, and follow. What two connections get is one file to it.
+//! The first connection asks for everything. Once it knows the length, fifteen more begin at the
+//! short name again, each with a range, and follow. What two connections get is one file to it.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -82,8 +82,8 @@ impl Pieces {
 
 type Shared = Arc<Mutex<Pieces>>;
 
-/// The connections that ask for parts. A 200 to a range ends one for good, and so does a 503 without
-/// `--retry-wait`; what it had is another one's then.
+/// The connections that ask for parts. A 200 to a range ends one for good, and so does a 503
+/// without `--retry-wait`; what it had is another one's then.
 async fn parts(
     mut wire: Wire,
     mut piece: Option<usize>,
@@ -154,8 +154,8 @@ async fn download(to: SocketAddr, number: u8, meanwhile: impl AsyncFnOnce()) -> 
     for other in others {
         other.await.expect("what it got was right");
     }
-    // What was left behind by a connection that ended is asked for by one that goes on; here that is
-    // a new one, of which the real program does not open more than it had.
+    // What was left behind by a connection that ended is asked for by one that goes on; here that
+    // is a new one, of which the real program does not open more than it had.
     parts(Wire::from(number, to).await, None, name, Arc::clone(&file), to).await;
     let Pieces { file, done, taken, ended, .. } = {
         let mut pieces = file.lock().unwrap();
@@ -175,7 +175,8 @@ async fn aria2_puts_a_cached_archive_together() {
     stage.assert_from_memory();
 }
 
-/// Two sidecars have the same name and other bytes, and publish a newer archive in the middle of it.
+/// Two sidecars have the same name and other bytes, and publish a newer archive in the middle of
+/// it.
 #[tokio::test(flavor = "multi_thread")]
 async fn aria2_gets_one_copy_of_one_archive_without_a_cache() {
     let name = full_name();

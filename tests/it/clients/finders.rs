@@ -12,8 +12,8 @@ use super::{
     caching, full_name, location, new_name, wget,
 };
 
-/// Of a HEAD. The limit on what it took is 40 to 100 ms on an idle machine, which this is none: that
-/// nobody upstream is asked is what makes it hold.
+/// Of a HEAD. The limit on what it took is 40 to 100 ms on an idle machine, which this is none:
+/// that nobody upstream is asked is what makes it hold.
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// Of each read of a download.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
@@ -41,8 +41,8 @@ async fn probe(form: &str, to: SocketAddr) -> Answer {
     answer
 }
 
-/// c29r3's test is `'location' in str(r.headers)`: the header's name as it came, in lower case. Then
-/// it splits at every dash and takes what is where it expects the slots.
+/// c29r3's test is `'location' in str(r.headers)`: the header's name as it came, in lower case.
+/// Then it splits at every dash and takes what is where it expects the slots.
 #[track_caller]
 fn split_at_dashes(answer: &Answer) -> Vec<String> {
     let names: Vec<&str> =
@@ -87,7 +87,8 @@ async fn c29r3_finds_tests_and_downloads() {
             assert!(FULL.matches(0, &sample.body), "{}", stage.what);
         }
         // By the name that it was led to, with wget, whose exit code it does not look at: what came
-        // is renamed to the archive's name, whatever it is. Reversed, so that the full one is first.
+        // is renamed to the archive's name, whatever it is. Reversed, so that the full one is
+        // first.
         for (probe, content) in [(&full, FULL), (&incremental, INCREMENTAL)] {
             let mut wire = stage.wire().await;
             let answer = wire.ask(&wget::get(&location(probe), to, None)).await;

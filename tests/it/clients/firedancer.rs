@@ -198,8 +198,8 @@ async fn firedancer_0_8_probes_with_get() {
 }
 
 /// The names that it learned are still there when newer ones have taken their place, and no later
-/// round leads back, or to one half of a pair, or nowhere. A new full archive has no incremental one
-/// on it for a while, and a server without one is no server to it.
+/// round leads back, or to one half of a pair, or nowhere. A new full archive has no incremental
+/// one on it for a while, and a server without one is no server to it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_firedancer_resolves_never_goes_back_and_always_is_a_pair() {
     let (old_full, old) = (full(1000), incremental(1000, 1500));

@@ -50,8 +50,8 @@ fn files(source: &Value) -> Vec<(String, u64)> {
     files.iter().map(|file| (name(file), base(file))).collect()
 }
 
-/// `DownloadSnapshotFile`: exactly 200, a known length, and a time that `http.TimeFormat` reads, where
-/// there is one.
+/// `DownloadSnapshotFile`: exactly 200, a known length, and a time that `http.TimeFormat` reads,
+/// where there is one.
 async fn download(target: String, name: String) -> Answer {
     // What resty's host URL is put before; the scheme must be there and no slash at the end.
     let authority = target.strip_prefix("http://").expect("a scheme");
@@ -141,8 +141,8 @@ async fn a_tracker_scrapes_an_edge_as_a_sidecar() {
     }
 }
 
-/// Targets that it was given as URLs it asks as a finder does, and follows nothing: `headSnapshot` of
-/// `internal/scraper/prober.go`.
+/// Targets that it was given as URLs it asks as a finder does, and follows nothing: `headSnapshot`
+/// of `internal/scraper/prober.go`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tracker_probes_an_edge_as_a_node() {
     for stage in Stage::each(&PROGRAMS).await {

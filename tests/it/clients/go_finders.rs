@@ -153,8 +153,8 @@ async fn maestroi_is_told_the_slots_that_are_offered() {
     }
 }
 
-/// Overclock's follows nothing, and asks for `.tar.zst` first. A 200 is a mistake to it, and so is a
-/// redirect for a form that is no archive's.
+/// Overclock's follows nothing, and asks for `.tar.zst` first. A 200 is a mistake to it, and so is
+/// a redirect for a form that is no archive's.
 #[tokio::test(flavor = "multi_thread")]
 async fn overclock_wants_redirects_and_nothing_else() {
     const { assert!(PROBE_TIMEOUT.as_millis() < GENEROUS.as_millis()) };

@@ -1,5 +1,6 @@
-//! The programs that download snapshots, replayed: the bytes that each of them sends, over a socket,
-//! and its own rules for what it takes. A rule that an edge does not keep is a download that fails.
+//! The programs that download snapshots, replayed: the bytes that each of them sends, over a
+//! socket, and its own rules for what it takes. A rule that an edge does not keep is a download
+//! that fails.
 //!
 //! Beside each request stands where its bytes were seen: recorded on the wire, where the program or
 //! the library that it speaks HTTP with could be run, and else read in its public source. How a

@@ -76,8 +76,8 @@ async fn snap_fetch_gets_a_hundred_parts_at_once() {
     }
 }
 
-/// Where the target knows no ranges and nothing is cached, it is told so by a 200, which it refuses,
-/// and its `--no-range` works.
+/// Where the target knows no ranges and nothing is cached, it is told so by a 200, which it
+/// refuses, and its `--no-range` works.
 #[tokio::test(flavor = "multi_thread")]
 async fn snap_fetch_is_never_given_a_part_that_is_none() {
     let stage = Stage::new(Program::Agave, Cache::Off).await;

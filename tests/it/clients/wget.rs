@@ -1,8 +1,8 @@
 //! wget, with and without `--continue`: its bytes were recorded from 1.21.3, what it does with an
 //! answer is in its `src/http.c`.
 //!
-//! After a body that broke off it asks for the rest, on a new connection and without `if-range`. To a
-//! 200 it skips what it has and takes the rest, without a look at whether both are of one copy.
+//! After a body that broke off it asks for the rest, on a new connection and without `if-range`. To
+//! a 200 it skips what it has and takes the rest, without a look at whether both are of one copy.
 
 use std::net::SocketAddr;
 
@@ -43,8 +43,8 @@ fn resume(mut file: Vec<u8>, answer: &Answer) -> Option<Vec<u8>> {
     Some(file)
 }
 
-/// The short name, and what it leads to on the same connection. The name of the file is the last part
-/// of the final URL (`--trust-server-names`), with what would stand behind a question mark.
+/// The short name, and what it leads to on the same connection. The name of the file is the last
+/// part of the final URL (`--trust-server-names`), with what would stand behind a question mark.
 async fn follow(wire: &mut Wire, form: &str, to: SocketAddr) -> (Answer, String) {
     let first = wire.ask(&get(form, to, None)).await;
     let path = location(&first);
@@ -114,8 +114,8 @@ async fn wget_continues_what_it_has() {
     }
 }
 
-/// Two nodes have the same name and other bytes. Whatever becomes of the one that a file began with,
-/// it is never finished with bytes of the other.
+/// Two nodes have the same name and other bytes. Whatever becomes of the one that a file began
+/// with, it is never finished with bytes of the other.
 #[tokio::test(flavor = "multi_thread")]
 async fn wget_never_splices_two_copies() {
     for (program, has_ranges) in [(Program::Agave, false), (Program::Sidecar, true)] {
