@@ -14,8 +14,8 @@
     reason = "tests are read by people, and their helpers are nobody's interface"
 )]
 
-mod agave;
 mod cache;
+mod clients;
 mod copies;
 mod credentials;
 mod discovery;
