@@ -1,0 +1,206 @@
+//! How many looks for unknown names there may be: a bucket of tokens for all, and a smaller one for
+//! each client, so that one client cannot take everything.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// Whose looks are counted together: an address, or the network of 64 bits that one host has of
+/// IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientNet(u64, bool);
+
+impl ClientNet {
+    /// The one that an address belongs to.
+    pub fn of(client: IpAddr) -> Self {
+        match client.to_canonical() {
+            IpAddr::V4(address) => Self(u32::from(address).into(), true),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, e, f, g, h, ..] = address.octets();
+                Self(u64::from_be_bytes([a, b, c, d, e, f, g, h]), false)
+            }
+        }
+    }
+}
+
+/// A bucket that is full at first, written as the time at which it will be full again. It fills by
+/// one token in each `pause`.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    full_at: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Size {
+    burst: u32,
+    pause: Duration,
+}
+
+impl Size {
+    const fn new(burst: u32, per_second: u32) -> Self {
+        Self { burst, pause: Duration::from_nanos(1_000_000_000 / per_second as u64) }
+    }
+}
+
+impl Bucket {
+    fn has_one(&self, size: Size, now: Instant) -> bool {
+        self.full_at <= now + size.pause * (size.burst - 1)
+    }
+
+    fn take(&mut self, size: Size, now: Instant) {
+        self.full_at = self.full_at.max(now) + size.pause;
+    }
+
+    fn is_full(&self, now: Instant) -> bool {
+        self.full_at <= now
+    }
+}
+
+/// What is left of both. Clients whose buckets are full are not remembered, so that there are never
+/// more of them than looks in the time in which a client's bucket fills.
+#[derive(Debug)]
+pub struct Allowance {
+    all: Bucket,
+    clients: HashMap<ClientNet, Bucket>,
+}
+
+impl Allowance {
+    /// Looks that may begin at once where none did for a while.
+    pub const BURST: u32 = 16;
+    /// Looks that may begin in one second after that.
+    pub const PER_SECOND: u32 = 8;
+    /// The same for one client: a validator asks for a full archive and an incremental one, each of
+    /// them in two forms.
+    pub const CLIENT_BURST: u32 = 4;
+    /// The same for one client.
+    pub const CLIENT_PER_SECOND: u32 = 2;
+
+    const ALL: Size = Size::new(Self::BURST, Self::PER_SECOND);
+    const CLIENT: Size = Size::new(Self::CLIENT_BURST, Self::CLIENT_PER_SECOND);
+
+    /// All of it.
+    pub fn new(now: Instant) -> Self {
+        Self { all: Bucket { full_at: now }, clients: HashMap::new() }
+    }
+
+    /// Takes one look for a client; false where there is none left, and then nothing is taken.
+    pub fn take(&mut self, client: ClientNet, now: Instant) -> bool {
+        if !self.all.has_one(Self::ALL, now) {
+            return false;
+        }
+        let mut own = self.clients.get(&client).copied().unwrap_or(Bucket { full_at: now });
+        if !own.has_one(Self::CLIENT, now) {
+            return false;
+        }
+        own.take(Self::CLIENT, now);
+        self.all.take(Self::ALL, now);
+        self.clients.retain(|_, bucket| !bucket.is_full(now));
+        self.clients.insert(client, own);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::net::Ipv4Addr;
+
+    fn client(number: u8) -> ClientNet {
+        ClientNet::of(Ipv4Addr::from([10, 0, 0, number]).into())
+    }
+
+    /// How many of so many looks a client gets at a moment.
+    fn granted(allowance: &mut Allowance, number: u8, asked: usize, now: Instant) -> usize {
+        (0..asked).filter(|_| allowance.take(client(number), now)).count()
+    }
+
+    #[test]
+    fn one_client_gets_a_part_and_the_rest_is_for_others() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut allowance = Allowance::new(start);
+        // Client, time, looks asked for, looks granted.
+        let rows = [
+            (1, 0, 1000, 4),
+            (2, 0, 2, 2),
+            (1, 499, 5, 0),
+            (1, 500, 5, 1),
+            (1, 1500, 5, 2),
+            (1, 60_000, 5, 4),
+            (2, 60_000, 1000, 4),
+            (3, 60_000, 1000, 4),
+            (4, 60_000, 1000, 4),
+            // The bucket for all is empty.
+            (5, 60_000, 1000, 0),
+            (5, 60_124, 1000, 0),
+            (5, 60_125, 1000, 1),
+            (1, 60_250, 1000, 0),
+            (6, 60_250, 1000, 1),
+            (6, 61_250, 1, 1),
+        ];
+        for (number, millis, asked, expected) in rows {
+            let granted = granted(&mut allowance, number, asked, at(millis));
+            assert_eq!(granted, expected, "client {number} at {millis} ms");
+        }
+    }
+
+    #[test]
+    fn a_host_is_one_client() {
+        let of = |text: &str| ClientNet::of(text.parse().expect("an address"));
+        assert_eq!(of("10.0.0.1"), of("::ffff:10.0.0.1"));
+        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:2"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_ne!(of("0.0.0.1"), of("0:0:0:1::"));
+    }
+
+    proptest! {
+        #[test]
+        fn in_no_time_are_there_more_than_the_burst_and_the_rate(
+            asked in prop::collection::vec((0..40_u8, 0..400_u64), 1..400),
+        ) {
+            let start = Instant::now();
+            let mut allowance = Allowance::new(start);
+            let mut now = 0;
+            let mut granted: Vec<(u8, u64)> = Vec::new();
+            for (number, pause) in asked {
+                // Most of them at once.
+                now += pause.saturating_sub(300);
+                if allowance.take(client(number), start + Duration::from_millis(now)) {
+                    granted.push((number, now));
+                }
+            }
+            let bound = |burst: u32, rate: u32, millis: u64| {
+                u64::from(burst) + u64::from(rate) * millis / 1000
+            };
+            for (first, (who, from)) in granted.iter().enumerate() {
+                for (last, (_, to)) in granted.iter().enumerate().skip(first) {
+                    let all = (last - first + 1) as u64;
+                    prop_assert!(
+                        all <= bound(Allowance::BURST, Allowance::PER_SECOND, to - from)
+                    );
+                    let window = &granted[first..=last];
+                    let own = window.iter().filter(|(other, _)| other == who).count() as u64;
+                    let (burst, rate) = (Allowance::CLIENT_BURST, Allowance::CLIENT_PER_SECOND);
+                    prop_assert!(own <= bound(burst, rate, to - from));
+                }
+            }
+            // What is remembered is bounded by what was granted while a client's bucket fills.
+            let fills = 1000 * u64::from(Allowance::CLIENT_BURST / Allowance::CLIENT_PER_SECOND);
+            let most = bound(Allowance::BURST, Allowance::PER_SECOND, fills);
+            prop_assert!(allowance.clients.len() as u64 <= most);
+        }
+
+        #[test]
+        fn who_asks_slowly_is_never_refused_for_itself(pauses in prop::collection::vec(500..900_u64, 1..50)) {
+            let start = Instant::now();
+            let mut allowance = Allowance::new(start);
+            let mut now = 0;
+            for pause in pauses {
+                prop_assert!(allowance.take(client(1), start + Duration::from_millis(now)));
+                now += pause;
+            }
+        }
+    }
+}
