@@ -21,7 +21,7 @@ use super::planning::Planned;
 use super::rpc::NodeProxy;
 use crate::cache::ArchiveStorage;
 use crate::config::Config;
-use crate::fetch::{self, Orders, Upstreams};
+use crate::fetch::{self, LookCounts, Looks, Orders, Upstreams};
 use crate::route::{self, Failure, Settings, SourceFailure, Terms, Verdict};
 use crate::target::{Published, ReferenceSlot, Scraper};
 
@@ -39,6 +39,8 @@ pub struct Edge {
     pub(super) cache: Option<&'static ArchiveStorage>,
     /// Where archives are ordered that requests share while they are fetched.
     pub(super) orders: Option<Orders>,
+    /// For archives that the index does not know.
+    pub(super) looks: Looks,
     pub(super) terms: Terms,
     /// What is passed on to nodes, where that is wanted.
     pub(super) rpc: Option<NodeProxy>,
@@ -69,10 +71,16 @@ impl Edge {
             copies: Copies::new(Instant::now()),
             cache,
             orders,
+            looks: Looks::new(config, scraper),
             terms: Terms { sharing: config.cache.sharing, keeps: config.cache.keep_previous },
             rpc: NodeProxy::new(config, scraper.nodes()),
             range_wait: config.cache.range_wait,
         }
+    }
+
+    /// How often archives were looked for that the index does not know.
+    pub fn looks(&self) -> Arc<LookCounts> {
+        self.looks.counts()
     }
 
     /// Notes that the current source failed before anything went to the client, and says whether
@@ -152,6 +160,7 @@ impl ProxyHttp for Edge {
             Some(answer) => answer.map(Planned::Reply),
             None => match self.plan(session, client) {
                 Ok(Planned::Await(awaiting)) => self.join(*awaiting).await,
+                Ok(Planned::Seek(seeking)) => self.found(*seeking).await,
                 planned => planned,
             },
         };
@@ -168,7 +177,7 @@ impl ProxyHttp for Edge {
             }
             Ok(Planned::Reply(reply)) => reply,
             // What was waited for is there or is not.
-            Ok(Planned::Await(_)) => Failure::Internal.reply(),
+            Ok(Planned::Await(_) | Planned::Seek(_)) => Failure::Internal.reply(),
             Err(failure) => failure.reply(),
         };
         let downstream = session.as_downstream_mut();

@@ -9,6 +9,7 @@ mod head;
 mod listener;
 mod planning;
 mod rpc;
+mod seeking;
 
 pub use caching::cached_head;
 pub use edge::Edge;

@@ -10,6 +10,7 @@ use super::awaiting::{Awaiting, Fetch};
 use super::context::{Caching, Hit, Relay};
 use super::edge::Edge;
 use super::head;
+use super::seeking::Seeking;
 use crate::api::{self, Reference, Urls};
 use crate::cache::{Archive, ArchiveStorage, Record, Standing};
 use crate::config::Downloads;
@@ -28,6 +29,8 @@ pub(super) enum Planned {
     Hit(Box<Hit>),
     /// Nothing yet: see [`Edge::join`].
     Await(Box<Awaiting>),
+    /// Nor yet: see [`Edge::found`].
+    Seek(Box<Seeking>),
 }
 
 /// A request for an archive.
@@ -52,22 +55,35 @@ impl Edge {
         let view = self.published.load();
         let resting = |target: &TargetId| self.upstreams.is_resting(target, now);
         let requester = Requester { client, resting: &resting };
-        let reply = match (route, self.settings.downloads) {
-            (Route::Archive(name), Downloads::Proxy) => {
-                return self.archive(Request { name, client, asked }, &view, now);
+        let reply = match route {
+            Route::Archive(name) => {
+                let request = Request { name, client, asked };
+                return match self.decide(request.clone(), &view, now) {
+                    Err(Failure::NotHeld) => self.seek(request, &view, now),
+                    decided => decided,
+                };
             }
-            (Route::Archive(name), Downloads::Redirect) => {
-                route::redirect(&name, &view, &requester)?
-            }
-            (Route::ShortForm(form), _) => {
+            Route::ShortForm(form) => {
                 let goes_on = asked.range.is_behind_the_start();
                 let begun = || self.copies.archive(client, form.wanted, now);
                 let continues = goes_on.then(begun).flatten();
                 route::short_form(&form, continues, &view, &self.settings, &requester)?
             }
-            (Route::Api(call), _) => self.call(session, &call)?,
+            Route::Api(call) => self.call(session, &call)?,
         };
         Ok(Planned::Reply(reply))
+    }
+
+    /// An archive: carried, or redirected to.
+    fn decide(&self, request: Request, view: &View, now: Instant) -> Result<Planned, Failure> {
+        match self.settings.downloads {
+            Downloads::Proxy => self.archive(request, view, now),
+            Downloads::Redirect => {
+                let resting = |target: &TargetId| self.upstreams.is_resting(target, now);
+                let requester = Requester { client: request.client, resting: &resting };
+                route::redirect(&request.name, view, &requester).map(Planned::Reply)
+            }
+        }
     }
 
     /// An archive: out of the cache, or from one of its sources.
@@ -84,7 +100,7 @@ impl Edge {
 
     /// Decides as if the request had come now.
     pub(super) fn begin_again(&self, request: Request) -> Result<Planned, Failure> {
-        self.archive(request, &self.published.load(), Instant::now())
+        self.decide(request, &self.published.load(), Instant::now())
     }
 
     /// After an order that brought nothing to read: past the cache for this reason, or from what

@@ -2,29 +2,29 @@
 //! each client, so that one client cannot take everything.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 /// Whose looks are counted together: an address, or the network of 64 bits that one host has of
 /// IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClientNet(u64, bool);
+pub struct ClientNet(IpAddr);
 
 impl ClientNet {
     /// The one that an address belongs to.
     pub fn of(client: IpAddr) -> Self {
         match client.to_canonical() {
-            IpAddr::V4(address) => Self(u32::from(address).into(), true),
+            IpAddr::V4(address) => Self(address.into()),
             IpAddr::V6(address) => {
-                let [a, b, c, d, e, f, g, h, ..] = address.octets();
-                Self(u64::from_be_bytes([a, b, c, d, e, f, g, h]), false)
+                let network = u128::from(address) & !u128::from(u64::MAX);
+                Self(Ipv6Addr::from(network).into())
             }
         }
     }
 }
 
 /// A bucket that is full at first, written as the time at which it will be full again. It fills by
-/// one token in each `pause`.
+/// one token after the other.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     full_at: Instant,
@@ -33,22 +33,22 @@ struct Bucket {
 #[derive(Clone, Copy, Debug)]
 struct Size {
     burst: u32,
-    pause: Duration,
+    per_second: u32,
 }
 
 impl Size {
-    const fn new(burst: u32, per_second: u32) -> Self {
-        Self { burst, pause: Duration::from_nanos(1_000_000_000 / per_second as u64) }
+    fn pause(self) -> Duration {
+        Duration::from_secs(1) / self.per_second
     }
 }
 
 impl Bucket {
     fn has_one(&self, size: Size, now: Instant) -> bool {
-        self.full_at <= now + size.pause * (size.burst - 1)
+        self.full_at <= now + size.pause() * (size.burst - 1)
     }
 
     fn take(&mut self, size: Size, now: Instant) {
-        self.full_at = self.full_at.max(now) + size.pause;
+        self.full_at = self.full_at.max(now) + size.pause();
     }
 
     fn is_full(&self, now: Instant) -> bool {
@@ -75,8 +75,8 @@ impl Allowance {
     /// The same for one client.
     pub const CLIENT_PER_SECOND: u32 = 2;
 
-    const ALL: Size = Size::new(Self::BURST, Self::PER_SECOND);
-    const CLIENT: Size = Size::new(Self::CLIENT_BURST, Self::CLIENT_PER_SECOND);
+    const ALL: Size = Size { burst: Self::BURST, per_second: Self::PER_SECOND };
+    const CLIENT: Size = Size { burst: Self::CLIENT_BURST, per_second: Self::CLIENT_PER_SECOND };
 
     /// All of it.
     pub fn new(now: Instant) -> Self {
@@ -193,7 +193,9 @@ mod tests {
         }
 
         #[test]
-        fn who_asks_slowly_is_never_refused_for_itself(pauses in prop::collection::vec(500..900_u64, 1..50)) {
+        fn who_asks_slowly_is_never_refused_for_itself(
+            pauses in prop::collection::vec(500..900_u64, 1..50),
+        ) {
             let start = Instant::now();
             let mut allowance = Allowance::new(start);
             let mut now = 0;

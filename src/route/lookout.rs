@@ -7,6 +7,10 @@ use std::time::{Duration, Instant};
 use super::allowance::{Allowance, ClientNet};
 use crate::snapshot::ArchiveName;
 
+/// Looks at once, whoever asks.
+const MAX_AT_ONCE: usize = 16;
+/// Looks at once for one client.
+const MAX_CLIENT_AT_ONCE: usize = 4;
 /// Longest that it is remembered that a name was not found.
 const MAX_MEMORY: Duration = Duration::from_secs(5);
 /// Most names of which that is remembered. The allowance admits far fewer in that time.
@@ -46,11 +50,6 @@ pub struct Lookout<T> {
 }
 
 impl<T: Clone> Lookout<T> {
-    /// Looks at once, whoever asks.
-    pub const AT_ONCE: usize = 16;
-    /// Looks at once for one client.
-    pub const CLIENT_AT_ONCE: usize = 4;
-
     /// No look, and nothing to remember. A name that was not found is news again when all targets
     /// were probed, or after some seconds.
     pub fn new(scrape_interval: Duration, now: Instant) -> Self {
@@ -84,7 +83,7 @@ impl<T: Clone> Lookout<T> {
         now: Instant,
     ) -> Result<(), Refused> {
         let own = self.running.values().filter(|(other, _)| *other == client).count();
-        let fits = self.running.len() < Self::AT_ONCE && own < Self::CLIENT_AT_ONCE;
+        let fits = self.running.len() < MAX_AT_ONCE && own < MAX_CLIENT_AT_ONCE;
         if !fits || !self.allowance.take(client, now) {
             return Err(self.refuse(now));
         }
@@ -212,7 +211,10 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_comes_the_memory_is_bounded(
-            steps in prop::collection::vec((0..300_u8, 0..5000_u64, any::<bool>(), 0..200_u64), 1..500),
+            steps in prop::collection::vec(
+                (any::<u8>(), 0..5000_u64, any::<bool>(), 0..200_u64),
+                1..500,
+            ),
         ) {
             let start = Instant::now();
             let mut lookout = Lookout::new(LONG, start);
@@ -228,9 +230,9 @@ mod tests {
                 if ends && !begun.is_empty() {
                     lookout.end(&begun.remove(0), false, now);
                 }
-                prop_assert!(lookout.running.len() <= Lookout::<()>::AT_ONCE);
+                prop_assert!(lookout.running.len() <= MAX_AT_ONCE);
                 // Those of the burst, and what the rate admits in five seconds.
-                prop_assert!(lookout.unfound.len() <= 16 + 8 * 5 + Lookout::<()>::AT_ONCE);
+                prop_assert!(lookout.unfound.len() <= 16 + 8 * 5 + MAX_AT_ONCE);
             }
         }
     }

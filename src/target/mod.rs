@@ -3,6 +3,7 @@
 mod backoff;
 mod client;
 mod discovery;
+mod doors;
 mod nodes;
 mod probe;
 mod reference;
@@ -12,6 +13,7 @@ mod scraper;
 pub use backoff::{Backoff, delay};
 pub use client::{Client, ClientError, GroupClient};
 pub use discovery::{DiscoveryCounts, DiscoveryError, Form, SourceKind, parse_targets};
+pub use doors::{Doors, Entrance, Sighting};
 pub use nodes::{Node, NodeError, Nodes};
 pub use probe::{ProbeError, Prober};
 pub use reference::ReferenceSlot;
