@@ -865,7 +865,7 @@ fn what_is_found_is_listed_until_a_later_answer_of_its_target() {
         ("2 | u has 1000-1600 | t lost 1000-1600", "1000 1000-1600"),
         ("3 | u: 1000", "1000 1000-1500"),
         // A full archive waits for its first incremental one, as any other does.
-        ("4 | t has 2000", "1000 1000-1500"),
+        ("4 | t has 2000", "1000 1000-1500 until 64"),
         ("5 | t has 2000-2100", "2000 2000-2100"),
         ("6 | t: 1000 1000-1500", "1000 1000-1500"),
     ]);

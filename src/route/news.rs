@@ -66,6 +66,7 @@ mod tests {
     use super::*;
     use crate::clock::Now;
     use crate::index::{Catalog, Event, Held, Listed, Policy, Publish};
+    use crate::snapshot::ArchiveHash;
     use std::collections::BTreeSet;
     use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -75,7 +76,7 @@ mod tests {
     /// `5000` or `5000-6000`, of this hash, with this extension.
     fn name(slots: &str, hash: &str, extension: &str) -> ArchiveName {
         let kind = if slots.contains('-') { "incremental-snapshot" } else { "snapshot" };
-        let hash = bs58::encode([hash.as_bytes()[0]; 32]).into_string();
+        let hash = ArchiveHash::new([hash.as_bytes()[0]; 32]);
         format!("{kind}-{slots}-{hash}.{extension}").parse().expect("valid")
     }
 

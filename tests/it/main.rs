@@ -28,3 +28,4 @@ mod rpc;
 mod scraping;
 mod support;
 mod tracker;
+mod unknown_names;

@@ -44,6 +44,8 @@ pub enum Fault {
     CloseDelimited,
     /// A 200 without a byte.
     Empty,
+    /// A sentence, with this status.
+    Text(u16),
     /// A page, with a 200.
     Html,
     /// A page of exactly the archive's length.
@@ -160,6 +162,12 @@ impl Node {
                 Ok(Next::Close)
             }
             Fault::Empty => reply(stream, request, "200 OK", &length(0), b"").await,
+            Fault::Text(status) => {
+                let body = "no snapshot available";
+                let media = ("content-type", "text/plain; charset=utf-8".to_owned());
+                let headers = [length(body.len() as u64).remove(0), media];
+                reply(stream, request, &format!("{status} Fault"), &headers, body.as_bytes()).await
+            }
             Fault::Html => {
                 let headers = [length(PAGE.len() as u64).remove(0), html];
                 reply(stream, request, "200 OK", &headers, PAGE.as_bytes()).await
