@@ -1,5 +1,6 @@
 //! How many looks for unknown names there may be: a bucket of tokens for all, and a smaller one for
-//! each client, so that one client cannot take everything.
+//! each client, so that one client cannot take everything. What is left in the end is for those who
+//! had no look lately, so that many clients cannot take everything either.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -43,25 +44,27 @@ impl Size {
 }
 
 impl Bucket {
-    fn has_one(&self, size: Size, now: Instant) -> bool {
-        self.full_at <= now + size.pause() * (size.burst - 1)
+    fn has(&self, tokens: u32, size: Size, now: Instant) -> bool {
+        self.full_at <= now + size.pause() * (size.burst - tokens)
     }
 
     fn take(&mut self, size: Size, now: Instant) {
         self.full_at = self.full_at.max(now) + size.pause();
     }
-
-    fn is_full(&self, now: Instant) -> bool {
-        self.full_at <= now
-    }
 }
 
-/// What is left of both. Clients whose buckets are full are not remembered, so that there are never
-/// more of them than looks in the time in which a client's bucket fills.
+/// What is left of both. Clients are remembered for [`Allowance::MEMORY`] after their last look, so
+/// that there are never more of them than looks in that time.
 #[derive(Debug)]
 pub struct Allowance {
     all: Bucket,
-    clients: HashMap<ClientNet, Bucket>,
+    clients: HashMap<ClientNet, Client>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Client {
+    bucket: Bucket,
+    last: Instant,
 }
 
 impl Allowance {
@@ -74,6 +77,10 @@ impl Allowance {
     pub const CLIENT_BURST: u32 = 4;
     /// The same for one client.
     pub const CLIENT_PER_SECOND: u32 = 2;
+    /// Of the looks at once, those that are kept for newcomers.
+    pub const RESERVE: u32 = 4;
+    /// How long a client is no newcomer after a look.
+    const MEMORY: Duration = Duration::from_secs(60);
 
     const ALL: Size = Size { burst: Self::BURST, per_second: Self::PER_SECOND };
     const CLIENT: Size = Size { burst: Self::CLIENT_BURST, per_second: Self::CLIENT_PER_SECOND };
@@ -83,19 +90,24 @@ impl Allowance {
         Self { all: Bucket { full_at: now }, clients: HashMap::new() }
     }
 
-    /// Takes one look for a client; false where there is none left, and then nothing is taken.
+    /// True for a client that had no look lately.
+    pub fn is_newcomer(&self, client: ClientNet, now: Instant) -> bool {
+        self.clients.get(&client).is_none_or(|known| known.last + Self::MEMORY <= now)
+    }
+
+    /// Takes one look for a client; false where there is none left for it, and then nothing is
+    /// taken.
     pub fn take(&mut self, client: ClientNet, now: Instant) -> bool {
-        if !self.all.has_one(Self::ALL, now) {
+        let reserve = if self.is_newcomer(client, now) { 0 } else { Self::RESERVE };
+        let known = self.clients.get(&client);
+        let mut bucket = known.map_or(Bucket { full_at: now }, |known| known.bucket);
+        if !self.all.has(1 + reserve, Self::ALL, now) || !bucket.has(1, Self::CLIENT, now) {
             return false;
         }
-        let mut own = self.clients.get(&client).copied().unwrap_or(Bucket { full_at: now });
-        if !own.has_one(Self::CLIENT, now) {
-            return false;
-        }
-        own.take(Self::CLIENT, now);
+        bucket.take(Self::CLIENT, now);
         self.all.take(Self::ALL, now);
-        self.clients.retain(|_, bucket| !bucket.is_full(now));
-        self.clients.insert(client, own);
+        self.clients.retain(|_, known| now < known.last + Self::MEMORY);
+        self.clients.insert(client, Client { bucket, last: now });
         true
     }
 }
@@ -127,17 +139,26 @@ mod tests {
             (1, 499, 5, 0),
             (1, 500, 5, 1),
             (1, 1500, 5, 2),
-            (1, 60_000, 5, 4),
-            (2, 60_000, 1000, 4),
-            (3, 60_000, 1000, 4),
-            (4, 60_000, 1000, 4),
-            // The bucket for all is empty.
-            (5, 60_000, 1000, 0),
-            (5, 60_124, 1000, 0),
-            (5, 60_125, 1000, 1),
-            (1, 60_250, 1000, 0),
-            (6, 60_250, 1000, 1),
-            (6, 61_250, 1, 1),
+            (1, 61_000, 1000, 4),
+            (2, 61_000, 1000, 4),
+            (3, 61_000, 1000, 4),
+            // Four are left, for newcomers, of which each is one once.
+            (1, 61_000, 1000, 0),
+            (4, 61_000, 1000, 1),
+            (5, 61_000, 1000, 1),
+            (6, 61_000, 1000, 1),
+            (7, 61_000, 1000, 1),
+            (8, 61_000, 1000, 0),
+            (8, 61_124, 1000, 0),
+            (8, 61_125, 1000, 1),
+            (4, 61_500, 1000, 0),
+            // Five are there, of which four are kept.
+            (4, 61_750, 1000, 1),
+            (5, 61_750, 1000, 0),
+            (9, 61_750, 1000, 1),
+            // A minute after its last look a client is a newcomer again.
+            (4, 121_749, 1, 1),
+            (1, 121_749, 1000, 4),
         ];
         for (number, millis, asked, expected) in rows {
             let granted = granted(&mut allowance, number, asked, at(millis));
@@ -186,10 +207,34 @@ mod tests {
                     prop_assert!(own <= bound(burst, rate, to - from));
                 }
             }
-            // What is remembered is bounded by what was granted while a client's bucket fills.
-            let fills = 1000 * u64::from(Allowance::CLIENT_BURST / Allowance::CLIENT_PER_SECOND);
-            let most = bound(Allowance::BURST, Allowance::PER_SECOND, fills);
+            let memory = u64::try_from(Allowance::MEMORY.as_millis()).expect("a minute");
+            let most = bound(Allowance::BURST, Allowance::PER_SECOND, memory);
             prop_assert!(allowance.clients.len() as u64 <= most);
+        }
+
+        #[test]
+        fn whatever_known_clients_ask_a_newcomer_has_its_look(
+            asked in prop::collection::vec((0..40_u8, 0..400_u64), 1..400),
+        ) {
+            let start = Instant::now();
+            let at = |millis| start + Duration::from_millis(millis);
+            let mut allowance = Allowance::new(start);
+            // Those who asked before, and the time in which the reserve is there again.
+            for number in 0..40 {
+                allowance.take(client(number), at(u64::from(number) * 250));
+            }
+            let mut now = 40 * 250;
+            for (number, pause) in asked {
+                now += pause.saturating_sub(300);
+                allowance.take(client(number), at(now));
+                if now > 50_000 {
+                    break;
+                }
+                let mut other = Allowance { clients: allowance.clients.clone(), ..allowance };
+                for newcomer in 100..104 {
+                    prop_assert!(other.take(client(newcomer), at(now)));
+                }
+            }
         }
 
         #[test]

@@ -9,6 +9,8 @@ use crate::snapshot::ArchiveName;
 
 /// Looks at once, whoever asks.
 const MAX_AT_ONCE: usize = 16;
+/// Of these, those that are kept for clients that had no look lately.
+const RESERVE: usize = 4;
 /// Looks at once for one client.
 const MAX_CLIENT_AT_ONCE: usize = 4;
 /// Longest that it is remembered that a name was not found.
@@ -83,7 +85,8 @@ impl<T: Clone> Lookout<T> {
         now: Instant,
     ) -> Result<(), Refused> {
         let own = self.running.values().filter(|(other, _)| *other == client).count();
-        let fits = self.running.len() < MAX_AT_ONCE && own < MAX_CLIENT_AT_ONCE;
+        let reserve = if self.allowance.is_newcomer(client, now) { 0 } else { RESERVE };
+        let fits = self.running.len() + reserve < MAX_AT_ONCE && own < MAX_CLIENT_AT_ONCE;
         if !fits || !self.allowance.take(client, now) {
             return Err(self.refuse(now));
         }
@@ -179,7 +182,11 @@ mod tests {
             assert_eq!(begin(1, slot, slot), Ok(()));
         }
         assert!(begin(1, 4, 4).is_err(), "the fifth of one client");
-        for slot in 4..16 {
+        for slot in 4..12 {
+            assert_eq!(begin(u8::try_from(slot).expect("small"), slot, slot), Ok(()));
+        }
+        assert!(begin(11, 12, 12).is_err(), "the rest is for newcomers");
+        for slot in 12..16 {
             assert_eq!(begin(u8::try_from(slot).expect("small"), slot, slot), Ok(()));
         }
         assert!(begin(100, 16, 16).is_err(), "the seventeenth of all");

@@ -480,7 +480,12 @@ async fn a_flood_of_names_from_many_addresses_is_bounded_at_every_target() {
             let first = 10_000 + u64::from(from) * 100;
             flood.spawn(ask_for_nothing(address, from + 1, first..first + 100));
         }
-        while flood.try_join_next().is_some() || !flood.is_empty() {
+        let (name, mut found) = (incremental(5000, 6100), false);
+        origins[1].add(&name, BODY);
+        while flood.try_join_next().is_some() || !flood.is_empty() || !found {
+            // All of the ten may have been newcomers a moment ago; this is one now.
+            let answer = Ask::get(format!("/{name}")).from(30).send(address).await;
+            found |= is_whole(&answer);
             let asked = Instant::now();
             let known = Ask::get(format!("/{}", full(5000))).from(20).send(address).await;
             let short = Ask::get("/snapshot.tar.bz2").from(20).send(address).await;
