@@ -103,7 +103,8 @@ impl Scene {
     }
 
     /// `<target>: <names>`, `<target> fails`, `<target> leaves`, `<target> lost <name>` or
-    /// `<target> has <name>`; a time in front, as in `5 <target> fails`, is when the probe began, where that is not `seconds`.
+    /// `<target> has <name>`; a time in front, as in `5 <target> fails`, is when the probe began,
+    /// where that is not `seconds`.
     fn event(&self, seconds: u64, text: &str) -> Event {
         let (at, text) = match text.split_once(' ') {
             Some((first, rest)) if first.parse::<u64>().is_ok() => {
