@@ -134,6 +134,12 @@ impl Looks {
         tasks.spawn(running.run(targets));
         Some(look)
     }
+
+    /// A target that was said to have an archive answered that it has not. Where no other one has
+    /// it, it is not looked for at once: its head may still be there.
+    pub fn gone(&self, name: &ArchiveName, now: Instant) {
+        self.desk.lookout().remember(name, now);
+    }
 }
 
 impl Desk {

@@ -88,6 +88,9 @@ impl Edge {
     fn source_failed(&self, relay: &mut Relay, failure: SourceFailure) -> bool {
         if let Some(source) = relay.source() {
             self.upstreams.refused(source, &relay.asked().method, &failure);
+            if failure == SourceFailure::Gone {
+                self.looks.gone(&relay.name, Instant::now());
+            }
         }
         relay.next(failure)
     }

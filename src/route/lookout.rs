@@ -15,7 +15,7 @@ const RESERVE: usize = 4;
 const MAX_CLIENT_AT_ONCE: usize = 4;
 /// Longest that it is remembered that a name was not found.
 const MAX_MEMORY: Duration = Duration::from_secs(5);
-/// Most names of which that is remembered. The allowance admits far fewer in that time.
+/// Most names of which that is remembered. The allowance admits far fewer looks in that time.
 const MAX_UNFOUND: usize = 1024;
 /// Time from one line of the log about looks that did not begin to the next.
 const LOG_PAUSE: Duration = Duration::from_secs(10);
@@ -106,10 +106,16 @@ impl<T: Clone> Lookout<T> {
     /// Ends a look. What it found is in the index.
     pub fn end(&mut self, name: &ArchiveName, found: bool, now: Instant) {
         self.running.remove(name);
-        self.unfound.remove(name);
         if found {
-            return;
+            self.unfound.remove(name);
+        } else {
+            self.remember(name, now);
         }
+    }
+
+    /// Remembers that an archive is not there: it was looked for, or its target says that it is
+    /// gone.
+    pub fn remember(&mut self, name: &ArchiveName, now: Instant) {
         self.unfound.retain(|_, until| now < *until);
         if self.unfound.len() < MAX_UNFOUND {
             self.unfound.insert(*name, now + self.memory);
@@ -167,6 +173,20 @@ mod tests {
             lookout.end(&name(1), found, start);
             assert_eq!(lookout.outlook(&name(1), start), Outlook::Unknown);
         }
+    }
+
+    #[test]
+    fn what_is_gone_is_not_looked_for_and_there_is_room_for_so_many_such_names() {
+        let start = Instant::now();
+        let mut lookout: Lookout<()> = Lookout::new(LONG, start);
+        for slot in 0..2000 {
+            lookout.remember(&name(slot), start);
+        }
+        assert_eq!(lookout.unfound.len(), MAX_UNFOUND);
+        assert_eq!(lookout.outlook(&name(0), start), Outlook::Unfound);
+        assert_eq!(lookout.outlook(&name(0), start + MAX_MEMORY), Outlook::Unknown);
+        lookout.remember(&name(1), start + MAX_MEMORY);
+        assert_eq!(lookout.unfound.len(), 1);
     }
 
     #[test]

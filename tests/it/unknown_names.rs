@@ -327,8 +327,14 @@ async fn what_is_found_and_then_gone_fails_as_any_other_source() {
     assert_eq!((origin.asked("HEAD", &name), origin.asked("GET", &name)), (1, 1));
     let parsed = name.parse().expect("valid");
     edge.sees("it is gone again", |view| view.sources(&parsed).is_empty()).await;
+    assert_eq!(edge.get(&format!("/{name}")).await.status, 404);
+    assert_eq!((origin.asked("HEAD", &name), origin.asked("GET", &name)), (1, 1), "not at once");
     origin.fail(Fault::Status(503));
-    assert_eq!(edge.get(&format!("/{name}")).await.status, 502, "found, and not delivered");
+    eventually("it is looked for again", || async {
+        edge.get(&format!("/{name}")).await.status == 502
+    })
+    .await;
+    assert_eq!((origin.asked("HEAD", &name), origin.asked("GET", &name)), (2, 2));
     assert!(is_listed(&edge, &name));
     origin.fail(None);
     assert!(is_whole(&edge.get(&format!("/{name}")).await));
