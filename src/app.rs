@@ -14,7 +14,7 @@ use crate::access::{AccessError, Accesses};
 use crate::cache::{ArchiveStorage, OpenError, Options, Retention, Store};
 use crate::clock::Now;
 use crate::config::{Config, Downloads, Group, Prefetch, Scheme, Sharing, Verification};
-use crate::fetch::{Fetcher, Upstreams};
+use crate::fetch::{Fetcher, LookCounts, Upstreams};
 use crate::proxy::{BindError, Bound, Edge, PACED_PIECE, cached_head};
 use crate::target::{ClientError, DiscoveryCounts, Published, Scraper};
 
@@ -62,6 +62,8 @@ pub struct Services {
     pub accesses: Arc<Accesses>,
     /// How the search for targets goes.
     pub discovery: Arc<DiscoveryCounts>,
+    /// How often archives were looked for that the index does not know.
+    pub looks: Arc<LookCounts>,
 }
 
 impl Services {
@@ -83,6 +85,7 @@ impl Services {
         });
         let orders = fetcher.as_ref().map(Fetcher::orders);
         let edge = Edge::new(config, &scraper, upstreams, cache, orders);
+        let looks = edge.looks();
         let service = ProxyServiceBuilder::new(&conf, edge)
             .name("edge")
             .server_options(server_options(config))
@@ -91,7 +94,7 @@ impl Services {
         let fetcher = fetcher.map(|fetcher| background_service("fetcher", fetcher));
         let discovery = scraper.discovery();
         let scraper = background_service("scraper", scraper);
-        Ok(Self { public, scraper, fetcher, published, accesses, discovery })
+        Ok(Self { public, scraper, fetcher, published, accesses, discovery, looks })
     }
 
     /// The public addresses as bound.

@@ -123,6 +123,15 @@ pub enum Event {
         /// When it said so: a probe that began before may still have seen the archive.
         at: Instant,
     },
+    /// The target has this archive, which it did not list yet.
+    Found {
+        /// Which target.
+        target: TargetId,
+        /// When it said so: a probe that began before may not have seen the archive yet.
+        at: Instant,
+        /// The archive.
+        archive: Listed,
+    },
 }
 
 /// The rules' settings.
@@ -151,6 +160,8 @@ pub enum Publish {
 pub(super) struct Holding {
     pub(super) listed: Listed,
     pub(super) since: Instant,
+    /// When the target said so last.
+    seen: Instant,
 }
 
 /// The last answer of one target.
@@ -206,6 +217,7 @@ impl Catalog {
                     answer.gone.insert(name, at);
                 }
             }
+            Event::Found { target, at, archive } => self.found(&target, at, archive),
         }
     }
 
@@ -247,12 +259,19 @@ impl Catalog {
         gone.retain(|_, since| *since > at.instant);
         let since =
             |name: &ArchiveName| before.get(name).map_or(at.instant, |holding| holding.since);
-        let holdings = archives
+        let mut holdings: BTreeMap<ArchiveName, Holding> = archives
             .into_iter()
             .filter(|listed| !gone.contains_key(&listed.name))
             .filter(|listed| !self.is_distrusted(&target, &listed.name, at.instant))
-            .map(|listed| (listed.name, Holding { since: since(&listed.name), listed }))
+            .map(|listed| {
+                let since = since(&listed.name);
+                (listed.name, Holding { since, listed, seen: at.instant })
+            })
             .collect();
+        // What was found while this probe was under way, which may have been too early for it.
+        for (name, holding) in before.into_iter().filter(|(_, holding)| holding.seen > at.instant) {
+            holdings.entry(name).or_insert(holding);
+        }
         let answer = Answer { at, failures: 0, holdings, gone };
         for kept in &mut self.held {
             let lists = answer.holdings.contains_key(&kept.held.name);
@@ -261,6 +280,29 @@ impl Catalog {
             }
         }
         self.targets.insert(target, answer);
+    }
+
+    /// Only a target that has answered can have more than it listed: one that was removed meanwhile
+    /// must not come back, and a probe that began later knows better.
+    fn found(&mut self, target: &TargetId, at: Instant, archive: Listed) {
+        let name = archive.name;
+        if self.is_distrusted(target, &name, at) {
+            return;
+        }
+        let Some(answer) = self.targets.get_mut(target) else { return };
+        let gone_since = answer.gone.get(&name).is_some_and(|gone| *gone > at);
+        if answer.at.instant > at || gone_since {
+            return;
+        }
+        answer.gone.remove(&name);
+        let found = Holding { listed: archive, since: at, seen: at };
+        let holding = answer.holdings.entry(name).or_insert(found);
+        holding.seen = holding.seen.max(at);
+        for kept in &mut self.held {
+            if kept.held.name == name && kept.held.target.group == target.group {
+                kept.listed = kept.listed.max(at);
+            }
+        }
     }
 
     /// What the cache holds for a group, as far as it counts: what the group's targets list, from

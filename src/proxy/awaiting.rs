@@ -32,7 +32,7 @@ pub(super) enum Fetch {
 }
 
 /// Waits for something for as long as the client of a request, which has no body, does not leave.
-async fn while_there<T>(
+pub(super) async fn while_there<T>(
     session: &mut Session,
     wait: impl Future<Output = T>,
 ) -> pingora::Result<T> {
@@ -50,7 +50,7 @@ async fn while_there<T>(
 impl Edge {
     /// Waits until an archive that is being fetched can be read, and decides again. What nobody
     /// wanted any more until this request came is fetched anew.
-    async fn join(&self, mut awaiting: Awaiting) -> Result<Planned, Failure> {
+    pub(super) async fn join(&self, mut awaiting: Awaiting) -> Result<Planned, Failure> {
         for _ in 0..MAX_JOINS {
             match self.join_once(awaiting).await? {
                 Planned::Await(again) => awaiting = *again,
@@ -80,15 +80,6 @@ impl Edge {
                 refused(false)
             }
         }
-    }
-
-    /// Waits as [`join`](Self::join) does, while the client is there.
-    pub(super) async fn wait_for(
-        &self,
-        session: &mut Session,
-        awaiting: Awaiting,
-    ) -> pingora::Result<Result<Planned, Failure>> {
-        while_there(session, self.join(awaiting)).await
     }
 
     async fn join_once(&self, awaiting: Awaiting) -> Result<Planned, Failure> {

@@ -16,6 +16,7 @@ use pingora_cache::{CacheKey, NoCacheReason, RespCacheable};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, RangeType, Session};
 
 use super::admission::Admission;
+use super::awaiting::while_there;
 use super::caching;
 use super::context::{Context, Phase, Relay};
 use super::copies::Copies;
@@ -24,7 +25,7 @@ use super::planning::Planned;
 use super::rpc::NodeProxy;
 use crate::cache::ArchiveStorage;
 use crate::config::Config;
-use crate::fetch::{self, Orders, Upstreams};
+use crate::fetch::{self, LookCounts, Looks, Orders, Upstreams};
 use crate::route::{self, Failure, Settings, SourceFailure, Terms, Verdict};
 use crate::target::{Published, ReferenceSlot, Scraper};
 
@@ -43,6 +44,8 @@ pub struct Edge {
     pub(super) cache: Option<&'static ArchiveStorage>,
     /// Where archives are ordered that requests share while they are fetched.
     pub(super) orders: Option<Orders>,
+    /// For archives that the index does not know.
+    pub(super) looks: Looks,
     pub(super) terms: Terms,
     /// What is passed on to nodes, where that is wanted.
     pub(super) rpc: Option<NodeProxy>,
@@ -74,10 +77,16 @@ impl Edge {
             admission: Admission::new(&config.limits),
             cache,
             orders,
+            looks: Looks::new(config, scraper),
             terms: Terms { sharing: config.cache.sharing, keeps: config.cache.keep_previous },
             rpc: NodeProxy::new(config, scraper.nodes()),
             range_wait: config.cache.range_wait,
         }
+    }
+
+    /// How often archives were looked for that the index does not know.
+    pub fn looks(&self) -> Arc<LookCounts> {
+        self.looks.counts()
     }
 
     /// Notes that the current source failed before anything went to the client, and says whether
@@ -85,6 +94,9 @@ impl Edge {
     fn source_failed(&self, relay: &mut Relay, failure: SourceFailure) -> bool {
         if let Some(source) = relay.source() {
             self.upstreams.refused(source, &relay.asked().method, &failure);
+            if failure == SourceFailure::Gone {
+                self.looks.gone(&relay.name, Instant::now());
+            }
         }
         relay.next(failure)
     }
@@ -162,7 +174,11 @@ impl ProxyHttp for Edge {
         let planned = match self.answer_for_nodes(session).await {
             Some(answer) => answer.map(Planned::Reply),
             None => match self.plan(session, client, &mut ctx.permit) {
-                Ok(Planned::Await(awaiting)) => self.wait_for(session, *awaiting).await?,
+                Ok(Planned::Await(awaiting)) => while_there(session, self.join(*awaiting)).await?,
+                Ok(Planned::Seek(seeking)) => {
+                    let found = self.found(*seeking, &mut ctx.permit);
+                    while_there(session, found).await?
+                }
                 planned => planned,
             },
         };
@@ -179,7 +195,7 @@ impl ProxyHttp for Edge {
             }
             Ok(Planned::Reply(reply)) => reply,
             // What was waited for is there or is not.
-            Ok(Planned::Await(_)) => Failure::Internal.reply(),
+            Ok(Planned::Await(_) | Planned::Seek(_)) => Failure::Internal.reply(),
             Err(failure) => failure.reply(),
         };
         let downstream = session.as_downstream_mut();

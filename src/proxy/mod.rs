@@ -10,6 +10,7 @@ mod head;
 mod listener;
 mod planning;
 mod rpc;
+mod seeking;
 
 pub use admission::PACED_PIECE;
 pub use caching::cached_head;

@@ -12,6 +12,7 @@ use super::awaiting::{Awaiting, Fetch};
 use super::context::{Caching, Hit, Relay};
 use super::edge::Edge;
 use super::head;
+use super::seeking::Seeking;
 use crate::api::{self, Reference, Urls};
 use crate::cache::{Archive, ArchiveStorage, Record, Standing};
 use crate::config::Downloads;
@@ -30,6 +31,8 @@ pub(super) enum Planned {
     Hit(Box<Hit>),
     /// Nothing yet: see [`Edge::join`].
     Await(Box<Awaiting>),
+    /// Nor yet: see [`Edge::found`].
+    Seek(Box<Seeking>),
 }
 
 /// A request for an archive.
@@ -60,35 +63,57 @@ impl Edge {
         let now = Instant::now();
         let view = self.published.load();
         let requester = Requester { client, targets: &self.upstreams.at(now) };
-        let reply = match (route, self.settings.downloads) {
-            (Route::Archive(name), Downloads::Proxy) => {
-                if asked.method != Method::HEAD && self.is_there(&name, &view) {
-                    *permit = Some(self.admission.admit(client).map_err(Failure::Busy)?);
-                }
-                return self.archive(Request { name, client, asked }, &view, now);
+        let reply = match route {
+            Route::Archive(name) => {
+                let request = Request { name, client, asked };
+                self.admit(&request, &view, permit)?;
+                return match self.decide(request.clone(), &view, now) {
+                    Err(Failure::NotHeld) => self.seek(request, &view, now),
+                    decided => decided,
+                };
             }
-            (Route::Archive(name), Downloads::Redirect) => {
-                route::redirect(&name, &view, &requester)?
-            }
-            (Route::ShortForm(form), _) => {
+            Route::ShortForm(form) => {
                 let goes_on = asked.range.is_behind_the_start();
                 let begun = || self.copies.archive(client, form.wanted, now);
                 let continues = goes_on.then(begun).flatten();
                 route::short_form(&form, continues, &view, &self.settings, &requester)?
             }
-            (Route::Api(call), _) => self.call(session, &call)?,
+            Route::Api(call) => self.call(session, &call)?,
         };
         Ok(Planned::Reply(reply))
     }
 
-    /// Whether an archive can be had at all. What is nowhere is that also where there is much to
-    /// do: validators ask for names with one ending after the other.
-    fn is_there(&self, name: &ArchiveName, view: &View) -> bool {
+    /// Lets a transfer in, once. What is nowhere is that also where there is much to do: validators
+    /// ask for names with one ending after the other.
+    pub(super) fn admit(
+        &self,
+        request: &Request,
+        view: &View,
+        permit: &mut Option<Permit>,
+    ) -> Result<(), Failure> {
+        let Request { name, client, asked } = request;
         let is_cached = || {
             let standing = self.cache.map(|cache| cache.store().standing(name));
             standing.is_some_and(|standing| !matches!(standing, Standing::Absent))
         };
-        !view.sources(name).is_empty() || is_cached()
+        let is_there = || !view.sources(name).is_empty() || is_cached();
+        let carries = self.settings.downloads == Downloads::Proxy && asked.method != Method::HEAD;
+        if permit.is_none() && carries && is_there() {
+            *permit = Some(self.admission.admit(*client).map_err(Failure::Busy)?);
+        }
+        Ok(())
+    }
+
+    /// An archive: carried, or redirected to.
+    fn decide(&self, request: Request, view: &View, now: Instant) -> Result<Planned, Failure> {
+        match self.settings.downloads {
+            Downloads::Proxy => self.archive(request, view, now),
+            Downloads::Redirect => {
+                let targets = self.upstreams.at(now);
+                let requester = Requester { client: request.client, targets: &targets };
+                route::redirect(&request.name, view, &requester).map(Planned::Reply)
+            }
+        }
     }
 
     /// An archive: out of the cache, or from one of its sources.
@@ -105,7 +130,7 @@ impl Edge {
 
     /// Decides as if the request had come now.
     pub(super) fn begin_again(&self, request: Request) -> Result<Planned, Failure> {
-        self.archive(request, &self.published.load(), Instant::now())
+        self.decide(request, &self.published.load(), Instant::now())
     }
 
     /// After an order that brought nothing to read: past the cache for this reason, or from what

@@ -18,13 +18,14 @@ use tokio::task::JoinSet;
 
 use super::client::{Client, ClientError, GroupClient};
 use super::discovery::{Conduct, DiscoveryCounts, Findings, Search};
+use super::doors::Doors;
 use super::nodes::Nodes;
 use super::reference::ReferenceSlot;
 use super::roster::{Means, Roster};
 use crate::access::Accesses;
 use crate::config::{self, Config, Downloads, Group};
 use crate::index::{
-    Catalog, Conflict, Distrusted, Event, Generation, Held, Policy, Publish, TargetId, View,
+    Catalog, Conflict, Distrusted, Event, Generation, Held, Listed, Policy, Publish, TargetId, View,
 };
 use crate::snapshot::ArchiveName;
 
@@ -83,6 +84,14 @@ impl Reporter {
             log::debug!("the index is busy, {target} will be found without {name} by a probe");
         }
     }
+
+    /// The target answered that it has an archive which it did not list yet. Waits while the queue
+    /// is full.
+    pub async fn found(&self, target: TargetId, archive: Listed) {
+        let event = Event::Found { target, at: Instant::now(), archive };
+        // Nobody takes it when the process ends.
+        let _ = self.0.send(event).await;
+    }
 }
 
 /// The service that keeps the index.
@@ -99,6 +108,7 @@ pub struct Scraper {
     reference: Arc<ReferenceSlot>,
     discovery: Arc<DiscoveryCounts>,
     nodes: Arc<Nodes>,
+    doors: Arc<Doors>,
     events: mpsc::Sender<Event>,
 }
 
@@ -159,6 +169,7 @@ impl Scraper {
             reference,
             discovery,
             nodes: Arc::default(),
+            doors: Arc::default(),
             events,
         })
     }
@@ -176,6 +187,11 @@ impl Scraper {
     /// The targets that are nodes.
     pub fn nodes(&self) -> Arc<Nodes> {
         Arc::clone(&self.nodes)
+    }
+
+    /// The ways to archives that no target listed yet.
+    pub fn doors(&self) -> Arc<Doors> {
+        Arc::clone(&self.doors)
     }
 
     /// How often the sources of targets failed.
@@ -209,6 +225,7 @@ impl Scraper {
                 timeout,
                 client: client.clone(),
                 nodes: Arc::clone(&self.nodes),
+                doors: Arc::clone(&self.doors),
                 events: self.events.clone(),
                 probes: Arc::clone(&probes),
             };

@@ -29,3 +29,4 @@ mod rpc;
 mod scraping;
 mod support;
 mod tracker;
+mod unknown_names;

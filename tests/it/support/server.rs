@@ -10,6 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::PATIENCE;
+
 /// A request as it came.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -110,9 +112,19 @@ impl<H: Handler> Server<H> {
     /// Listens on the same port again.
     pub async fn restart(&self) {
         self.stop().await;
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket.set_reuseaddr(true).expect("an option");
-        socket.bind(self.address).expect("the port of before");
+        // Meanwhile the system may have lent the port to somebody's connection.
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let socket = loop {
+            let socket = TcpSocket::new_v4().expect("a socket");
+            socket.set_reuseaddr(true).expect("an option");
+            match socket.bind(self.address) {
+                Ok(()) => break socket,
+                Err(error) => {
+                    assert!(tokio::time::Instant::now() < deadline, "the port of before: {error}");
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                }
+            }
+        };
         self.accept(socket.listen(1024).expect("listening"));
     }
 }
