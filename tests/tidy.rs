@@ -38,8 +38,7 @@ const IMPORTS: [(&str, &[&str]); 13] = [
 /// What may import anything, and what nothing above may import.
 const ON_TOP: [&str; 4] = ["app", "cli", "demo", "main"];
 
-const PURE: [&str; 4] =
-    ["src/snapshot/", "src/index/", "src/route/", "src/ledger/entry.rs"];
+const PURE: [&str; 4] = ["src/snapshot/", "src/index/", "src/route/", "src/ledger/entry.rs"];
 const IMPURE: [&str; 6] =
     ["tokio", "std::fs", "std::net::Tcp", "std::net::Udp", "Instant::now", "SystemTime::now"];
 

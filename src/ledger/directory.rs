@@ -139,7 +139,8 @@ impl Ledger {
     /// What is in it now. Waits for the disk.
     pub fn list(&self) -> Result<Listing, LedgerError> {
         let directory = descend(&self.path).map_err(LedgerError::Open)?;
-        let entries = Dir::read_from(&directory).map_err(|error| LedgerError::Read(error.into()))?;
+        let entries =
+            Dir::read_from(&directory).map_err(|error| LedgerError::Read(error.into()))?;
         let mut listing = Listing::default();
         for (count, entry) in entries.enumerate() {
             let entry = entry.map_err(|error| LedgerError::Read(error.into()))?;
@@ -274,8 +275,7 @@ mod tests {
         std::fs::create_dir(directory.path().join("remote")).expect("a directory");
 
         let listing = ledger.list().expect("readable");
-        let listed =
-            Listed { name: name(1), size: Some(5), modified: Some(day), location: None };
+        let listed = Listed { name: name(1), size: Some(5), modified: Some(day), location: None };
         assert_eq!(listing.archives, [listed]);
         let refused = [
             (name(2), Unfit::Link),

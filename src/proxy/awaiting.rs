@@ -1,4 +1,5 @@
-//! Requests that wait for an archive which is being fetched, before it is decided about them.
+//! Requests that wait, for an archive which is being fetched or for a file to be opened, before it
+//! is decided about them.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,6 +28,21 @@ pub(super) enum Fetch {
 }
 
 impl Edge {
+    /// Waits for what a plan wants to be waited for: a fetch, a ledger, and where the ledger has it
+    /// no more, a fetch after all.
+    pub(super) async fn settle(&self, mut planned: Planned) -> Result<Planned, Failure> {
+        if let Planned::Await(awaiting) = planned {
+            planned = self.join(*awaiting).await?;
+        }
+        if let Planned::Lend(loan) = planned {
+            planned = self.borrow(*loan).await?;
+        }
+        match planned {
+            Planned::Await(awaiting) => self.join(*awaiting).await,
+            planned => Ok(planned),
+        }
+    }
+
     /// Waits until an archive that is being fetched can be read, and decides again. What nobody
     /// wanted any more until this request came is fetched anew.
     pub(super) async fn join(&self, mut awaiting: Awaiting) -> Result<Planned, Failure> {

@@ -22,6 +22,7 @@ use super::rpc::NodeProxy;
 use crate::cache::ArchiveStorage;
 use crate::config::Config;
 use crate::fetch::{self, Orders, Upstreams};
+use crate::ledger::Ledgers;
 use crate::route::{self, Failure, Settings, SourceFailure, Terms, Verdict};
 use crate::target::{Published, ReferenceSlot, Scraper};
 
@@ -37,6 +38,8 @@ pub struct Edge {
     pub(super) reference: Option<Arc<ReferenceSlot>>,
     pub(super) copies: Copies,
     pub(super) cache: Option<&'static ArchiveStorage>,
+    /// The targets that are local directories.
+    pub(super) ledgers: Arc<Ledgers>,
     /// Where archives are ordered that requests share while they are fetched.
     pub(super) orders: Option<Orders>,
     pub(super) terms: Terms,
@@ -68,6 +71,7 @@ impl Edge {
             reference: scraper.reference(),
             copies: Copies::new(Instant::now()),
             cache,
+            ledgers: scraper.ledgers(),
             orders,
             terms: Terms { sharing: config.cache.sharing, keeps: config.cache.keep_previous },
             rpc: NodeProxy::new(config, scraper.nodes()),
@@ -106,7 +110,7 @@ impl Edge {
                 if let Some(given) = hit.given() {
                     self.copies.keep(hit.client, hit.archive.record().name, given, now);
                 }
-                " from the cache".to_owned()
+                hit.origin()
             }
         }
     }
@@ -151,8 +155,8 @@ impl ProxyHttp for Edge {
         let planned = match self.answer_for_nodes(session).await {
             Some(answer) => answer.map(Planned::Reply),
             None => match self.plan(session, client) {
-                Ok(Planned::Await(awaiting)) => self.join(*awaiting).await,
-                planned => planned,
+                Ok(planned) => self.settle(planned).await,
+                failed => failed,
             },
         };
         let reply = match planned {
@@ -168,7 +172,7 @@ impl ProxyHttp for Edge {
             }
             Ok(Planned::Reply(reply)) => reply,
             // What was waited for is there or is not.
-            Ok(Planned::Await(_)) => Failure::Internal.reply(),
+            Ok(Planned::Await(_) | Planned::Lend(_)) => Failure::Internal.reply(),
             Err(failure) => failure.reply(),
         };
         let downstream = session.as_downstream_mut();
@@ -181,11 +185,9 @@ impl ProxyHttp for Edge {
     }
 
     fn request_cache_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
-        if let Some(cache) = self.cache
-            && caching::uses_cache(&ctx.phase)
-        {
+        if let Some(storage) = caching::storage(&ctx.phase, self.cache) {
             // No eviction and no lock: the store knows what goes, and who may fill.
-            session.cache.enable(cache, None, None, None, None);
+            session.cache.enable(storage, None, None, None, None);
         }
         Ok(())
     }

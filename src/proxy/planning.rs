@@ -10,6 +10,7 @@ use super::awaiting::{Awaiting, Fetch};
 use super::context::{Caching, Hit, Relay};
 use super::edge::Edge;
 use super::head;
+use super::lending::Loan;
 use crate::api::{self, Reference, Urls};
 use crate::cache::{Archive, ArchiveStorage, Record, Standing};
 use crate::config::Downloads;
@@ -28,6 +29,16 @@ pub(super) enum Planned {
     Hit(Box<Hit>),
     /// Nothing yet: see [`Edge::join`].
     Await(Box<Awaiting>),
+    /// Nothing yet: see [`Edge::borrow`].
+    Lend(Box<Loan>),
+}
+
+/// Whether a request may still be answered out of a ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ledgers {
+    Open,
+    /// They were asked, and what they list is not there.
+    Passed,
 }
 
 /// A request for an archive.
@@ -36,6 +47,7 @@ pub(super) struct Request {
     pub(super) name: ArchiveName,
     pub(super) client: IpAddr,
     pub(super) asked: Asked,
+    pub(super) ledgers: Ledgers,
 }
 
 impl Edge {
@@ -54,7 +66,8 @@ impl Edge {
         let requester = Requester { client, resting: &resting };
         let reply = match (route, self.settings.downloads) {
             (Route::Archive(name), Downloads::Proxy) => {
-                return self.archive(Request { name, client, asked }, &view, now);
+                let request = Request { name, client, asked, ledgers: Ledgers::Open };
+                return self.archive(request, &view, now);
             }
             (Route::Archive(name), Downloads::Redirect) => {
                 route::redirect(&name, &view, &requester)?
@@ -132,6 +145,13 @@ impl Edge {
                 self.wish(&request, given.as_deref(), view).delivery(cached)
             }
         };
+        if delivery != Delivery::Hit && request.ledgers == Ledgers::Open {
+            let lenders = self.lenders(&request, given.as_deref(), standing, view, now);
+            if !lenders.is_empty() {
+                let bound_to = given.filter(|_| request.asked.is_blind()).map(|given| given.copy);
+                return Ok(Planned::Lend(Box::new(Loan { request, lenders, bound_to })));
+            }
+        }
         if delivery == Delivery::FollowWhole {
             (request.asked.range, request.asked.if_range) = (RangeRequest::Whole, None);
         }
@@ -233,12 +253,12 @@ impl Edge {
         caching: Caching,
         now: Instant,
     ) -> Planned {
-        let Request { name, client, asked } = request;
+        let Request { name, client, asked, .. } = request;
         Planned::Relay(Box::new(Relay::new(name, sources, client, asked, given, caching, now)))
     }
 
     fn wish<'a>(&self, request: &'a Request, given: Option<&'a Given>, view: &'a View) -> Wish<'a> {
-        let Request { name, client, asked } = request;
+        let Request { name, client, asked, .. } = request;
         Wish { name: *name, client: *client, asked, given, view, terms: self.terms }
     }
 
@@ -260,15 +280,29 @@ impl Edge {
         self.wish(request, given, view).sources(cached, resting, distrusted)
     }
 
-    /// Serves from the cache, unless the client began another copy meanwhile, which is the error.
-    fn hit(
+    /// The ledgers that are asked before anything comes over the network.
+    fn lenders(
+        &self,
+        request: &Request,
+        given: Option<&Given>,
+        standing: Option<&Standing>,
+        view: &View,
+        now: Instant,
+    ) -> Vec<Arc<Source>> {
+        let cached = standing.map_or(Cached::Nothing, |standing| self.cached(standing, now));
+        let resting = |target: &TargetId| self.upstreams.is_resting(target, now);
+        self.wish(request, given, view).lenders(cached, resting)
+    }
+
+    /// Serves from a file, unless the client began another copy meanwhile, which is the error.
+    pub(super) fn hit(
         &self,
         archive: Archive,
         how: CacheStatus,
         request: &Request,
         now: Instant,
     ) -> Result<Hit, Arc<Given>> {
-        let Request { name, client, ref asked } = *request;
+        let Request { name, client, ref asked, .. } = *request;
         let hit = Hit { archive, how, client, asked: asked.clone() };
         if let Some(given) = hit.given() {
             self.copies.begin(client, name, &given, asked.is_blind(), now)?;

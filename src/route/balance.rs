@@ -11,7 +11,7 @@ use crate::index::{Source, TargetId};
 use crate::snapshot::ArchiveName;
 
 /// Most sources that are tried for one request.
-const MAX_TRIES: usize = 8;
+pub(super) const MAX_TRIES: usize = 8;
 
 /// Orders the sources of an archive for one client, the first one to be tried first.
 ///

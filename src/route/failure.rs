@@ -84,6 +84,9 @@ pub enum SourceFailure {
     /// The connection broke, or what came was not HTTP.
     #[error("the connection broke")]
     Broken,
+    /// It is a local file, which cannot be opened.
+    #[error("the archive's file cannot be opened")]
+    Disk,
     /// A status that is not an archive's.
     #[error("status {0} instead of an archive")]
     Status(u16),

@@ -9,6 +9,7 @@ mod answer;
 mod balance;
 mod caching;
 mod failure;
+mod lending;
 mod range;
 mod redirect;
 mod reply;

@@ -3,6 +3,7 @@
 mod backoff;
 mod client;
 mod discovery;
+mod ledger;
 mod nodes;
 mod probe;
 mod reference;

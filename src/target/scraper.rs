@@ -1,8 +1,8 @@
 //! Keeps the index true: finds targets, probes them, and publishes what is known.
 //!
 //! One task per source of targets; one task per group, which starts and stops the tasks of the
-//! targets that were found; one task per target, which sleeps between its probes; one task that
-//! owns the catalog and publishes views. The last three meet in one bounded queue. The request path
+//! targets that were found; one task per target, which sleeps between its probes, and one per local
+//! directory; one task that owns the catalog and publishes views. The last four meet in one bounded queue. The request path
 //! reads [`Published`] and never waits for any of them.
 
 use std::collections::BTreeSet;
@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use super::client::{Client, ClientError, GroupClient};
 use super::discovery::{Conduct, DiscoveryCounts, Findings, Search};
+use super::ledger::LedgerWatch;
 use super::nodes::Nodes;
 use super::reference::ReferenceSlot;
 use super::roster::{Means, Roster};
@@ -26,6 +27,7 @@ use crate::config::{self, Config, Downloads, Group};
 use crate::index::{
     Catalog, Conflict, Distrusted, Event, Generation, Held, Policy, Publish, TargetId, View,
 };
+use crate::ledger::Ledgers;
 use crate::snapshot::ArchiveName;
 
 /// Events that may wait for the catalog. Probes wait when it is full; hints are dropped.
@@ -99,6 +101,7 @@ pub struct Scraper {
     reference: Arc<ReferenceSlot>,
     discovery: Arc<DiscoveryCounts>,
     nodes: Arc<Nodes>,
+    ledgers: Arc<Ledgers>,
     events: mpsc::Sender<Event>,
 }
 
@@ -148,6 +151,7 @@ impl Scraper {
         let names = config.groups.iter().map(|group| Arc::clone(&group.name));
         let discovery = Arc::new(DiscoveryCounts::new(names));
         let (publisher, reference) = (Arc::new(index), Arc::default());
+        let ledgers = Arc::new(Ledgers::new(&config));
         Ok(Self {
             config,
             accesses,
@@ -159,6 +163,7 @@ impl Scraper {
             reference,
             discovery,
             nodes: Arc::default(),
+            ledgers,
             events,
         })
     }
@@ -176,6 +181,11 @@ impl Scraper {
     /// The targets that are nodes.
     pub fn nodes(&self) -> Arc<Nodes> {
         Arc::clone(&self.nodes)
+    }
+
+    /// The targets that are local directories.
+    pub fn ledgers(&self) -> Arc<Ledgers> {
+        Arc::clone(&self.ledgers)
     }
 
     /// How often the sources of targets failed.
@@ -213,6 +223,10 @@ impl Scraper {
                 probes: Arc::clone(&probes),
             };
             tasks.spawn(Roster::new(group, means).keep(findings.subscribe()));
+        }
+        for ledger in self.ledgers.all() {
+            let (ledger, events) = (Arc::clone(ledger), self.events.clone());
+            tasks.spawn(LedgerWatch { ledger, interval, timeout, events }.keep());
         }
         if let Some(url) = self.config.rpc.clone() {
             let (reference, client) = (Arc::clone(&self.reference), self.client.clone());
