@@ -140,7 +140,7 @@ fn root(node: Node) -> Config {
         config.cache_dir.as_ref().is_some_and(|directory| paths.contains(directory))
     };
     if let Some(at) = config.groups.iter().position(in_cache) {
-        let message = "one of them is `proxy_snapshot_cache_dir`, which has a directory of its own";
+        let message = "one is `proxy_snapshot_cache_dir`, give the cache a directory of its own";
         root.reject(&format!("target_groups[{at}].ledger_targets"), message);
     }
     if config.cache.sharing == Sharing::Shared && !root.is_given("proxy_snapshot_cache_dir") {

@@ -104,7 +104,7 @@ mod tests {
         let day = UNIX_EPOCH + Duration::from_secs(86_400);
         let id = CopyId::of_file("/ledger", 100, Some(day));
         // Pinned, as above.
-        assert_eq!(id.to_string(), "\"PIN\"");
+        assert_eq!(id.to_string(), "\"cff7f14b44f3e4e39eb900c1efcb5282\"");
         let others = [
             CopyId::of_file("/ledger", 100, Some(day + Duration::from_nanos(1))),
             CopyId::of_file("/ledger", 101, Some(day)),

@@ -59,7 +59,10 @@ impl Edge {
         let (name, target) = (source.listed.name, &source.target);
         let ledger = self.ledgers.of(target).ok_or(SourceFailure::Gone)?;
         let failure = |error: OpenError| {
-            log::warn!("cannot open {name} of target {target}: {}", chain(&error));
+            // What is gone is said where it is reported.
+            if !matches!(error, OpenError::Gone) {
+                log::warn!("cannot open {name} of target {target}: {}", chain(&error));
+            }
             match error {
                 OpenError::Gone | OpenError::Unfit(_) => SourceFailure::Gone,
                 OpenError::Disk(_) => SourceFailure::Disk,

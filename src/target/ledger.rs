@@ -26,24 +26,34 @@ pub(super) struct LedgerWatch {
     pub(super) events: mpsc::Sender<Event>,
 }
 
-/// A listing that is under way. A disk that hangs holds up this one thread, and no other is sent
-/// after it.
-#[derive(Default)]
-struct Look(Option<JoinHandle<Result<Listing, LedgerError>>>);
+/// A listing that is under way, and since when: what it sees may be that old.
+struct Look {
+    at: Now,
+    listing: JoinHandle<Result<Listing, LedgerError>>,
+}
 
-impl Look {
-    async fn list(&mut self, ledger: &Arc<Ledger>, patience: Duration) -> Result<Listing, String> {
-        let begun = self.0.take();
-        let mut look = begun.unwrap_or_else(|| {
+/// The listing of a directory. A disk that hangs holds up one thread, and no other is sent after
+/// it.
+#[derive(Default)]
+struct Lookout(Option<Look>);
+
+impl Lookout {
+    /// What is there, and since when that is known, or what is wrong.
+    async fn list(
+        &mut self,
+        ledger: &Arc<Ledger>,
+        patience: Duration,
+    ) -> (Now, Result<Listing, String>) {
+        let mut look = self.0.take().unwrap_or_else(|| {
             let ledger = Arc::clone(ledger);
-            tokio::task::spawn_blocking(move || ledger.list())
+            Look { at: Now::read(), listing: tokio::task::spawn_blocking(move || ledger.list()) }
         });
-        match tokio::time::timeout(patience, &mut look).await {
-            Ok(Ok(listing)) => listing.map_err(|error| chain(&error)),
-            Ok(Err(panic)) => Err(chain(&panic)),
+        match tokio::time::timeout(patience, &mut look.listing).await {
+            Ok(Ok(listing)) => (look.at, listing.map_err(|error| chain(&error))),
+            Ok(Err(panic)) => (look.at, Err(chain(&panic))),
             Err(_) => {
                 self.0 = Some(look);
-                Err(format!("the disk does not answer within {patience:?}"))
+                (Now::read(), Err(format!("the disk does not answer within {patience:?}")))
             }
         }
     }
@@ -54,15 +64,13 @@ impl LedgerWatch {
     pub(super) async fn keep(self) {
         let mut ticks = tokio::time::interval(self.interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut look, mut failing, mut refused) = (Look::default(), None, BTreeMap::new());
+        let (mut lookout, mut failing) = (Lookout::default(), None);
+        let mut refused = BTreeMap::new();
         loop {
             ticks.tick().await;
-            let at = Now::read();
-            let stale = look.0.is_some();
             let target = self.ledger.id().clone();
-            let event = match look.list(&self.ledger, self.timeout).await {
-                // It may have begun long ago; the next one is of now.
-                Ok(_) if stale => continue,
+            let (at, outcome) = lookout.list(&self.ledger, self.timeout).await;
+            let event = match outcome {
                 Ok(listing) => {
                     if failing.take().is_some() {
                         log::info!("target {target} can be listed again");

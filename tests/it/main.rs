@@ -21,6 +21,7 @@ mod credentials;
 mod discovery;
 mod failover;
 mod hostile;
+mod ledger;
 mod process;
 mod ranges;
 mod routes;
