@@ -73,20 +73,17 @@ impl State {
     /// As the kernel knows it now: a file server is not asked, which could take any time.
     fn of(file: &File) -> io::Result<Self> {
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-        match rustix::fs::statx(file, "", flags, StatxFlags::SIZE | StatxFlags::MTIME) {
-            Ok(found) => Ok(Self {
-                length: found.stx_size,
-                modified: (found.stx_mtime.tv_sec, found.stx_mtime.tv_nsec),
-            }),
+        let wanted = StatxFlags::SIZE | StatxFlags::MTIME;
+        let Ok(found) = rustix::fs::statx(file, "", flags, wanted) else {
             // Before Linux 4.11, and where a sandbox forbids it.
-            Err(_) => {
-                let found = rustix::fs::fstat(file)?;
-                Ok(Self {
-                    length: u64::try_from(found.st_size).unwrap_or_default(),
-                    modified: (found.st_mtime, u32::try_from(found.st_mtime_nsec).unwrap_or(0)),
-                })
-            }
-        }
+            let found = rustix::fs::fstat(file)?;
+            return Ok(Self {
+                length: u64::try_from(found.st_size).unwrap_or_default(),
+                modified: (found.st_mtime, u32::try_from(found.st_mtime_nsec).unwrap_or(0)),
+            });
+        };
+        let modified = (found.stx_mtime.tv_sec, found.stx_mtime.tv_nsec);
+        Ok(Self { length: found.stx_size, modified })
     }
 }
 
@@ -180,9 +177,9 @@ mod tests {
                 }
                 let mut reader = lent.reader();
                 reader.seek(start, end);
-                let all = bytes();
-                let expected = &all[start as usize..end.min(LENGTH) as usize];
+                let place = |at: u64| usize::try_from(at.min(LENGTH)).expect("small");
                 let found = rest(&mut reader).await.expect("readable");
+                let expected = &bytes()[place(start)..place(end)];
                 assert!(found == expected, "{start}..{end} {dropped}");
             }
         }

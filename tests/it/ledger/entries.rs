@@ -70,8 +70,8 @@ async fn what_is_swapped_between_listing_and_opening_is_not_followed() {
     for name in &names {
         shelf.put(name, CONTENT);
     }
-    let edge = edge(LISTED_ONCE, &shelf, &names.iter().map(String::as_str).collect::<Vec<_>>());
-    let edge = edge.await;
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    let edge = edge(LISTED_ONCE, &shelf, &all).await;
     for name in &names[..4] {
         shelf.take(name);
     }
@@ -118,22 +118,18 @@ async fn a_directory_may_come_late_and_go_and_come_back() {
     assert_whole(&edge.ask(get(&name)).await, CONTENT);
 }
 
+/// Such a time is one that no header can tell; how far ahead of us one can be is the file system's
+/// choice.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_time_that_no_header_can_tell_is_not_told() {
-    let (shelf, names) = (Shelf::new(), [full(1000), full(2000)]);
-    let times =
-        [UNIX_EPOCH - Duration::from_secs(1 << 30), UNIX_EPOCH + Duration::from_secs(1 << 38)];
-    for (name, time) in names.iter().zip(times) {
-        shelf.put(name, CONTENT);
-        let file = File::options().write(true).open(shelf.at(name)).expect("open");
-        file.set_modified(time).expect("set");
-    }
-    let edge = edge(QUICK, &shelf, &[&names[0], &names[1]]).await;
-    for name in &names {
-        let answer = edge.ask(get(name)).await;
-        assert_whole(&answer, CONTENT);
-        assert_eq!(answer.header("last-modified"), None, "{}", answer.head);
-        assert!(answer.header("etag").is_some(), "{}", answer.head);
-    }
+async fn a_file_of_before_1970_is_served_without_its_time() {
+    let (shelf, name) = (Shelf::new(), full(1000));
+    shelf.put(&name, CONTENT);
+    let file = File::options().write(true).open(shelf.at(&name)).expect("open");
+    file.set_modified(UNIX_EPOCH - Duration::from_secs(1 << 30)).expect("set");
+    let edge = edge(QUICK, &shelf, &[&name]).await;
+    let answer = edge.ask(get(&name)).await;
+    assert_whole(&answer, CONTENT);
+    assert_eq!(answer.header("last-modified"), None, "{}", answer.head);
+    assert!(answer.header("etag").is_some(), "{}", answer.head);
     assert_eq!(edge.get("/v1/snapshots").await.status, 200);
 }
