@@ -24,8 +24,8 @@ const MAX_ENTRIES: usize = 10_000;
 const MAX_ARCHIVES: usize = 1000;
 /// Threads that open files of one directory at once, and as many that read them.
 const MAX_WAITING: usize = 32;
-/// How long the disk has to open a file, its turn included. Some clients (Firedancer) give an answer
-/// one second in all.
+/// How long the disk has to open a file, its turn included. Some clients (Firedancer) give an
+/// answer one second in all.
 const OPEN_PATIENCE: Duration = Duration::from_millis(800);
 
 /// Why a directory has no listing.

@@ -49,9 +49,10 @@ impl Wish<'_> {
         deliver(self.asked, worth_it, self.terms, cached, bytes)
     }
 
-    /// The sources on the network in the order in which they are tried, at least one; those that are `resting`
-    /// come last, and those that are `distrusted` for this archive are none. The copy that is in
-    /// the cache, or on its way there, is everyone's who has no other, while its source is well.
+    /// The sources on the network in the order in which they are tried, at least one; those that
+    /// are `resting` come last, and those that are `distrusted` for this archive are none. The copy
+    /// that is in the cache, or on its way there, is everyone's who has no other, while its source
+    /// is well.
     pub fn sources(
         &self,
         cached: Cached<'_>,

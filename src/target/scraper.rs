@@ -2,8 +2,8 @@
 //!
 //! One task per source of targets; one task per group, which starts and stops the tasks of the
 //! targets that were found; one task per target, which sleeps between its probes, and one per local
-//! directory; one task that owns the catalog and publishes views. The last four meet in one bounded queue. The request path
-//! reads [`Published`] and never waits for any of them.
+//! directory; one task that owns the catalog and publishes views. The last four meet in one bounded
+//! queue. The request path reads [`Published`] and never waits for any of them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 mod changing;
 mod entries;
+mod log;
 mod network;
 mod serving;
 
