@@ -13,6 +13,7 @@ pub mod config;
 pub mod demo;
 pub mod fetch;
 pub mod index;
+pub mod ledger;
 pub mod pace;
 pub mod proxy;
 pub mod route;

@@ -94,7 +94,7 @@ impl Fleet {
     pub(super) async fn slot(self: &Arc<Self>, wanted: Wanted) -> Result<(usize, Slot), Busy> {
         let Wanted { targets, client, until } = wanted.clone();
         // Who waits for what has come back meanwhile is first.
-        targets.iter().for_each(|target| self.serve(target));
+        self.serve_all(&targets);
         let (place, mut granted) = {
             let (mut books, now) = (self.books(), Instant::now());
             if let Some(at) = books.take(&wanted, now) {
@@ -117,7 +117,7 @@ impl Fleet {
             match tokio::time::timeout_at(at.into(), &mut granted).await {
                 Ok(granted) => break granted.map_err(|_| Busy::Targets),
                 Err(_) if rests_until.is_none() => break Err(Busy::Targets),
-                Err(_) => targets.iter().for_each(|target| self.serve(target)),
+                Err(_) => self.serve_all(&targets),
             }
         };
         // What was granted in the moment in which the time was over is dropped with the channel.
@@ -161,6 +161,12 @@ impl Fleet {
         let (books, now) = (self.books(), Instant::now());
         let until = |target| books.members.get(target)?.conduct.rests_until(now);
         targets.iter().filter_map(until).min()
+    }
+
+    fn serve_all(self: &Arc<Self>, targets: &[TargetId]) {
+        for target in targets {
+            self.serve(target);
+        }
     }
 
     /// Hands out what a target may carry by now to those who wait for it. Whoever is gone

@@ -81,7 +81,8 @@ async fn keep_lane(kit: Arc<Kit>, orders: Orders, lane: Lane) {
         let now = Instant::now();
         let view = kit.published.load_full();
         let is_missing = |name: &ArchiveName| {
-            !matches!(kit.store.standing(name), Standing::Whole(_))
+            !view.is_local(name)
+                && !matches!(kit.store.standing(name), Standing::Whole(_))
                 && orders.rests_until(name, now).is_none()
                 && kit.has_source(name)
         };

@@ -15,8 +15,22 @@ use crate::snapshot::ArchiveName;
 pub struct TargetId {
     /// Name of the group.
     pub group: Arc<str>,
-    /// `host:port` as configured or discovered.
+    /// `host:port` as configured or discovered, or the absolute path of a ledger: no host begins
+    /// with a slash. It is for the log and for hashes, and shown to no client where it is a path.
     pub authority: Arc<str>,
+}
+
+impl TargetId {
+    /// The local directory of archives at this absolute path.
+    pub fn ledger(group: Arc<str>, path: &str) -> Self {
+        debug_assert!(path.starts_with('/'), "{path} is not absolute");
+        Self { group, authority: path.into() }
+    }
+
+    /// True for a local directory, from which nothing can be asked over the network.
+    pub fn is_ledger(&self) -> bool {
+        self.authority.starts_with('/')
+    }
 }
 
 impl fmt::Debug for TargetId {
@@ -60,7 +74,7 @@ pub struct Listed {
     pub size: Option<u64>,
     /// Time of the last change, where the target tells.
     pub modified: Option<SystemTime>,
-    /// Where to get it; nowhere where only the cache has it.
+    /// Where to ask for it; nowhere where only the cache or a ledger has it.
     pub location: Option<Location>,
 }
 
@@ -337,20 +351,19 @@ impl Catalog {
     /// `previous` is what keeps slots from going back and old pairs in place; the groups are those
     /// of the configuration, so that a group whose targets are all silent is still a known name.
     pub fn view(&self, previous: &View, groups: &[Arc<str>], policy: Policy, now: Instant) -> View {
+        let counted = || self.targets.iter().filter(|(_, answer)| answer.counts(policy));
+        let ledgers = counted().filter(|(id, _)| id.is_ledger());
+        let local: BTreeSet<ArchiveName> =
+            ledgers.flat_map(|(_, answer)| answer.holdings.keys().copied()).collect();
         let by_group = |group: &Arc<str>| {
-            let members: Vec<_> = self
-                .targets
-                .iter()
-                .filter(|(id, answer)| id.group == *group && answer.counts(policy))
-                .collect();
+            let members: Vec<_> = counted().filter(|(id, _)| id.group == *group).collect();
             let held: Vec<_> = self.held_for(group, &members, policy, now).collect();
             let before = previous.group(group);
-            (Arc::clone(group), GroupView::new(&members, &held, before, policy, now))
+            (Arc::clone(group), GroupView::new(&members, &held, &local, before, policy, now))
         };
         let groups = groups.iter().map(by_group).collect();
-        let counted = self.targets.iter().filter(|(_, answer)| answer.counts(policy));
         let held = self.held.iter().map(|kept| &kept.held);
-        View::new(previous, groups, counted, held)
+        View::new(previous, groups, counted(), held)
     }
 }
 

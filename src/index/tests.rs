@@ -610,6 +610,45 @@ fn promoted_knows_what_another_group_has_fetched() {
     ]);
 }
 
+/// What is in a local directory need not be fetched, whichever group's that is.
+#[test]
+fn promoted_counts_what_a_ledger_has_as_complete() {
+    let (old, new) = ("1000 1000-1500", "2000 2000-2500");
+    for ledger in ["main//ledger", "other//ledger"] {
+        let all = format!("2 | {ledger}: 2000 2000-2500 | t: {old} {new}");
+        check_promoted(&[
+            ("0 | t: 1000 1000-1500 | cache: 1000 1000-1500", old, old),
+            ("1 | t: 1000 1000-1500 2000 2000-2500", old, new),
+            (&all, new, new),
+        ]);
+        // One half there, and the other in the cache.
+        let half = format!("2 | {ledger}: 2000 | t: {old} {new}");
+        check_promoted(&[
+            ("0 | t: 1000 1000-1500 | cache: 1000 1000-1500", old, old),
+            (&half, old, new),
+            ("3 | cache: 1000 1000-1500 2000-2500", new, new),
+        ]);
+        // One that cannot be listed has nothing.
+        let fails = format!("{ledger} fails | ").repeat(3);
+        let fails = format!("3 | {fails}cache: 1000 1000-1500 2000-2500");
+        check_promoted(&[
+            ("0 | t: 1000 1000-1500 | cache: 1000 1000-1500", old, old),
+            (&half, old, new),
+            (&fails, old, new),
+        ]);
+    }
+}
+
+#[test]
+fn a_ledger_is_told_apart_from_every_host_and_port() {
+    assert!(TargetId::ledger("g".into(), "/var/lib/solana/127.0.0.1:80").is_ledger());
+    assert!(!target("127.0.0.1:80").is_ledger());
+    let mut scene = Scene::new(POLICY);
+    scene.step("0 | t: 1000 900 | main//ledger: 1000");
+    assert!(scene.view.is_local(&name("1000")));
+    assert!(!scene.view.is_local(&name("900")) && !scene.view.is_local(&name("800")));
+}
+
 #[test]
 fn what_is_not_sound_counts_as_not_there_until_it_may_have_been_made_anew() {
     let mut scene = Scene::new(POLICY);

@@ -1,5 +1,5 @@
-//! Requests that wait: for an archive which is being fetched, before it is decided about them, and
-//! for a target that may carry one more transfer.
+//! Requests that wait: for an archive which is being fetched or looked for, or for a file to be
+//! opened, before it is decided about them; and for a target that may carry one more transfer.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,6 +7,7 @@ use std::time::Instant;
 use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
 
+use super::admission::Permit;
 use super::context::Relay;
 use super::edge::{Edge, refused};
 use super::planning::{Planned, Request};
@@ -48,6 +49,28 @@ pub(super) async fn while_there<T>(
 }
 
 impl Edge {
+    /// Waits for what a plan wants to be waited for: a look, a fetch, a ledger, and where the ledger
+    /// has it no more, a fetch after all.
+    pub(super) async fn settle(
+        &self,
+        mut planned: Planned,
+        permit: &mut Option<Permit>,
+    ) -> Result<Planned, Failure> {
+        if let Planned::Seek(seeking) = planned {
+            planned = self.found(*seeking, permit).await?;
+        }
+        if let Planned::Await(awaiting) = planned {
+            planned = self.join(*awaiting).await?;
+        }
+        if let Planned::Lend(loan) = planned {
+            planned = self.borrow(*loan).await?;
+        }
+        match planned {
+            Planned::Await(awaiting) => self.join(*awaiting).await,
+            planned => Ok(planned),
+        }
+    }
+
     /// Waits until an archive that is being fetched can be read, and decides again. What nobody
     /// wanted any more until this request came is fetched anew.
     pub(super) async fn join(&self, mut awaiting: Awaiting) -> Result<Planned, Failure> {

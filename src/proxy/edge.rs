@@ -26,6 +26,7 @@ use super::rpc::NodeProxy;
 use crate::cache::ArchiveStorage;
 use crate::config::Config;
 use crate::fetch::{self, LookCounts, Looks, Orders, Upstreams};
+use crate::ledger::Ledgers;
 use crate::route::{self, Failure, Settings, SourceFailure, Terms, Verdict};
 use crate::target::{Published, ReferenceSlot, Scraper};
 
@@ -42,6 +43,8 @@ pub struct Edge {
     pub(super) copies: Copies,
     pub(super) admission: Arc<Admission>,
     pub(super) cache: Option<&'static ArchiveStorage>,
+    /// The targets that are local directories.
+    pub(super) ledgers: Arc<Ledgers>,
     /// Where archives are ordered that requests share while they are fetched.
     pub(super) orders: Option<Orders>,
     /// For archives that the index does not know.
@@ -76,6 +79,7 @@ impl Edge {
             copies: Copies::new(Instant::now()),
             admission: Admission::new(&config.limits),
             cache,
+            ledgers: scraper.ledgers(),
             orders,
             looks: Looks::new(config, scraper),
             terms: Terms { sharing: config.cache.sharing, keeps: config.cache.keep_previous },
@@ -123,7 +127,7 @@ impl Edge {
                 if let Some(given) = hit.given() {
                     self.copies.keep(hit.client, hit.archive.record().name, given, now);
                 }
-                " from the cache".to_owned()
+                hit.origin()
             }
         }
     }
@@ -174,12 +178,8 @@ impl ProxyHttp for Edge {
         let planned = match self.answer_for_nodes(session).await {
             Some(answer) => answer.map(Planned::Reply),
             None => match self.plan(session, client, &mut ctx.permit) {
-                Ok(Planned::Await(awaiting)) => while_there(session, self.join(*awaiting)).await?,
-                Ok(Planned::Seek(seeking)) => {
-                    let found = self.found(*seeking, &mut ctx.permit);
-                    while_there(session, found).await?
-                }
-                planned => planned,
+                Ok(planned) => while_there(session, self.settle(planned, &mut ctx.permit)).await?,
+                failed => failed,
             },
         };
         let reply = match planned {
@@ -195,7 +195,9 @@ impl ProxyHttp for Edge {
             }
             Ok(Planned::Reply(reply)) => reply,
             // What was waited for is there or is not.
-            Ok(Planned::Await(_) | Planned::Seek(_)) => Failure::Internal.reply(),
+            Ok(Planned::Await(_) | Planned::Lend(_) | Planned::Seek(_)) => {
+                Failure::Internal.reply()
+            }
             Err(failure) => failure.reply(),
         };
         let downstream = session.as_downstream_mut();
@@ -208,11 +210,9 @@ impl ProxyHttp for Edge {
     }
 
     fn request_cache_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
-        if let Some(cache) = self.cache
-            && caching::uses_cache(&ctx.phase)
-        {
+        if let Some(storage) = caching::storage(&ctx.phase, self.cache) {
             // No eviction and no lock: the store knows what goes, and who may fill.
-            session.cache.enable(cache, None, None, None, None);
+            session.cache.enable(storage, None, None, None, None);
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ mod context;
 mod copies;
 mod edge;
 mod head;
+mod lending;
 mod listener;
 mod planning;
 mod rpc;

@@ -12,6 +12,7 @@ use super::awaiting::{Awaiting, Fetch};
 use super::context::{Caching, Hit, Relay};
 use super::edge::Edge;
 use super::head;
+use super::lending::Loan;
 use super::seeking::Seeking;
 use crate::api::{self, Reference, Urls};
 use crate::cache::{Archive, ArchiveStorage, Record, Standing};
@@ -20,7 +21,7 @@ use crate::fetch::{Order, Placed, Tenacity};
 use crate::index::{Source, TargetId, View};
 use crate::route::{
     self, ApiCall, Asked, Bypass, CacheStatus, Cached, Delivery, Failure, Given, RangeRequest,
-    Reply, Requester, Route, Wish,
+    Reply, Requester, Route, Targets as _, Wish,
 };
 use crate::snapshot::ArchiveName;
 
@@ -33,6 +34,16 @@ pub(super) enum Planned {
     Await(Box<Awaiting>),
     /// Nor yet: see [`Edge::found`].
     Seek(Box<Seeking>),
+    /// Nor yet: see [`Edge::borrow`].
+    Lend(Box<Loan>),
+}
+
+/// Whether a request may still be answered out of a ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ledgers {
+    Open,
+    /// They were asked, and what they list is not there.
+    Passed,
 }
 
 /// A request for an archive.
@@ -41,6 +52,7 @@ pub(super) struct Request {
     pub(super) name: ArchiveName,
     pub(super) client: IpAddr,
     pub(super) asked: Asked,
+    pub(super) ledgers: Ledgers,
 }
 
 impl Edge {
@@ -65,7 +77,7 @@ impl Edge {
         let requester = Requester { client, targets: &self.upstreams.at(now) };
         let reply = match route {
             Route::Archive(name) => {
-                let request = Request { name, client, asked };
+                let request = Request { name, client, asked, ledgers: Ledgers::Open };
                 self.admit(&request, &view, permit)?;
                 return match self.decide(request.clone(), &view, now) {
                     Err(Failure::NotHeld) => self.seek(request, &view, now),
@@ -91,7 +103,7 @@ impl Edge {
         view: &View,
         permit: &mut Option<Permit>,
     ) -> Result<(), Failure> {
-        let Request { name, client, asked } = request;
+        let Request { name, client, asked, .. } = request;
         let is_cached = || {
             let standing = self.cache.map(|cache| cache.store().standing(name));
             standing.is_some_and(|standing| !matches!(standing, Standing::Absent))
@@ -157,7 +169,7 @@ impl Edge {
     /// The copy that the client has bytes of, where the answer has to fit to them; that whose
     /// length it was told where it has none.
     fn given(&self, request: &Request, view: &View, now: Instant) -> Option<Arc<Given>> {
-        let Request { name, client, ref asked } = *request;
+        let Request { name, client, ref asked, .. } = *request;
         if !asked.range.is_part_of_a_file() {
             return None;
         }
@@ -186,6 +198,13 @@ impl Edge {
                 self.wish(&request, given.as_deref(), None, view).delivery(cached)
             }
         };
+        if delivery != Delivery::Hit && request.ledgers == Ledgers::Open {
+            let lenders = self.lenders(&request, given.as_deref(), standing, view, now);
+            if !lenders.is_empty() {
+                let bound_to = given.filter(|_| request.asked.is_blind()).map(|given| given.copy);
+                return Ok(Planned::Lend(Box::new(Loan { request, lenders, bound_to })));
+            }
+        }
         if delivery == Delivery::FollowWhole {
             (request.asked.range, request.asked.if_range) = (RangeRequest::Whole, None);
         }
@@ -287,7 +306,7 @@ impl Edge {
         caching: Caching,
         now: Instant,
     ) -> Planned {
-        let Request { name, client, asked } = request;
+        let Request { name, client, asked, .. } = request;
         Planned::Relay(Box::new(Relay::new(name, sources, client, asked, given, caching, now)))
     }
 
@@ -298,7 +317,7 @@ impl Edge {
         shown: Option<&'a Given>,
         view: &'a View,
     ) -> Wish<'a> {
-        let Request { name, client, asked } = request;
+        let Request { name, client, asked, .. } = request;
         let shown = shown.map(|shown| &shown.target);
         Wish { name: *name, client: *client, asked, given, shown, view, terms: self.terms }
     }
@@ -322,15 +341,30 @@ impl Edge {
         self.wish(request, given, shown.as_deref(), view).sources(cached, &targets, distrusted)
     }
 
-    /// Serves from the cache, unless the client began another copy meanwhile, which is the error.
-    fn hit(
+    /// The ledgers that are asked before anything comes over the network.
+    fn lenders(
+        &self,
+        request: &Request,
+        given: Option<&Given>,
+        standing: Option<&Standing>,
+        view: &View,
+        now: Instant,
+    ) -> Vec<Arc<Source>> {
+        let cached = standing.map_or(Cached::Nothing, |standing| self.cached(standing, now));
+        let targets = self.upstreams.at(now);
+        let resting = |target: &TargetId| targets.merit(target).resting;
+        self.wish(request, given, None, view).lenders(cached, resting)
+    }
+
+    /// Serves from a file, unless the client began another copy meanwhile, which is the error.
+    pub(super) fn hit(
         &self,
         archive: Archive,
         how: CacheStatus,
         request: &Request,
         now: Instant,
     ) -> Result<Hit, Arc<Given>> {
-        let Request { name, client, ref asked } = *request;
+        let Request { name, client, ref asked, .. } = *request;
         let hit = Hit { archive, how, client, asked: asked.clone() };
         if let Some(given) = hit.given() {
             self.copies.begin(client, name, &given, asked.is_blind(), now)?;

@@ -39,9 +39,6 @@ impl Edge {
         let Seeking { request, look } = seeking;
         look.over().await;
         self.admit(&request, &self.published.load(), permit)?;
-        match self.begin_again(request)? {
-            Planned::Await(awaiting) => self.join(*awaiting).await,
-            planned => Ok(planned),
-        }
+        self.begin_again(request)
     }
 }

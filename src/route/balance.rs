@@ -14,8 +14,8 @@ use crate::snapshot::ArchiveName;
 
 /// Most sources of an archive that are looked at for one request, where each may be busy.
 const MAX_SOURCES: usize = 64;
-/// Most nodes that are tried for one question.
-const MAX_NODES: usize = 8;
+/// Most nodes that are tried for one question, and directories for one archive.
+pub(super) const MAX_TRIES: usize = 8;
 /// A target that needs four times as long as the best one is in class 2, and so on up to this.
 const LAST_CLASS: u32 = 4;
 
@@ -148,7 +148,7 @@ pub fn order_nodes<T>(
     nodes.sort_by_cached_key(|(target, _)| {
         (resting(target), Reverse(weight(target)), target.clone())
     });
-    nodes.truncate(MAX_NODES);
+    nodes.truncate(MAX_TRIES);
     nodes
 }
 
@@ -202,7 +202,7 @@ mod tests {
         let first = |client: u8, count: u8, resting: &dyn Fn(&TargetId) -> bool| {
             let ordered =
                 order_nodes(Ipv4Addr::from([10, 1, 0, client]).into(), nodes(count), resting);
-            assert_eq!(ordered.len(), usize::from(count).min(MAX_NODES));
+            assert_eq!(ordered.len(), usize::from(count).min(MAX_TRIES));
             ordered[0].1
         };
         let mut met = std::collections::BTreeSet::new();

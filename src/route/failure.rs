@@ -107,6 +107,9 @@ pub enum SourceFailure {
     /// The connection broke, or what came was not HTTP.
     #[error("the connection broke")]
     Broken,
+    /// It is a local file, which cannot be opened.
+    #[error("the archive's file cannot be opened")]
+    Disk,
     /// A status that is not an archive's.
     #[error("status {0} instead of an archive")]
     Status(u16),
@@ -166,6 +169,7 @@ impl SourceFailure {
             | Self::Encoded
             | Self::Text
             | Self::Unsound
+            | Self::Disk
             | Self::Html => false,
         }
     }

@@ -10,6 +10,7 @@ mod answer;
 mod balance;
 mod caching;
 mod failure;
+mod lending;
 mod lookout;
 mod news;
 mod range;

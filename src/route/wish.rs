@@ -51,10 +51,10 @@ impl Wish<'_> {
         deliver(self.asked, worth_it, self.terms, cached, bytes)
     }
 
-    /// The sources in the order in which they are tried, at least one; those of targets that rest
-    /// come last, and those that are `distrusted` for this archive are none. The copy that is in
-    /// the cache, or on its way there, is everyone's who has no other, while its source is well;
-    /// where there is none, it is the one that the client asked about.
+    /// The sources on the network in the order in which they are tried, at least one; those of
+    /// targets that rest come last, and those that are `distrusted` for this archive are none. The
+    /// copy that is in the cache, or on its way there, is everyone's who has no other, while its
+    /// source is well; where there is none, it is the one that the client asked about.
     pub fn sources(
         &self,
         cached: Cached<'_>,
@@ -68,10 +68,11 @@ impl Wish<'_> {
             | Cached::Whole { target, .. } => Some(target),
         };
         let pinned = pinned.or(self.shown).filter(|target| !targets.merit(target).resting);
-        let all = self.view.sources(&self.name);
+        let all = self.view.sources(&self.name).iter();
+        let all: Vec<&Arc<Source>> = all.filter(|source| !source.target.is_ledger()).collect();
         let preferred = |source: &Source| self.prefers(source, pinned);
-        let sound: Vec<Arc<Source>> =
-            all.iter().filter(|source| !distrusted(&source.target)).cloned().collect();
+        let sound = all.iter().filter(|source| !distrusted(&source.target));
+        let sound: Vec<Arc<Source>> = sound.map(|source| Arc::clone(source)).collect();
         let sources = order(self.client, &self.name, &sound, preferred, targets);
         match cached {
             _ if !sources.is_empty() => Ok(sources),
@@ -83,13 +84,13 @@ impl Wish<'_> {
     }
 
     /// True where the condition names the copy of a target that is there.
-    fn named_by_condition(&self) -> bool {
+    pub(super) fn named_by_condition(&self) -> bool {
         self.view.sources(&self.name).iter().any(|source| self.names(source))
     }
 
     /// Whether the condition names the copy of this source, by its listing or by what the client
     /// was given of it: without a size, the listing does not tell.
-    fn names(&self, source: &Source) -> bool {
+    pub(super) fn names(&self, source: &Source) -> bool {
         let given = self.given.filter(|given| given.target == source.target);
         self.asked.if_range.as_ref().is_some_and(|condition| {
             condition.names(source) || given.is_some_and(|given| condition.holds(given.copy))

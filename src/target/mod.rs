@@ -5,6 +5,7 @@ mod client;
 mod conduct;
 mod discovery;
 mod doors;
+mod ledger;
 mod nodes;
 mod probe;
 mod reference;

@@ -1,9 +1,9 @@
 //! Keeps the index true: finds targets, probes them, and publishes what is known.
 //!
 //! One task per source of targets; one task per group, which starts and stops the tasks of the
-//! targets that were found; one task per target, which sleeps between its probes; one task that
-//! owns the catalog and publishes views. The last three meet in one bounded queue. The request path
-//! reads [`Published`] and never waits for any of them.
+//! targets that were found; one task per target, which sleeps between its probes, and one per local
+//! directory; one task that owns the catalog and publishes views. The last four meet in one bounded
+//! queue. The request path reads [`Published`] and never waits for any of them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use super::client::{Client, ClientError, GroupClient};
 use super::discovery::{Conduct, DiscoveryCounts, Findings, Search};
 use super::doors::Doors;
+use super::ledger::LedgerWatch;
 use super::nodes::Nodes;
 use super::reference::ReferenceSlot;
 use super::roster::{Means, Roster};
@@ -27,6 +28,7 @@ use crate::config::{self, Config, Downloads, Group};
 use crate::index::{
     Catalog, Conflict, Distrusted, Event, Generation, Held, Listed, Policy, Publish, TargetId, View,
 };
+use crate::ledger::Ledgers;
 use crate::snapshot::ArchiveName;
 
 /// Events that may wait for the catalog. Probes wait when it is full; hints are dropped.
@@ -109,6 +111,7 @@ pub struct Scraper {
     discovery: Arc<DiscoveryCounts>,
     nodes: Arc<Nodes>,
     doors: Arc<Doors>,
+    ledgers: Arc<Ledgers>,
     events: mpsc::Sender<Event>,
 }
 
@@ -158,6 +161,7 @@ impl Scraper {
         let names = config.groups.iter().map(|group| Arc::clone(&group.name));
         let discovery = Arc::new(DiscoveryCounts::new(names));
         let (publisher, reference) = (Arc::new(index), Arc::default());
+        let ledgers = Arc::new(Ledgers::new(&config));
         Ok(Self {
             config,
             accesses,
@@ -170,6 +174,7 @@ impl Scraper {
             discovery,
             nodes: Arc::default(),
             doors: Arc::default(),
+            ledgers,
             events,
         })
     }
@@ -192,6 +197,11 @@ impl Scraper {
     /// The ways to archives that no target listed yet.
     pub fn doors(&self) -> Arc<Doors> {
         Arc::clone(&self.doors)
+    }
+
+    /// The targets that are local directories.
+    pub fn ledgers(&self) -> Arc<Ledgers> {
+        Arc::clone(&self.ledgers)
     }
 
     /// How often the sources of targets failed.
@@ -230,6 +240,10 @@ impl Scraper {
                 probes: Arc::clone(&probes),
             };
             tasks.spawn(Roster::new(group, means).keep(findings.subscribe()));
+        }
+        for ledger in self.ledgers.all() {
+            let (ledger, events) = (Arc::clone(ledger), self.events.clone());
+            tasks.spawn(LedgerWatch { ledger, interval, timeout, events }.keep());
         }
         if let Some(url) = self.config.rpc.clone() {
             let (reference, client) = (Arc::clone(&self.reference), self.client.clone());

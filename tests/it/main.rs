@@ -22,6 +22,7 @@ mod discovery;
 mod failover;
 mod fleet;
 mod hostile;
+mod ledger;
 mod process;
 mod ranges;
 mod routes;

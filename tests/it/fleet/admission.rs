@@ -218,7 +218,7 @@ async fn total_rate_is_shared_by_all_however_their_bytes_come() {
     assert_eq!(relay.0.header("cache-status"), bypass);
     let (hit, relay) = tokio::join!(drain(hit.0, hit.1, LARGE), drain(relay.0, relay.1, LARGE));
     // Two thirds of it come at the rate whatever sockets hold, and what passes at once.
-    let least = Duration::from_secs_f64(2.0 * LARGE as f64 * 0.66 / (16 << 20) as f64);
+    let least = Duration::from_secs_f64(2.0 * LARGE as f64 * 0.66 / f64::from(16 << 20));
     assert!(began.elapsed() > least, "{:?}", began.elapsed());
     // When one was done, the other had most of it as well: sockets hold a few MiB.
     let first = hit.0.min(relay.0);

@@ -48,12 +48,16 @@ async fn holding(name: &str, count: u64) -> Vec<Origin> {
 }
 
 fn release(origins: &[Origin]) {
-    origins.iter().for_each(|origin| origin.fail(None));
+    for origin in origins {
+        origin.fail(None);
+    }
 }
 
 /// The same for all requests that come from now on.
 fn hold(origins: &[Origin]) {
-    origins.iter().for_each(|origin| origin.fail(Fault::Hold(HELD)));
+    for origin in origins {
+        origin.fail(Fault::Hold(HELD));
+    }
 }
 
 /// Archives that are being sent by each of them, and the most that ever were.
