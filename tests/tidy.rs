@@ -14,11 +14,12 @@ const MAX_FUNCTION: usize = 70;
 const MAX_FILE: usize = 500;
 
 /// Which modules of the crate a module may import, besides itself. A new module needs a row.
-const IMPORTS: [(&str, &[&str]); 12] = [
+const IMPORTS: [(&str, &[&str]); 13] = [
     ("clock", &[]),
     ("snapshot", &[]),
     ("index", &["snapshot", "clock"]),
     ("config", &["snapshot"]),
+    ("descriptors", &["config"]),
     ("access", &["config"]),
     ("route", &["snapshot", "index", "config", "access", "clock"]),
     ("cache", &["config", "index", "snapshot", "clock"]),
@@ -27,7 +28,18 @@ const IMPORTS: [(&str, &[&str]); 12] = [
     ("fetch", &["cache", "route", "target", "access", "index", "snapshot", "config", "clock"]),
     (
         "proxy",
-        &["api", "fetch", "cache", "route", "target", "index", "snapshot", "config", "clock"],
+        &[
+            "api",
+            "fetch",
+            "cache",
+            "route",
+            "target",
+            "index",
+            "snapshot",
+            "config",
+            "clock",
+            "descriptors",
+        ],
     ),
     ("lib", &[]),
 ];
@@ -54,7 +66,7 @@ const WITH_RUSTLS: [&str; 2] = ["src/config/access.rs", "src/access/"];
 const WITH_DNS: [&str; 1] = ["src/target/discovery/dns.rs"];
 /// Files as memory, and what only a disk's caller needs.
 const WITH_MAPPING: [&str; 1] = ["src/cache/mapping.rs"];
-const WITH_RUSTIX: [&str; 1] = ["src/cache/"];
+const WITH_RUSTIX: [&str; 2] = ["src/cache/", "src/descriptors.rs"];
 
 const VAGUE: [&str; 8] =
     ["utils", "util", "common", "helpers", "helper", "manager", "managers", "misc"];

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 
+use super::door::Serving;
 use crate::cache::{Abandoned, Announced, Archive, Claim, Handover, Reason};
 use crate::index::Source;
 use crate::route::{
@@ -27,6 +28,8 @@ pub struct Context {
     pub(super) started: Instant,
     /// What is done with it.
     pub(super) phase: Phase,
+    /// What its connection is told of it.
+    pub(super) serving: Option<Serving>,
 }
 
 /// What is done with a request.

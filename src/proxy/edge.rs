@@ -16,6 +16,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, RangeType, Sess
 use super::caching;
 use super::context::{Context, Phase, Relay};
 use super::copies::Copies;
+use super::door::Serving;
 use super::head;
 use super::planning::Planned;
 use super::rpc::NodeProxy;
@@ -141,11 +142,12 @@ impl ProxyHttp for Edge {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context { started: Instant::now(), phase: Phase::Local }
+        Context { started: Instant::now(), phase: Phase::Local, serving: None }
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         ctx.started = Instant::now();
+        ctx.serving = Serving::begin(session);
         session.as_downstream_mut().set_write_timeout(Some(self.upstreams.limits().send_timeout));
         let client = client_address(session);
         let planned = match self.answer_for_nodes(session).await {
@@ -300,6 +302,19 @@ impl ProxyHttp for Edge {
         Ok(None)
     }
 
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        if let Some(serving) = &ctx.serving {
+            serving.hand_over(body);
+        }
+        Ok(None)
+    }
+
     fn fail_to_connect(
         &self,
         _session: &mut Session,
@@ -398,7 +413,11 @@ impl ProxyHttp for Edge {
         let path = request.uri.path();
         let shown: String = path.chars().take(MAX_LOGGED_PATH).collect();
         let method: String = request.method.as_str().chars().take(MAX_LOGGED_METHOD).collect();
-        let broken = if e.is_some() && status < 400 { " (broken off)" } else { "" };
+        let broken = match &ctx.serving {
+            _ if e.is_none() || status >= 400 => "",
+            Some(serving) if serving.is_cut() => " (broken off, the client took too little)",
+            _ => " (broken off)",
+        };
         log::info!(
             target: "access",
             "{} {method} {} {status} {} bytes {:.3} s{origin}{broken}",

@@ -4,6 +4,7 @@ mod awaiting;
 mod caching;
 mod context;
 mod copies;
+mod door;
 mod edge;
 mod head;
 mod listener;
@@ -11,5 +12,6 @@ mod planning;
 mod rpc;
 
 pub use caching::cached_head;
+pub use door::{Door, Places};
 pub use edge::Edge;
 pub use listener::{BindError, Bound};

@@ -9,6 +9,7 @@ use pingora::services::background::BackgroundService;
 use snapedge::access::Accesses;
 use snapedge::app::Services;
 use snapedge::index::View;
+use snapedge::proxy::Places;
 use snapedge::target::{DiscoveryCounts, Published};
 use tokio::sync::watch;
 
@@ -22,6 +23,7 @@ pub struct Edge {
     published: Arc<Published>,
     pub accesses: Arc<Accesses>,
     pub discovery: Arc<DiscoveryCounts>,
+    pub places: Arc<Places>,
     // Dropping it would look like a broken channel to the services.
     _stop: watch::Sender<bool>,
 }
@@ -53,7 +55,8 @@ impl Edge {
         };
         let services = Services::new(&config).expect("a free port");
         let address = services.addresses()[0];
-        let Services { mut public, scraper, fetcher, published, accesses, discovery } = services;
+        let Services { mut public, places, scraper, fetcher, published, accesses, discovery } =
+            services;
         let (stop, shutdown): (_, ShutdownWatch) = watch::channel(false);
         let watch = shutdown.clone();
         tokio::spawn(async move { public.start_service(None, watch, 1).await });
@@ -64,7 +67,7 @@ impl Edge {
             let task = fetcher.task();
             tokio::spawn(async move { task.start(shutdown).await });
         }
-        Self { address, published, accesses, discovery, _stop: stop }
+        Self { address, published, accesses, discovery, places, _stop: stop }
     }
 
     /// An edge before one group of origins, once each of them has answered.
