@@ -26,5 +26,6 @@ mod ranges;
 mod routes;
 mod rpc;
 mod scraping;
+mod slow_clients;
 mod support;
 mod tracker;
