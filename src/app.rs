@@ -3,19 +3,19 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use pingora::apps::HttpServerOptions;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::{GenBackgroundService, background_service};
-use pingora_proxy::{HttpProxy, ProxyServiceBuilder};
+use pingora::services::listening::Service;
 use tokio::sync::watch;
 
 use crate::access::{AccessError, Accesses};
 use crate::cache::{ArchiveStorage, OpenError, Options, Retention, Store};
 use crate::clock::Now;
 use crate::config::{Config, Downloads, Group, Prefetch, Scheme, Sharing, Verification};
+use crate::descriptors;
 use crate::fetch::{Fetcher, LookCounts, Upstreams};
-use crate::proxy::{BindError, Bound, Edge, PACED_PIECE, cached_head};
+use crate::proxy::{BindError, Bound, Door, Edge, PACED_PIECE, Places, cached_head};
 use crate::target::{ClientError, DiscoveryCounts, Published, Scraper};
 
 /// Most tries of one request that Pingora allows. The number of sources and the rules of `route/`
@@ -51,7 +51,9 @@ pub enum StartError {
 /// them: a Pingora server in the program, a runtime in a test.
 pub struct Services {
     /// The public listener.
-    pub public: Bound<HttpProxy<Edge>>,
+    pub public: Bound<Door>,
+    /// How many connections it has.
+    pub places: Arc<Places>,
     /// What keeps the index.
     pub scraper: GenBackgroundService<Scraper>,
     /// What fills the cache, where that is not done by requests.
@@ -86,15 +88,13 @@ impl Services {
         let orders = fetcher.as_ref().map(Fetcher::orders);
         let edge = Edge::new(config, &scraper, upstreams, cache, orders);
         let looks = edge.looks();
-        let service = ProxyServiceBuilder::new(&conf, edge)
-            .name("edge")
-            .server_options(server_options(config))
-            .build();
-        let public = Bound::new(service, &config.listen)?;
+        let door = Door::new(&conf, config, edge);
+        let places = door.places();
+        let public = Bound::new(Service::new("edge".to_owned(), door), &config.listen)?;
         let fetcher = fetcher.map(|fetcher| background_service("fetcher", fetcher));
         let discovery = scraper.discovery();
         let scraper = background_service("scraper", scraper);
-        Ok(Self { public, scraper, fetcher, published, accesses, discovery, looks })
+        Ok(Self { public, places, scraper, fetcher, published, accesses, discovery, looks })
     }
 
     /// The public addresses as bound.
@@ -120,6 +120,7 @@ fn nothing<T: Default>() -> watch::Receiver<T> {
 /// Runs until a signal ends it.
 pub fn run(config: &Config) -> Result<(), StartError> {
     warn_of_surprises(config);
+    descriptors::provide(config);
     let mut server = new_server(config);
     let services = Services::new(config)?;
     for address in services.addresses() {
@@ -175,12 +176,6 @@ fn server_conf(config: &Config) -> ServerConf {
         max_retries: MAX_TRIES,
         ..ServerConf::default()
     }
-}
-
-fn server_options(config: &Config) -> HttpServerOptions {
-    let mut options = HttpServerOptions::default();
-    options.h2c = config.server.h2c;
-    options
 }
 
 fn warn_of_surprises(config: &Config) {

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;
+pub mod descriptors;
 pub mod fetch;
 pub mod index;
 pub mod ledger;

@@ -14,12 +14,13 @@ const MAX_FUNCTION: usize = 70;
 const MAX_FILE: usize = 500;
 
 /// Which modules of the crate a module may import, besides itself. A new module needs a row.
-const IMPORTS: [(&str, &[&str]); 14] = [
+const IMPORTS: [(&str, &[&str]); 15] = [
     ("clock", &[]),
     ("pace", &[]),
     ("snapshot", &[]),
     ("index", &["snapshot", "clock"]),
     ("config", &["snapshot"]),
+    ("descriptors", &["config"]),
     ("access", &["config"]),
     ("route", &["snapshot", "index", "config", "access", "clock"]),
     ("cache", &["config", "index", "snapshot", "clock"]),
@@ -33,8 +34,18 @@ const IMPORTS: [(&str, &[&str]); 14] = [
     (
         "proxy",
         &[
-            "api", "fetch", "cache", "ledger", "route", "target", "index", "snapshot", "config",
-            "clock", "pace",
+            "api",
+            "fetch",
+            "cache",
+            "ledger",
+            "route",
+            "target",
+            "index",
+            "snapshot",
+            "config",
+            "clock",
+            "pace",
+            "descriptors",
         ],
     ),
     ("lib", &[]),
@@ -62,7 +73,7 @@ const WITH_RUSTLS: [&str; 2] = ["src/config/access.rs", "src/access/"];
 const WITH_DNS: [&str; 1] = ["src/target/discovery/dns.rs"];
 /// Files as memory, and what only a disk's caller needs.
 const WITH_MAPPING: [&str; 1] = ["src/cache/mapping.rs"];
-const WITH_RUSTIX: [&str; 2] = ["src/cache/", "src/ledger/"];
+const WITH_RUSTIX: [&str; 3] = ["src/cache/", "src/descriptors.rs", "src/ledger/"];
 
 const VAGUE: [&str; 8] =
     ["utils", "util", "common", "helpers", "helper", "manager", "managers", "misc"];

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use http::{Method, StatusCode};
 
 use super::admission::Permit;
+use super::door::Serving;
 use crate::cache::{Abandoned, Announced, Archive, Claim, Handover, Reason};
 use crate::fetch::Slot;
 use crate::index::Source;
@@ -31,6 +32,8 @@ pub struct Context {
     pub(super) phase: Phase,
     /// The right to a transfer, where it is one.
     pub(super) permit: Option<Permit>,
+    /// What its connection is told of it.
+    pub(super) serving: Option<Serving>,
 }
 
 /// What is done with a request.

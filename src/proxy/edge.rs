@@ -20,6 +20,7 @@ use super::awaiting::while_there;
 use super::caching;
 use super::context::{Context, Phase, Relay};
 use super::copies::Copies;
+use super::door::Serving;
 use super::head;
 use super::planning::Planned;
 use super::rpc::NodeProxy;
@@ -168,11 +169,12 @@ impl ProxyHttp for Edge {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context { started: Instant::now(), phase: Phase::Local, permit: None }
+        Context { started: Instant::now(), phase: Phase::Local, permit: None, serving: None }
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         ctx.started = Instant::now();
+        ctx.serving = Serving::begin(session);
         session.as_downstream_mut().set_write_timeout(Some(self.upstreams.limits().send_timeout));
         let client = client_address(session);
         let planned = match self.answer_for_nodes(session).await {
@@ -355,6 +357,9 @@ impl ProxyHttp for Edge {
         if let (Some(delay), Phase::Relay(relay)) = (delay, &mut ctx.phase) {
             relay.held_up(delay);
         }
+        if let Some(serving) = &ctx.serving {
+            serving.hand_over(body);
+        }
         Ok(delay)
     }
 
@@ -456,7 +461,11 @@ impl ProxyHttp for Edge {
         let path = request.uri.path();
         let shown: String = path.chars().take(MAX_LOGGED_PATH).collect();
         let method: String = request.method.as_str().chars().take(MAX_LOGGED_METHOD).collect();
-        let broken = if e.is_some() && status < 400 { " (broken off)" } else { "" };
+        let broken = match &ctx.serving {
+            _ if e.is_none() || status >= 400 => "",
+            Some(serving) if serving.is_cut() => " (broken off, the client took too little)",
+            _ => " (broken off)",
+        };
         log::info!(
             target: "access",
             "{} {method} {} {status} {} bytes {:.3} s{origin}{broken}",

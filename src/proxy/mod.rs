@@ -5,6 +5,7 @@ mod awaiting;
 mod caching;
 mod context;
 mod copies;
+mod door;
 mod edge;
 mod head;
 mod lending;
@@ -15,5 +16,6 @@ mod seeking;
 
 pub use admission::PACED_PIECE;
 pub use caching::cached_head;
+pub use door::{Door, Places};
 pub use edge::Edge;
 pub use listener::{BindError, Bound};

@@ -28,6 +28,7 @@ mod ranges;
 mod routes;
 mod rpc;
 mod scraping;
+mod slow_clients;
 mod support;
 mod tracker;
 mod unknown_names;

@@ -10,6 +10,7 @@ use snapedge::access::Accesses;
 use snapedge::app::Services;
 use snapedge::fetch::LookCounts;
 use snapedge::index::View;
+use snapedge::proxy::Places;
 use snapedge::target::{DiscoveryCounts, Published};
 use tokio::sync::watch;
 
@@ -24,6 +25,7 @@ pub struct Edge {
     pub accesses: Arc<Accesses>,
     pub discovery: Arc<DiscoveryCounts>,
     pub looks: Arc<LookCounts>,
+    pub places: Arc<Places>,
     // Dropping it would look like a broken channel to the services.
     _stop: watch::Sender<bool>,
 }
@@ -55,8 +57,16 @@ impl Edge {
         };
         let services = Services::new(&config).expect("a free port");
         let address = services.addresses()[0];
-        let Services { mut public, scraper, fetcher, published, accesses, discovery, looks } =
-            services;
+        let Services {
+            mut public,
+            places,
+            scraper,
+            fetcher,
+            published,
+            accesses,
+            discovery,
+            looks,
+        } = services;
         let (stop, shutdown): (_, ShutdownWatch) = watch::channel(false);
         let watch = shutdown.clone();
         tokio::spawn(async move { public.start_service(None, watch, 1).await });
@@ -67,7 +77,7 @@ impl Edge {
             let task = fetcher.task();
             tokio::spawn(async move { task.start(shutdown).await });
         }
-        Self { address, published, accesses, discovery, looks, _stop: stop }
+        Self { address, published, accesses, discovery, looks, places, _stop: stop }
     }
 
     /// An edge before one group of origins, once each of them has answered.
