@@ -145,8 +145,8 @@ impl Fleet {
         self.serve(target);
     }
 
-    /// Notes that a transfer failed by the target's fault, and whether that tells of how much it can
-    /// carry: what is well under way does as well.
+    /// Notes that a transfer failed by the target's fault, and whether that tells of how much it
+    /// can carry: what is well under way does as well.
     pub(super) fn failed(&self, target: &TargetId, is_weak: bool, now: Instant) {
         if let Some(member) = self.books().member(target, now) {
             member.conduct.failed(now);

@@ -10,8 +10,8 @@ use crate::config::Limits;
 use crate::pace::Pace;
 use crate::route::Busy;
 
-/// Bytes of one turn where the rate of all is bounded, and so of one piece out of the cache: as much
-/// as of a target's archive is passed on at once.
+/// Bytes of one turn where the rate of all is bounded, and so of one piece out of the cache: as
+/// much as of a target's archive is passed on at once.
 pub const PACED_PIECE: usize = 64 << 10;
 
 /// Who is let in.

@@ -49,8 +49,8 @@ pub(super) async fn while_there<T>(
 }
 
 impl Edge {
-    /// Waits for what a plan wants to be waited for: a look, a fetch, a ledger, and where the ledger
-    /// has it no more, a fetch after all.
+    /// Waits for what a plan wants to be waited for: a look, a fetch, a ledger, and where the
+    /// ledger has it no more, a fetch after all.
     pub(super) async fn settle(
         &self,
         mut planned: Planned,

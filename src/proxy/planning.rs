@@ -159,25 +159,26 @@ impl Edge {
                 self.deliver(request, standing.as_ref(), CacheStatus::Hit, &view, now)
             }
             (why, _) => {
-                let given = self.given(&request, &view, now);
+                let given = self.given(&request, now);
                 let why = why.unwrap_or(Bypass::Backoff);
                 self.relay(request, given, standing.as_ref(), Caching::Bypass(why), &view, now)
             }
         }
     }
 
-    /// The copy that the client has bytes of, where the answer has to fit to them; that whose
-    /// length it was told where it has none.
-    fn given(&self, request: &Request, view: &View, now: Instant) -> Option<Arc<Given>> {
-        let Request { name, client, ref asked, .. } = *request;
-        if !asked.range.is_part_of_a_file() {
-            return None;
-        }
-        let is_there = |given: &Arc<Given>| {
-            view.sources(&name).iter().any(|source| source.target == given.target)
-        };
-        let shown = || self.copies.shown(client, name, now).filter(is_there);
-        self.copies.given(client, name, now).or_else(shown)
+    /// The copy that the client has bytes of, where the answer has to fit to them.
+    fn given(&self, request: &Request, now: Instant) -> Option<Arc<Given>> {
+        let part = request.asked.range.is_part_of_a_file();
+        part.then(|| self.copies.given(request.client, request.name, now)).flatten()
+    }
+
+    /// The copy whose length the client was told, while somebody has it. What it asks for may be
+    /// laid out by that; it has no bytes of it, so any other one will do where this one fails.
+    fn shown(&self, request: &Request, view: &View, now: Instant) -> Option<Arc<Given>> {
+        let Request { name, client, .. } = *request;
+        self.copies
+            .shown(client, name, now)
+            .filter(|shown| view.sources(&name).iter().any(|source| source.target == shown.target))
     }
 
     /// Decides where the bytes come from; `how` is what a client is told that reads an archive
@@ -190,12 +191,15 @@ impl Edge {
         view: &View,
         now: Instant,
     ) -> Result<Planned, Failure> {
-        let given = self.given(&request, view, now);
+        let given = self.given(&request, now);
         let delivery = match standing {
             None => Delivery::Bypass(Bypass::Off),
             Some(standing) => {
                 let cached = self.cached(standing, now);
-                self.wish(&request, given.as_deref(), None, view).delivery(cached)
+                let part = request.asked.range.is_part_of_a_file();
+                let shown = part.then(|| self.shown(&request, view, now)).flatten();
+                let laid_out_by = given.as_ref().or(shown.as_ref());
+                self.wish(&request, laid_out_by.map(|copy| &**copy), None, view).delivery(cached)
             }
         };
         if delivery != Delivery::Hit && request.ledgers == Ledgers::Open {
@@ -337,7 +341,7 @@ impl Edge {
             let store = self.cache.map(ArchiveStorage::store);
             store.is_some_and(|store| store.is_distrusted(&request.name, target, now))
         };
-        let shown = self.copies.shown(request.client, request.name, now);
+        let shown = self.shown(request, view, now);
         self.wish(request, given, shown.as_deref(), view).sources(cached, &targets, distrusted)
     }
 

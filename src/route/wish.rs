@@ -106,7 +106,7 @@ impl Wish<'_> {
         match (&self.asked.if_range, self.given) {
             (Some(_), _) => self.names(source) || (is_pinned && !self.named_by_condition()),
             (None, Some(given)) => given.target == source.target,
-            (None, None) => is_pinned,
+            (None, None) => self.shown.map_or(is_pinned, |shown| *shown == source.target),
         }
     }
 }
@@ -269,10 +269,13 @@ mod tests {
             let (shown, other) = (target(number), target(number % 4 + 1));
             for range in ["", "bytes=5-"] {
                 assert_eq!(first(range, &shown, Cached::Nothing, None), shown);
-                assert_eq!(first(range, &shown, Cached::Filling(&other), None), other);
-                let resting = first(range, &shown, Cached::Nothing, Some(&shown));
-                assert_ne!(resting, shown);
             }
+            // A new start is better off with everyone's copy, and without a target that rests.
+            assert_eq!(first("", &shown, Cached::Filling(&other), None), other);
+            assert_ne!(first("", &shown, Cached::Nothing, Some(&shown)), shown);
+            // A part is laid out by the length that was told.
+            assert_eq!(first("bytes=5-", &shown, Cached::Filling(&other), None), shown);
+            assert_eq!(first("bytes=5-", &shown, Cached::Nothing, Some(&shown)), shown);
         }
     }
 

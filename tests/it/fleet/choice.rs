@@ -80,7 +80,7 @@ async fn no_download_fails_while_one_of_four_targets_is_good() {
         assert!(tries <= 4 + rests as usize, "{balance}: {tries} in {:?}", began.elapsed());
         assert!(tries > 0, "{balance}: it was not even tried");
         println!(
-            "{balance}: good, slow, flapping, dead: {counts:?}; the dead one was asked {tries} times"
+            "{balance}: good, slow, flapping, dead: {counts:?}; the dead was tried {tries} times"
         );
     }
 }

@@ -161,7 +161,8 @@ fn cache(directory: &Path, more: &str) -> String {
 async fn of_what_is_carried() {
     let name = full(1000);
     let origin = Origin::run(Program::Sidecar, &[(&name, LARGE)]).await;
-    let edge = bounded(LIMITS, "server: {h2c: true}", &[&origin]).await;
+    let edge =
+        bounded(&format!("{LIMITS}, per_target: 8"), "server: {h2c: true}", &[&origin]).await;
     check("carried", &edge, &format!("/{name}")).await;
     empties(&edge).await;
 }
