@@ -5,10 +5,12 @@ mod caching;
 mod context;
 mod copies;
 mod edge;
+mod genesis;
 mod head;
 mod listener;
 mod planning;
 mod rpc;
+mod shares;
 
 pub use caching::cached_head;
 pub use edge::Edge;

@@ -25,6 +25,8 @@ mod process;
 mod ranges;
 mod routes;
 mod rpc;
+mod rpc_clients;
+mod rpc_nodes;
 mod scraping;
 mod support;
 mod tracker;
