@@ -254,7 +254,7 @@ pub struct Answers(Vec<Outcome>);
 pub enum Said {
     /// An answer to each call.
     All(Answers),
-    /// One error under the id `null`, in the place of all answers. What is wrong may be the
+    /// One error under the id `null`, or none, in the place of all answers. What is wrong may be the
     /// question: some nodes know no batches. Another node may take it.
     Refused(Answers),
 }
@@ -450,6 +450,7 @@ fn highest(offered: Option<Generation>) -> Outcome {
 /// What a node answers to one call.
 #[derive(Deserialize)]
 struct Answered {
+    #[serde(default = "null")]
     id: Box<RawValue>,
     /// A result may be `null`.
     #[serde(default, deserialize_with = "even_null")]
@@ -487,7 +488,11 @@ impl Answered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Now;
+    use crate::index::{Catalog, Event, Listed, Policy, Publish};
     use proptest::prelude::*;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant, UNIX_EPOCH};
 
     const FULL: &str = "snapshot-1000-426qDu1xtT27veQig8FUVaqbvbGgSguUuwtgsrfBh5oY.tar.zst";
     const INCREMENTAL: &str =
@@ -543,6 +548,51 @@ mod tests {
             (Method::GET, "/v1/genesis.tar.bz2", None, None),
         ] {
             assert_eq!(parse_node(&method, path, query), expected, "{method} {path} {query:?}");
+        }
+    }
+
+    fn view(groups: &[(&'static str, &str)]) -> View {
+        let mut catalog = Catalog::default();
+        let at = Now { instant: Instant::now(), wall: UNIX_EPOCH };
+        for (group, name) in groups {
+            let name = name.parse().expect("valid");
+            let archives = vec![Listed { name, size: None, modified: None, location: None }];
+            let target = target(group);
+            catalog.apply(Event::Answered { target, at, archives });
+        }
+        let (pair_hold, publish) = (Duration::ZERO, Publish::Seen);
+        let policy = Policy { probe_failures: 3, pair_hold, publish };
+        let names = ["a", "b", "c"].map(Arc::from);
+        catalog.view(&View::default(), &names, policy, at.instant)
+    }
+
+    fn target(group: &str) -> TargetId {
+        TargetId { group: group.into(), authority: "10.0.0.1:8899".into() }
+    }
+
+    #[test]
+    fn which_nodes_are_asked() {
+        let newer = FULL.replace("1000", "2000");
+        let nothing = view(&[]);
+        let of_a = view(&[("a", FULL), ("b", &newer[..]), ("c", &newer[..])]);
+        let of_one = view(&[("a", FULL), ("b", FULL), ("c", &newer[..])]);
+        for (view, nodes, group, expected) in [
+            (&of_a, "abc", Some("a"), "a"),
+            (&of_a, "bc", Some("a"), ""),
+            // The newest is offered, and these hold it.
+            (&of_a, "abc", None, "bc"),
+            (&of_a, "ac", None, "c"),
+            // What is offered is held by no group with nodes, or nothing is.
+            (&of_one, "ab", None, "ab"),
+            (&nothing, "ab", None, "ab"),
+            (&nothing, "ab", Some("b"), "b"),
+            (&of_a, "", None, ""),
+        ] {
+            let nodes: Vec<(TargetId, char)> =
+                nodes.chars().map(|group| (target(&group.to_string()), group)).collect();
+            let asked = nodes_asked(nodes, view, group);
+            let asked: String = asked.into_iter().map(|(_, group)| group).collect();
+            assert_eq!(asked, expected, "{group:?}");
         }
     }
 
@@ -687,7 +737,7 @@ mod tests {
             (SINGLE, "<html>", BadAnswer::Shape),
             (SINGLE, "null", BadAnswer::Shape),
             (SINGLE, r#"[{"id":0,"result":1}]"#, BadAnswer::Shape),
-            (SINGLE, r#"{"result":1}"#, BadAnswer::Shape),
+            (SINGLE, r#"{"result":1}"#, BadAnswer::Id),
             (SINGLE, r#"{"id":0}"#, BadAnswer::Shape),
             (SINGLE, r#"{"id":0,"result":1,"error":{}}"#, BadAnswer::Shape),
             (SINGLE, r#"{"id":0,"error":"no"}"#, BadAnswer::Shape),
@@ -710,8 +760,9 @@ mod tests {
     #[test]
     fn one_error_in_the_place_of_all_answers() {
         let error = json!({ "code": -32600, "message": "no batches", "data": [1] });
-        let answer = json!({ "jsonrpc": "2.0", "error": error, "id": null }).to_string();
-        for body in [SINGLE, BATCH] {
+        let with_id = json!({ "jsonrpc": "2.0", "error": error, "id": null }).to_string();
+        let without = json!({ "error": error }).to_string();
+        for (body, answer) in [(SINGLE, &with_id), (BATCH, &with_id), (BATCH, &without)] {
             let calls = read(body);
             let Ok(Said::Refused(answers)) = calls.check(answer.as_bytes()) else {
                 panic!("it is refused: {body}");
