@@ -213,7 +213,7 @@ impl NodeProxy {
         };
         let body = timeout(self.read_timeout, read).await.unwrap_or(Err(RpcError::Late));
         if body == Err(RpcError::Broken) {
-            // Pingora takes a body that broke for one that is done, and what follows for a request.
+            // Nobody knows where it ends, so nothing after it is a request.
             session.set_keepalive(None);
         }
         body

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::support::client::{Answer, Ask, connect, raw, read_head};
 use super::support::edge::Edge;
@@ -163,6 +163,8 @@ async fn a_request_ends_where_all_agree_that_it_ends() {
         let answer = String::from_utf8_lossy(&answer);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{heads}{answer}");
         assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{heads}{answer}");
+        let ends = answer.to_ascii_lowercase().contains("connection: close");
+        assert!(ends, "nobody knows what comes next: {heads}{answer}");
     }
     for request in node.seen() {
         assert_eq!(asked(&request)["method"], "getSlot", "what was hidden is no request");
@@ -239,12 +241,16 @@ const LARGE: usize = 12 << 20;
 
 /// Asks for a large answer and takes nothing of it.
 async fn ask_and_sleep(edge: &Edge, client: u8) -> TcpStream {
-    let body = call("getClusterNodes", 1).to_string();
     let mut stream = connect([127, 0, 1, client].into(), edge.address).await;
+    ask_for_large(&mut stream).await;
+    stream
+}
+
+async fn ask_for_large(stream: &mut TcpStream) {
+    let body = call("getClusterNodes", 1).to_string();
     let length = body.len();
     let request = format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).await.expect("sent");
-    stream
 }
 
 async fn large() -> SpeakerNode {
@@ -294,19 +300,24 @@ async fn answers_that_nobody_takes_hold_a_bounded_memory() {
 async fn a_client_that_takes_its_answer_too_slowly_is_left() {
     let node = large().await;
     let text = config(ON, &[&[&node]]);
-    let limits = "limits: {send_timeout: 2s, min_send_rate: 12MiB/s, ";
+    let limits = "limits: {send_timeout: 1s, min_send_rate: 100MiB/s, ";
     let edge = Edge::start(&text.replace("limits: {", limits));
     let name = full(1000).parse().expect("a name");
     edge.sees("the node is listed", |view| !view.sources(&name).is_empty()).await;
-    let mut stream = ask_and_sleep(&edge, 1).await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    // A small one, so that what is taken is missed at once.
+    socket.set_recv_buffer_size(64 << 10).expect("an option");
+    let mut stream = socket.connect(edge.address).await.expect("connected");
+    ask_for_large(&mut stream).await;
     let answer = read_head(&mut stream, false).await;
     assert_eq!(answer.status, 200);
-    // So much now and then that no piece takes 2 s, and all of it would take far longer than 3 s.
+    // So fast that no piece takes 1 s (the system waits for a third of its buffer, a megabyte and
+    // more), and so slowly that all of it takes several.
     let (began, mut taken) = (Instant::now(), answer.body.len());
-    let mut piece = vec![0; 64 << 10];
-    loop {
-        if began.elapsed() < Duration::from_secs(5) {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut piece = vec![0; 32 << 10];
+    while (taken as u64) < answer.length() {
+        if began.elapsed() < Duration::from_millis(2500) {
+            tokio::time::sleep(Duration::from_millis(11)).await;
         }
         match stream.read(&mut piece).await {
             Ok(0) | Err(_) => break,
