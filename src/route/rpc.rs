@@ -254,8 +254,8 @@ pub struct Answers(Vec<Outcome>);
 pub enum Said {
     /// An answer to each call.
     All(Answers),
-    /// One error under the id `null`, or none, in the place of all answers. What is wrong may be the
-    /// question: some nodes know no batches. Another node may take it.
+    /// One error under the id `null`, or none, in the place of all answers. What is wrong may be
+    /// the question: some nodes know no batches. Another node may take it.
     Refused(Answers),
 }
 
