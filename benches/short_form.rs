@@ -18,7 +18,7 @@ use snapedge::clock::Now;
 use snapedge::config::{Downloads, Sharing};
 use snapedge::index::{Catalog, Event, Listed, Location, Policy, Publish, TargetId, View};
 use snapedge::route::{
-    ApiCall, Asked, Cached, Requester, Route, Settings, Terms, Wish, parse, short_form,
+    ApiCall, Asked, Cached, Requester, Route, Settings, Strangers, Terms, Wish, parse, short_form,
 };
 use snapedge::snapshot::{ArchiveHash, ArchiveName, Compression, Slot};
 
@@ -89,15 +89,23 @@ fn benches(criterion: &mut Criterion) {
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
         match parse(&Method::GET, black_box(path), query).expect("a known path") {
             Route::ShortForm(form) => {
-                let requester = Requester { client, resting: &|_| false };
+                let requester = Requester { client, targets: &Strangers };
                 let reply = short_form(&form, None, &view, settings, &requester);
                 assert!(reply.is_ok(), "{path}");
             }
             Route::Archive(name) => {
                 let asked = Asked::of(&Method::GET, &HeaderMap::new());
                 let terms = Terms { sharing: Sharing::Exclusive, keeps: false };
-                let wish = Wish { name, client, asked: &asked, given: None, view: &view, terms };
-                assert!(wish.sources(Cached::Nothing, |_| false, |_| false).is_ok(), "{path}");
+                let wish = Wish {
+                    name,
+                    client,
+                    asked: &asked,
+                    given: None,
+                    shown: None,
+                    view: &view,
+                    terms,
+                };
+                assert!(wish.sources(Cached::Nothing, &Strangers, |_| false).is_ok(), "{path}");
             }
             Route::Api(call) => unreachable!("{call:?} is not measured here"),
         }

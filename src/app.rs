@@ -3,19 +3,19 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use pingora::apps::HttpServerOptions;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::{GenBackgroundService, background_service};
-use pingora_proxy::{HttpProxy, ProxyServiceBuilder};
+use pingora::services::listening::Service;
 use tokio::sync::watch;
 
 use crate::access::{AccessError, Accesses};
 use crate::cache::{ArchiveStorage, OpenError, Options, Retention, Store};
 use crate::clock::Now;
-use crate::config::{Config, Downloads, Group, Scheme, Sharing, Verification};
-use crate::fetch::{Fetcher, Upstreams};
-use crate::proxy::{BindError, Bound, Edge, cached_head};
+use crate::config::{Config, Downloads, Group, Prefetch, Scheme, Sharing, Verification};
+use crate::descriptors;
+use crate::fetch::{Fetcher, LookCounts, Upstreams};
+use crate::proxy::{BindError, Bound, Door, Edge, PACED_PIECE, Places, cached_head};
 use crate::target::{ClientError, DiscoveryCounts, Published, Scraper};
 
 /// Most tries of one request that Pingora allows. The number of sources and the rules of `route/`
@@ -51,7 +51,9 @@ pub enum StartError {
 /// them: a Pingora server in the program, a runtime in a test.
 pub struct Services {
     /// The public listener.
-    pub public: Bound<HttpProxy<Edge>>,
+    pub public: Bound<Door>,
+    /// How many connections it has.
+    pub places: Arc<Places>,
     /// What keeps the index.
     pub scraper: GenBackgroundService<Scraper>,
     /// What fills the cache, where that is not done by requests.
@@ -62,6 +64,8 @@ pub struct Services {
     pub accesses: Arc<Accesses>,
     /// How the search for targets goes.
     pub discovery: Arc<DiscoveryCounts>,
+    /// How often archives were looked for that the index does not know.
+    pub looks: Arc<LookCounts>,
 }
 
 impl Services {
@@ -75,23 +79,22 @@ impl Services {
         let accesses = Arc::new(Accesses::new(config)?);
         let (views, access) = (Arc::clone(&published), Arc::clone(&accesses));
         let scraper = Scraper::new(config.clone(), access, views, held, distrusted)?;
-        let (limits, access) = (config.limits.clone(), Arc::clone(&accesses));
-        let upstreams = Arc::new(Upstreams::new(limits, access, scraper.reporter()));
+        let access = Arc::clone(&accesses);
+        let upstreams = Arc::new(Upstreams::new(config, access, scraper.reporter()));
         let fetcher = cache.filter(|_| config.cache.sharing == Sharing::Shared).map(|cache| {
             let (store, views) = (cache.store().clone(), Arc::clone(&published));
             Fetcher::new(config.cache.clone(), store, views, Arc::clone(&upstreams))
         });
         let orders = fetcher.as_ref().map(Fetcher::orders);
         let edge = Edge::new(config, &scraper, upstreams, cache, orders);
-        let service = ProxyServiceBuilder::new(&conf, edge)
-            .name("edge")
-            .server_options(server_options(config))
-            .build();
-        let public = Bound::new(service, &config.listen)?;
+        let looks = edge.looks();
+        let door = Door::new(&conf, config, edge);
+        let places = door.places();
+        let public = Bound::new(Service::new("edge".to_owned(), door), &config.listen)?;
         let fetcher = fetcher.map(|fetcher| background_service("fetcher", fetcher));
         let discovery = scraper.discovery();
         let scraper = background_service("scraper", scraper);
-        Ok(Self { public, scraper, fetcher, published, accesses, discovery })
+        Ok(Self { public, places, scraper, fetcher, published, accesses, discovery, looks })
     }
 
     /// The public addresses as bound.
@@ -117,6 +120,7 @@ fn nothing<T: Default>() -> watch::Receiver<T> {
 /// Runs until a signal ends it.
 pub fn run(config: &Config) -> Result<(), StartError> {
     warn_of_surprises(config);
+    descriptors::provide(config);
     let mut server = new_server(config);
     let services = Services::new(config)?;
     for address in services.addresses() {
@@ -154,7 +158,8 @@ fn cache(
         successor: Arc::new(move |group| wanted.load().group(group).and_then(|view| view.wanted)),
     };
     let store = Store::open(options, Now::read())?;
-    Ok(Some(Box::leak(Box::new(ArchiveStorage::new(store, cached_head)))))
+    let piece = if config.limits.total_rate.is_some() { PACED_PIECE } else { usize::MAX };
+    Ok(Some(Box::leak(Box::new(ArchiveStorage::new(store, cached_head, piece)))))
 }
 
 /// A server without services.
@@ -173,18 +178,17 @@ fn server_conf(config: &Config) -> ServerConf {
     }
 }
 
-fn server_options(config: &Config) -> HttpServerOptions {
-    let mut options = HttpServerOptions::default();
-    options.h2c = config.server.h2c;
-    options
-}
-
 fn warn_of_surprises(config: &Config) {
     if config.downloads == Downloads::Redirect && config.cache_dir.is_some() {
         log::warn!("`proxy_snapshot_cache_dir` has no effect without `proxy_snapshot_downloads`");
     }
     if config.downloads == Downloads::Redirect && config.public_url.is_some() {
         log::warn!("`public_url` has no effect without `proxy_snapshot_downloads`");
+    }
+    if config.cache.prefetch == Prefetch::All && config.limits.per_target == 1 {
+        log::warn!(
+            "`limits.per_target: 1` lets incremental archives wait for full ones to be fetched"
+        );
     }
     for Group { name, scheme, tls, credentials, .. } in &config.groups {
         if *scheme == Scheme::Http && credentials.is_some() {

@@ -1,4 +1,4 @@
-//! An archive that can be read, complete or on its way, and a reader of it.
+//! An archive that can be read, complete, on its way, or somebody else's, and a reader of it.
 
 use std::io;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::growing::{Follower, Growing, Next};
+use super::lent::{Lent, LentReader};
 use super::record::Record;
 use super::sealed::{Sealed, SealedReader};
 
@@ -16,6 +17,8 @@ pub enum Archive {
     Whole(Arc<Sealed>),
     /// It is being fetched; its readers wait for what is not there yet.
     Growing(Arc<Growing>),
+    /// It is in a file that the store has nothing to do with.
+    Lent(Arc<Lent>),
 }
 
 impl Archive {
@@ -24,6 +27,7 @@ impl Archive {
         match self {
             Self::Whole(sealed) => sealed.record(),
             Self::Growing(growing) => growing.record(),
+            Self::Lent(lent) => lent.record(),
         }
     }
 
@@ -32,6 +36,7 @@ impl Archive {
         match self {
             Self::Whole(sealed) => Reader::Whole(sealed.reader()),
             Self::Growing(growing) => Reader::Growing(growing.follow()),
+            Self::Lent(lent) => Reader::Lent(lent.reader()),
         }
     }
 }
@@ -43,6 +48,8 @@ pub enum Reader {
     Whole(SealedReader),
     /// Of one that is being fetched. When that is done, the rest is read from the complete one.
     Growing(Follower),
+    /// Of one in somebody else's file.
+    Lent(LentReader),
 }
 
 impl Reader {
@@ -51,6 +58,7 @@ impl Reader {
         match self {
             Self::Whole(reader) => reader.seek(start, end),
             Self::Growing(follower) => follower.seek(start as u64, end as u64),
+            Self::Lent(reader) => reader.seek(start as u64, end as u64),
         }
     }
 
@@ -59,6 +67,7 @@ impl Reader {
         loop {
             let follower = match self {
                 Self::Whole(reader) => return reader.next().await,
+                Self::Lent(reader) => return reader.next().await,
                 Self::Growing(follower) => follower,
             };
             match follower.next().await? {
@@ -74,11 +83,11 @@ impl Reader {
         }
     }
 
-    /// The complete archive that is read, where it is one.
+    /// The complete archive of the store that is read, where it is one.
     pub fn sealed(&self) -> Option<&Arc<Sealed>> {
         match self {
             Self::Whole(reader) => Some(reader.sealed()),
-            Self::Growing(_) => None,
+            Self::Growing(_) | Self::Lent(_) => None,
         }
     }
 }

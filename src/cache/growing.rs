@@ -1,9 +1,8 @@
 //! An archive that is being fetched, and the reading of it as it grows.
 
 use std::fs::File;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,16 +10,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::fs::{Mode, OFlags};
-use rustix::io::{Errno, ReadWriteFlags};
 use tokio::sync::{Semaphore, watch};
 
+use super::piece;
 use super::progress::{End, Progress};
 use super::record::Record;
-use super::sealed::{LOAD_PATIENCE, Sealed};
+use super::sealed::Sealed;
 
-/// Most bytes of one piece. They are copied, so that many slow readers must not hold much; larger
-/// ones cost more time as well, since the allocator maps and unmaps them.
-const PIECE: usize = 64 << 10;
 /// How long a reader waits for a fill that makes no progress at all: as long as the most patient
 /// client, which is Agave.
 const FOLLOW_PATIENCE: Duration = Duration::from_secs(30);
@@ -138,52 +134,11 @@ impl Growing {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads some of these bytes, all of which are written: at once where they are in memory, as
-    /// most are that were written just now, and else off the async threads.
+    /// Reads some of these bytes, all of which are written. Most are in memory, where they were
+    /// written just now.
     async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
-        let length = usize::try_from(range.end - range.start).unwrap_or(PIECE).min(PIECE);
         let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        let mut piece = vec![0; length];
-        let in_memory = {
-            let mut slices = [IoSliceMut::new(&mut piece)];
-            rustix::io::preadv2(file, &mut slices, range.start, ReadWriteFlags::NOWAIT)
-        };
-        let count = match in_memory {
-            Ok(count) if count > 0 => count,
-            // Not in memory, or the file system cannot tell. Some kernels say 0 instead.
-            Ok(_) | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
-                let count;
-                (piece, count) = self.wait_for_disk(file, piece, range.start).await?;
-                count
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        piece.truncate(count);
-        Ok(piece.into())
-    }
-
-    async fn wait_for_disk(
-        &self,
-        file: &Arc<File>,
-        mut piece: Vec<u8>,
-        offset: u64,
-    ) -> io::Result<(Vec<u8>, usize)> {
-        let file = Arc::clone(file);
-        let read = async {
-            // The semaphore is never closed; if it were, there would be no bound.
-            let permit = Arc::clone(&self.loads).acquire_owned().await.map_err(io::Error::other)?;
-            let read = tokio::task::spawn_blocking(move || {
-                // For as long as the thread is held up, whoever has given it up meanwhile.
-                let _permit = permit;
-                let count = file.read_at(&mut piece, offset)?;
-                Ok((piece, count))
-            });
-            read.await.map_err(io::Error::other)?
-        };
-        tokio::time::timeout(LOAD_PATIENCE, read).await.map_err(|_| io::ErrorKind::TimedOut)?
+        piece::read(file, range, &self.loads).await
     }
 }
 

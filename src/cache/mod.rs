@@ -27,6 +27,9 @@
 //! While an archive is fetched it can be read, where its fill is shared: its readers get what is
 //! written and wait for the rest, and switch to the complete one when that is there.
 //!
+//! What is read out of somebody else's file ([`Lent`]) goes the same way to the client, and never
+//! into the store.
+//!
 //! # What it leaves out
 //!
 //! It fetches nothing, it follows no symbolic links, and it keeps nothing in memory of an archive
@@ -39,7 +42,9 @@ mod fill;
 mod growing;
 mod inspection;
 mod layout;
+mod lent;
 mod mapping;
+mod piece;
 mod progress;
 mod record;
 mod reservation;
@@ -58,10 +63,11 @@ pub use archive::{Archive, Reader};
 pub use check::{Flaw, Member};
 pub use fill::{Ending, Fill, Reason};
 pub use growing::Growing;
+pub use lent::{Lent, LentReader};
 pub use progress::{End, Progress};
 pub use record::{Record, RecordError};
 pub use reservation::{Announced, Claim, Refusal, Reservation};
 pub use retention::Retention;
 pub use sealed::{SLICE, Sealed, SealedReader};
-pub use storage::{ArchiveStorage, Handover};
+pub use storage::{ArchiveStorage, Handover, LentStorage};
 pub use store::{Appraise, OpenError, Options, Standing, Store, Successor};

@@ -40,6 +40,8 @@ const FRESH: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 pub struct ArchiveStorage {
     store: Store,
     head: fn(&Record) -> Result<ResponseHeader>,
+    /// Most bytes that are handed out at once.
+    piece: usize,
 }
 
 /// A fill on its way from the request that began it to Pingora, which asks for it by the key.
@@ -58,9 +60,10 @@ impl Handover {
 }
 
 impl ArchiveStorage {
-    /// A backend on a store. `head` makes the head under which an archive is served.
-    pub fn new(store: Store, head: fn(&Record) -> Result<ResponseHeader>) -> Self {
-        Self { store, head }
+    /// A backend on a store. `head` makes the head under which an archive is served, in pieces of
+    /// at most `piece` bytes, of which there must be some.
+    pub fn new(store: Store, head: fn(&Record) -> Result<ResponseHeader>, piece: usize) -> Self {
+        Self { store, head, piece: piece.max(1) }
     }
 
     /// The store.
@@ -102,10 +105,11 @@ impl Storage for ArchiveStorage {
         let Some(archive) = key.extensions.get::<Archive>() else { return Ok(None) };
         let since = match archive {
             Archive::Whole(sealed) => sealed.record().sealed,
-            Archive::Growing(_) => SystemTime::now(),
+            Archive::Growing(_) | Archive::Lent(_) => SystemTime::now(),
         };
         let meta = Self::meta((self.head)(archive.record())?, since);
-        Ok(Some((meta, Box::new(Hit { reader: archive.reader(), store: &self.store }))))
+        let (reader, piece, rest) = (archive.reader(), self.piece, Bytes::new());
+        Ok(Some((meta, Box::new(Hit { reader, store: Some(&self.store), piece, rest }))))
     }
 
     async fn get_miss_handler(
@@ -153,26 +157,86 @@ impl Storage for ArchiveStorage {
     }
 }
 
+/// The reading half of the backend: for archives that are in no store, and so are never filled.
+#[derive(Debug)]
+pub struct LentStorage {
+    head: fn(&Record) -> Result<ResponseHeader>,
+}
+
+impl LentStorage {
+    /// A backend without a store. `head` makes the head under which an archive is served.
+    pub const fn new(head: fn(&Record) -> Result<ResponseHeader>) -> Self {
+        Self { head }
+    }
+}
+
+#[async_trait]
+impl Storage for LentStorage {
+    async fn lookup(
+        &'static self,
+        key: &CacheKey,
+        _trace: &SpanHandle,
+    ) -> Result<Option<(CacheMeta, HitHandler)>> {
+        let Some(archive) = key.extensions.get::<Archive>() else { return Ok(None) };
+        let head = (self.head)(archive.record())?;
+        let meta = ArchiveStorage::meta(head, SystemTime::now());
+        // What is lent comes in small pieces anyway.
+        let (reader, piece, rest) = (archive.reader(), usize::MAX, Bytes::new());
+        Ok(Some((meta, Box::new(Hit { reader, store: None, piece, rest }))))
+    }
+
+    async fn get_miss_handler(
+        &'static self,
+        _key: &CacheKey,
+        _meta: &CacheMeta,
+        _trace: &SpanHandle,
+    ) -> Result<MissHandler> {
+        Error::e_explain(ErrorType::InternalError, "there is no store to fill")
+    }
+
+    async fn purge(
+        &'static self,
+        _target: PurgeTarget<'_>,
+        _purge_type: PurgeType,
+        _trace: &SpanHandle,
+    ) -> Result<PurgeOutcome> {
+        Ok(PurgeOutcome::NotFound)
+    }
+
+    async fn update_meta(
+        &'static self,
+        _key: &CacheKey,
+        _meta: &CacheMeta,
+        _trace: &SpanHandle,
+    ) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn as_any(&self) -> &(dyn Any + Send + Sync + 'static) {
+        self
+    }
+}
+
 /// A reader of an archive.
 struct Hit {
     reader: Reader,
-    store: &'static Store,
+    /// The store that it is in, where it is in one.
+    store: Option<&'static Store>,
+    piece: usize,
+    /// What was read and is not handed out yet.
+    rest: Bytes,
 }
 
 #[async_trait]
 impl HandleHit for Hit {
     async fn read_body(&mut self) -> Result<Option<Bytes>> {
-        self.reader.next().await.map_err(|error| {
-            // Of an archive that is being fetched, that is in the log already.
-            if let Some(broken) = self.reader.sealed().cloned() {
-                let store = self.store;
-                log::error!("cache: cannot read {}: {error}", broken.record().name);
-                // Whoever comes next is served by a target. Nobody waits for it on a disk that
-                // fails.
-                tokio::task::spawn_blocking(move || store.discard(&broken));
+        if self.rest.is_empty() {
+            match self.read().await? {
+                Some(bytes) => self.rest = bytes,
+                None => return Ok(None),
             }
-            Error::because(ErrorType::ReadError, "reading a cached archive", error)
-        })
+        }
+        Ok(Some(self.rest.split_to(self.piece.min(self.rest.len()))))
     }
 
     async fn finish(
@@ -189,6 +253,7 @@ impl HandleHit for Hit {
     }
 
     fn seek(&mut self, start: usize, end: Option<usize>) -> Result<()> {
+        self.rest.clear();
         self.reader.seek(start, end.unwrap_or(usize::MAX));
         Ok(())
     }
@@ -199,6 +264,21 @@ impl HandleHit for Hit {
 
     fn as_any_mut(&mut self) -> &mut (dyn Any + Send + Sync) {
         self
+    }
+}
+
+impl Hit {
+    async fn read(&mut self) -> Result<Option<Bytes>> {
+        self.reader.next().await.map_err(|error| {
+            // Of an archive that is being fetched or is lent, that is in the log already.
+            if let Some((broken, store)) = self.reader.sealed().cloned().zip(self.store) {
+                log::error!("cache: cannot read {}: {error}", broken.record().name);
+                // Whoever comes next is served by a target. Nobody waits for it on a disk that
+                // fails.
+                tokio::task::spawn_blocking(move || store.discard(&broken));
+            }
+            Error::because(ErrorType::ReadError, "reading a cached archive", error)
+        })
     }
 }
 

@@ -135,6 +135,14 @@ fn root(node: Node) -> Config {
             "nobody can be redirected to a directory, it needs `proxy_snapshot_downloads`";
         root.reject(&format!("target_groups[{at}].ledger_targets"), message);
     }
+    let in_cache = |group: &Group| {
+        let paths = &group.sources.ledger_targets;
+        config.cache_dir.as_ref().is_some_and(|directory| paths.contains(directory))
+    };
+    if let Some(at) = config.groups.iter().position(in_cache) {
+        let message = "one is `proxy_snapshot_cache_dir`, give the cache a directory of its own";
+        root.reject(&format!("target_groups[{at}].ledger_targets"), message);
+    }
     if config.cache.sharing == Sharing::Shared && !root.is_given("proxy_snapshot_cache_dir") {
         root.reject("cache.sharing", "`shared` needs a directory, add `proxy_snapshot_cache_dir`");
     }

@@ -562,6 +562,10 @@ fn bad_ledgers_are_rejected() {
                 target_groups: [{group: main, ledger_targets: {paths: [/x]}}]";
     let part = "nobody can be redirected to a directory, it needs `proxy_snapshot_downloads`";
     reject_file(text, &[("target_groups[0].ledger_targets", part)]);
+    let text = "proxy_snapshot_cache_dir: /x\n\
+                target_groups: [{group: main, ledger_targets: {paths: [/w, /x]}}]";
+    let part = "one is `proxy_snapshot_cache_dir`, give the cache a directory of its own";
+    reject_file(text, &[("target_groups[0].ledger_targets", part)]);
 }
 
 #[test]

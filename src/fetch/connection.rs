@@ -1,5 +1,7 @@
 //! One request for an archive, from its connection to the head of the answer, and its body.
 
+use std::time::Instant;
+
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, CONNECTION, HOST, HeaderMap, IF_RANGE, RANGE, USER_AGENT,
 };
@@ -9,6 +11,7 @@ use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::client::HttpSession;
 use pingora::{Error, ErrorType};
 
+use super::fleet::Slot;
 use super::upstreams::Upstreams;
 use crate::access::Fault;
 use crate::index::{Location, Source};
@@ -95,9 +98,10 @@ pub(super) async fn open(
     connector: &Connector,
     upstreams: &Upstreams,
     source: &Source,
+    slot: &Slot,
 ) -> Result<Opened, SourceFailure> {
     let asked = Asked { method: Method::GET, range: RangeRequest::Whole, if_range: None };
-    let session = ask(connector, upstreams, source, &asked.range, None).await?;
+    let session = ask(connector, upstreams, source, slot, &asked.range, None).await?;
     let (status, headers) = head_of(&session)?;
     match judge(&asked, source, status, headers) {
         Verdict::Deliver(head) => {
@@ -115,12 +119,13 @@ pub(super) async fn reopen(
     connector: &Connector,
     upstreams: &Upstreams,
     source: &Source,
+    slot: &Slot,
     validator: &Validator,
     from: u64,
     total: u64,
 ) -> Reopened {
     let rest = RangeRequest::Single(RangeSpec::From { first: from, last: None });
-    let session = match ask(connector, upstreams, source, &rest, Some(validator)).await {
+    let session = match ask(connector, upstreams, source, slot, &rest, Some(validator)).await {
         Ok(session) => session,
         Err(failure) => return Reopened::Failed(failure),
     };
@@ -138,6 +143,7 @@ async fn ask(
     connector: &Connector,
     upstreams: &Upstreams,
     source: &Source,
+    slot: &Slot,
     range: &RangeRequest,
     condition: Option<&Validator>,
 ) -> Result<HttpSession, SourceFailure> {
@@ -147,8 +153,10 @@ async fn ask(
         head.insert_header(IF_RANGE, condition).map_err(|_| SourceFailure::Broken)?;
     }
     let peer = upstreams.peer(source).ok_or(SourceFailure::Gone)?;
+    let begun = Instant::now();
     let connected = connector.get_http_session(&peer).await;
     let (mut session, _) = connected.map_err(|error| connect_failure(&error))?;
+    let connected = Instant::now();
     // Pingora's proxy takes these from the peer, its connector does not.
     session.read_timeout = peer.options.read_timeout;
     session.write_timeout = peer.options.write_timeout;
@@ -166,6 +174,7 @@ async fn ask(
     let answered = tokio::time::timeout(upstreams.limits().read_timeout, answered).await;
     let answered: pingora::Result<()> = answered.map_err(|_| SourceFailure::Timeout)?;
     answered.map_err(|error| transfer_failure(&error))?;
+    slot.opened(connected.duration_since(begun), connected.elapsed());
     Ok(session)
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::cache::{Claim, Growing, Standing, Store};
 use crate::index::Source;
-use crate::route::{Bypass, Failure, SourceFailure};
+use crate::route::{Busy, Bypass, Failure, SourceFailure};
 use crate::snapshot::ArchiveName;
 use crate::target::delay;
 
@@ -48,6 +48,8 @@ pub enum Tenacity {
 /// How far an order is.
 #[derive(Clone, Debug)]
 pub(super) enum Stage {
+    /// A source is waited for that may carry it.
+    Waiting,
     /// Sources are asked for the archive, for the first time or anew.
     Opening,
     /// Its bytes come.
@@ -96,9 +98,15 @@ pub struct Ticket {
 
 impl Ticket {
     /// Waits until the archive can be read, or will not be.
-    pub async fn join(&mut self) -> Joined {
+    ///
+    /// Who asks waits for a source at most for `queue_wait`; the order itself waits on.
+    pub async fn join(&mut self, queue_wait: Duration) -> Joined {
+        let begun = self.stage.wait_for(|stage| !matches!(stage, Stage::Waiting));
+        if tokio::time::timeout(queue_wait, begun).await.is_err() {
+            return Joined::Not(Unfetched::Failed(Failure::Busy(Busy::Targets)));
+        }
         let ready = self.stage.wait_for(|stage| match stage {
-            Stage::Opening => false,
+            Stage::Waiting | Stage::Opening => false,
             // It is opened anew, or over, in a moment.
             Stage::Running(growing) => !growing.has_failed(),
             Stage::Over(_) => true,
@@ -109,7 +117,7 @@ impl Ticket {
             Ok(Ok(Stage::Over(Ok(())))) => Joined::Whole,
             Ok(Ok(Stage::Over(Err(why)))) => Joined::Not(why),
             // Its task was dropped, at the end of the process.
-            Ok(Ok(Stage::Opening) | Err(_)) => Joined::Not(Unfetched::Unwanted),
+            Ok(Ok(Stage::Waiting | Stage::Opening) | Err(_)) => Joined::Not(Unfetched::Unwanted),
             Err(_) => {
                 let silent = Failure::Sources(SourceFailure::Timeout);
                 Joined::Not(Unfetched::Failed(silent))
@@ -191,7 +199,7 @@ impl Orders {
                 _ => Placed::Refused(Bypass::Disk),
             };
         };
-        let (progress, stage) = watch::channel(Stage::Opening);
+        let (progress, stage) = watch::channel(Stage::Waiting);
         let to_the_end = Arc::new(AtomicBool::new(tenacity == Tenacity::ToTheEnd));
         let job = Job {
             orders: self.clone(),
@@ -233,7 +241,8 @@ impl Orders {
                 state.failed.remove(name);
                 return;
             }
-            Err(Unfetched::Unwanted) => return,
+            // That has nothing to do with the archive.
+            Err(Unfetched::Unwanted | Unfetched::Failed(Failure::Busy(_))) => return,
             Err(Unfetched::Refused(why)) => *why,
             Err(Unfetched::Failed(_)) => Bypass::Backoff,
         };

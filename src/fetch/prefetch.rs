@@ -81,9 +81,10 @@ async fn keep_lane(kit: Arc<Kit>, orders: Orders, lane: Lane) {
         let now = Instant::now();
         let view = kit.published.load_full();
         let is_missing = |name: &ArchiveName| {
-            !matches!(kit.store.standing(name), Standing::Whole(_))
+            !view.is_local(name)
+                && !matches!(kit.store.standing(name), Standing::Whole(_))
                 && orders.rests_until(name, now).is_none()
-                && kit.sources(*name, NOBODY).is_ok()
+                && kit.has_source(name)
         };
         let mut again = rests_until(&view, &orders, now).unwrap_or(now + IDLE);
         let mut name = next(&view, lane, last.as_deref(), is_missing);

@@ -8,13 +8,14 @@ use http::Method;
 use pingora::connectors::http::v1::Connector;
 
 use super::connection::{Body, Opened, Reopened, open, reopen};
+use super::fleet::{Client, Slot};
 use super::orders::{Job, Stage, Unfetched};
-use super::pace::Pace;
 use super::room::{PATIENCE_OF_CLIENTS, PATIENCE_OF_NOBODY, bypass_of, could_hold, prepare};
 use super::upstreams::Upstreams;
 use crate::cache::{Abandoned, Announced, Claim, Ending, Fill, Growing, Store};
 use crate::config::{Cache, Publish};
 use crate::index::{Source, Worth};
+use crate::pace::Pace;
 use crate::route::{
     Asked, Bypass, Cached, Failure, RangeRequest, SourceFailure, Terms, Validator, Walk, Wish,
 };
@@ -33,6 +34,9 @@ const PROGRESS: u64 = 16 << 20;
 /// meanwhile nobody else is asked. Measured over so much time that was spent waiting for it.
 const LEAST_RATE: u64 = 256 << 10;
 const LEAST_WINDOW: Duration = Duration::from_secs(20);
+/// How long a fill waits for a target that may carry it, before those that wait for it. Whoever
+/// asked for it does not wait as long.
+const SLOT_PATIENCE: Duration = Duration::from_secs(60);
 /// How long the disk may hold a fill up. Its readers wait no longer either.
 const DISK_PATIENCE: Duration = Duration::from_secs(15);
 /// How long the sync of an archive may take that its readers have all of.
@@ -58,6 +62,7 @@ pub(super) struct Kit {
 /// A fill that was begun.
 struct Begun {
     source: Arc<Source>,
+    slot: Slot,
     validator: Option<Validator>,
     fill: Fill,
     growing: Arc<Growing>,
@@ -84,12 +89,18 @@ impl Kit {
         let (view, now) = (self.published.load(), Instant::now());
         let asked = Asked { method: Method::GET, range: RangeRequest::Whole, if_range: None };
         let terms = Terms { sharing: self.settings.sharing, keeps: self.settings.keep_previous };
-        let wish = Wish { name, client, asked: &asked, given: None, view: &view, terms };
-        wish.sources(
-            Cached::Nothing,
-            |target| self.upstreams.is_resting(target, now),
-            |target| self.store.is_distrusted(&name, target, now),
-        )
+        let wish =
+            Wish { name, client, asked: &asked, given: None, shown: None, view: &view, terms };
+        wish.sources(Cached::Nothing, &self.upstreams.at(now), |target| {
+            self.store.is_distrusted(&name, target, now)
+        })
+    }
+
+    /// Whether an archive could be fetched now.
+    pub(super) fn has_source(&self, name: &ArchiveName) -> bool {
+        let (view, now) = (self.published.load(), Instant::now());
+        let mut sources = view.sources(name).iter();
+        sources.any(|source| !self.store.is_distrusted(name, &source.target, now))
     }
 
     /// Fetches the archive of an order.
@@ -157,13 +168,21 @@ impl Kit {
             claim = asked.map_err(refused)?;
         }
         let mut walk = Walk::new(sources);
-        let (source, Opened { body, head, validator }) = loop {
-            let Some(source) = walk.source().cloned() else {
+        let (source, slot, Opened { body, head, validator }) = loop {
+            if walk.source().is_none() {
                 return Err(failed(walk.failure().cloned().unwrap_or(SourceFailure::Gone)));
-            };
+            }
+            let busy = |busy| Unfetched::Failed(Failure::Busy(busy));
+            job.reach(Stage::Waiting);
+            let until = Instant::now() + SLOT_PATIENCE;
+            let slot = self.upstreams.slot(walk.rest(), Client::Everyone, until);
+            let (place, slot) = slot.await.map_err(busy)?;
+            job.reach(Stage::Opening);
+            walk.prefer(place);
+            let Some(source) = walk.source().cloned() else { continue };
             claim.asks(&source.target);
-            match open(&self.connector, &self.upstreams, &source).await {
-                Ok(opened) => break (source, opened),
+            match open(&self.connector, &self.upstreams, &source, &slot).await {
+                Ok(opened) => break (source, slot, opened),
                 Err(failure) => {
                     self.upstreams.refused(&source, &Method::GET, &failure);
                     walk.next(failure);
@@ -182,7 +201,7 @@ impl Kit {
             Fill::begin_shared(reservation, ranges)
         });
         let (fill, growing, ending) = begun.await.map_err(refused)?;
-        Ok((Begun { source, validator, fill, growing, ending }, body))
+        Ok((Begun { source, slot, validator, fill, growing, ending }, body))
     }
 
     /// Carries a body into the cache, and goes on with the same copy where it breaks off.
@@ -192,12 +211,12 @@ impl Kit {
         begun: Begun,
         mut body: Body,
     ) -> (crate::index::TargetId, Result<(), Abandoned>) {
-        let Begun { source, validator, mut fill, growing, mut ending } = begun;
+        let Begun { source, mut slot, validator, mut fill, growing, mut ending } = begun;
         let target = source.target.clone();
         let mut barren = 0;
         let stopped = loop {
             let (before, connected) = (fill.written(), Instant::now());
-            match self.pump(job, &mut body, &mut fill, &growing).await {
+            match self.pump(job, &mut slot, &mut body, &mut fill, &growing).await {
                 Flow::Complete => break None,
                 Flow::Stopped(why) => break Some(why),
                 Flow::Broke(failure) => {
@@ -205,7 +224,7 @@ impl Kit {
                     log::warn!("{} from target {target} broke off at {at}: {failure}", job.name);
                     let silent = matches!(failure, SourceFailure::Timeout | SourceFailure::Slow);
                     if silent || connected.elapsed() < LONG_TRANSFER {
-                        self.upstreams.failed(&target, Instant::now());
+                        self.upstreams.failed(&target, &failure, Instant::now());
                     }
                     if at - before >= PROGRESS {
                         barren = 0;
@@ -213,7 +232,7 @@ impl Kit {
                     if failure == SourceFailure::Slow {
                         break Some(Abandoned::SourceFailed);
                     }
-                    let rest = self.go_on(&source, validator.as_ref(), &fill, &mut barren);
+                    let rest = self.go_on(&source, &slot, validator.as_ref(), &fill, &mut barren);
                     match rest.await {
                         Some(rest) => body = rest,
                         None => break Some(Abandoned::SourceFailed),
@@ -221,6 +240,8 @@ impl Kit {
                 }
             }
         };
+        // The target is done with; the disk need not be.
+        drop((body, slot));
         let ended = match stopped {
             None => self.seal(&job.name, fill, &growing, &mut ending).await,
             Some(why) => {
@@ -265,6 +286,7 @@ impl Kit {
     async fn go_on(
         &self,
         source: &Source,
+        slot: &Slot,
         validator: Option<&Validator>,
         fill: &Fill,
         barren: &mut usize,
@@ -275,7 +297,8 @@ impl Kit {
             *barren += 1;
             tokio::time::sleep(*rest).await;
             let again =
-                reopen(&self.connector, &self.upstreams, source, validator, from, total).await;
+                reopen(&self.connector, &self.upstreams, source, slot, validator, from, total)
+                    .await;
             match again {
                 Reopened::Rest(body) => {
                     log::info!("{name} from target {} goes on at byte {from}", source.target);
@@ -295,7 +318,14 @@ impl Kit {
     }
 
     /// Carries what one connection brings.
-    async fn pump(&self, job: &Job, body: &mut Body, fill: &mut Fill, growing: &Growing) -> Flow {
+    async fn pump(
+        &self,
+        job: &Job,
+        slot: &mut Slot,
+        body: &mut Body,
+        fill: &mut Fill,
+        growing: &Growing,
+    ) -> Flow {
         let mut pace = self.settings.prefetch_rate.map(Pace::new);
         let (mut flush_at, mut thrift) = (None, Thrift::default());
         while fill.written() < fill.length() {
@@ -304,6 +334,7 @@ impl Kit {
                 Ok(piece) => piece,
                 Err(flow) => return flow,
             };
+            slot.piece(piece.len(), asked.elapsed());
             if thrift.is_too_slow(piece.len() as u64, asked.elapsed()) {
                 return Flow::Broke(SourceFailure::Slow);
             }

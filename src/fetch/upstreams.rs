@@ -1,7 +1,9 @@
 //! Targets as those who download from them see them: how to connect, and how each of them did.
 
+use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::header::AUTHORIZATION;
@@ -10,27 +12,51 @@ use pingora::http::RequestHeader;
 use pingora::upstreams::peer::HttpPeer;
 
 use super::connection::request;
+use super::fleet::{Client, Fleet, Slot, Wanted};
 use crate::access::{Access, Accesses, Fault};
-use crate::config::Limits;
+use crate::config::{Balance, Config, Limits};
 use crate::index::{Source, TargetId};
-use crate::route::{RangeRequest, SourceFailure};
-use crate::target::{Backoff, Reporter};
+use crate::route::{Busy, Merit, RangeRequest, SourceFailure, Targets};
+use crate::snapshot::ArchiveName;
+use crate::target::{Conduct, Reporter};
+
+/// Counters for taking turns. Archives share one by chance, which only starts a turn elsewhere.
+const TURNS: usize = 64;
 
 /// What every transfer shares.
 pub struct Upstreams {
     limits: Limits,
     accesses: Arc<Accesses>,
-    backoff: Backoff,
+    balances: HashMap<Arc<str>, Balance>,
+    fleet: Arc<Fleet>,
+    turns: [AtomicUsize; TURNS],
+    hasher: std::hash::RandomState,
     reporter: Reporter,
     /// Number of tries so far; none shares a connection with another.
     tries: AtomicU64,
 }
 
+/// What is known of the targets at one time.
+pub struct Known<'a> {
+    upstreams: &'a Upstreams,
+    now: Instant,
+}
+
 impl Upstreams {
-    /// Targets under these bounds; what they no longer have is reported.
-    pub fn new(limits: Limits, accesses: Arc<Accesses>, reporter: Reporter) -> Self {
-        let (backoff, tries) = (Backoff::default(), AtomicU64::new(0));
-        Self { limits, accesses, backoff, reporter, tries }
+    /// Targets under the bounds of this configuration; what they no longer have is reported.
+    pub fn new(config: &Config, accesses: Arc<Accesses>, reporter: Reporter) -> Self {
+        let limits = config.limits.clone();
+        let balance = |group: &crate::config::Group| (Arc::clone(&group.name), group.balance);
+        Self {
+            balances: config.groups.iter().map(balance).collect(),
+            fleet: Fleet::new(limits.per_target),
+            turns: [const { AtomicUsize::new(0) }; TURNS],
+            hasher: std::hash::RandomState::new(),
+            tries: AtomicU64::new(0),
+            limits,
+            accesses,
+            reporter,
+        }
     }
 
     /// The bounds on time and number.
@@ -38,9 +64,41 @@ impl Upstreams {
         &self.limits
     }
 
-    /// Whether the target is left alone for a while.
-    pub fn is_resting(&self, target: &TargetId, now: Instant) -> bool {
-        self.backoff.is_resting(target, now)
+    /// What is known of the targets.
+    pub fn at(&self, now: Instant) -> Known<'_> {
+        Known { upstreams: self, now }
+    }
+
+    /// The right to a transfer from one of these sources, which are in the order in which they are
+    /// tried: from the first one whose target may carry one more, and which one that is. Waits
+    /// where there is none, and where all clients are to meet one copy for that one.
+    pub async fn slot(
+        &self,
+        sources: &[Arc<Source>],
+        client: Client,
+        until: Instant,
+    ) -> Result<(usize, Slot), Busy> {
+        let now = Instant::now();
+        let is_pinned = sources.first().is_some_and(|source| {
+            self.balances.get(&source.target.group) == Some(&Balance::Pinned)
+        });
+        let rests = |source: &Arc<Source>| self.fleet.merit(&source.target, now).resting;
+        let first = sources.iter().position(|source| !rests(source)).unwrap_or(0);
+        let would_do = if is_pinned { sources.get(first..=first) } else { Some(sources) };
+        let targets = would_do.unwrap_or_default().iter().map(|source| source.target.clone());
+        let wanted = Wanted { targets: targets.collect(), client, until };
+        let (at, slot) = self.fleet.slot(wanted).await?;
+        let at = if is_pinned { first } else { at };
+        if let Some(source) = sources.get(at) {
+            self.turn_of(&source.listed.name).fetch_add(1, Ordering::Relaxed);
+        }
+        Ok((at, slot))
+    }
+
+    fn turn_of(&self, name: &ArchiveName) -> &AtomicUsize {
+        let place = self.hasher.hash_one(name) % TURNS as u64;
+        let [first, ..] = &self.turns;
+        usize::try_from(place).ok().and_then(|place| self.turns.get(place)).unwrap_or(first)
     }
 
     fn access(&self, source: &Source) -> Option<&Arc<Access>> {
@@ -113,17 +171,35 @@ impl Upstreams {
         if *failure == SourceFailure::Gone {
             self.reporter.gone(&source.target, name);
         } else if !head_only && *failure != SourceFailure::NoSocket {
-            self.failed(&source.target, Instant::now());
+            self.failed(&source.target, failure, Instant::now());
         }
     }
 
     /// Notes that a transfer failed by the target's fault.
-    pub fn failed(&self, target: &TargetId, now: Instant) {
-        self.backoff.failed(target, now);
+    pub fn failed(&self, target: &TargetId, failure: &SourceFailure, now: Instant) {
+        self.fleet.failed(target, failure.is_weakness(), now);
     }
 
     /// Notes that a target delivered.
     pub fn succeeded(&self, target: &TargetId) {
-        self.backoff.succeeded(target);
+        self.fleet.note(target, Conduct::succeeded);
+    }
+}
+
+impl Targets for Known<'_> {
+    fn merit(&self, target: &TargetId) -> Merit {
+        self.upstreams.fleet.merit(target, self.now)
+    }
+
+    fn balance(&self, group: &str) -> Balance {
+        self.upstreams.balances.get(group).copied().unwrap_or_default()
+    }
+
+    fn turn(&self, name: &ArchiveName) -> usize {
+        self.upstreams.turn_of(name).load(Ordering::Relaxed)
+    }
+
+    fn take_turn(&self, name: &ArchiveName) {
+        self.upstreams.turn_of(name).fetch_add(1, Ordering::Relaxed);
     }
 }

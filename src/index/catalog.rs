@@ -15,8 +15,22 @@ use crate::snapshot::ArchiveName;
 pub struct TargetId {
     /// Name of the group.
     pub group: Arc<str>,
-    /// `host:port` as configured or discovered.
+    /// `host:port` as configured or discovered, or the absolute path of a ledger: no host begins
+    /// with a slash. It is for the log and for hashes, and shown to no client where it is a path.
     pub authority: Arc<str>,
+}
+
+impl TargetId {
+    /// The local directory of archives at this absolute path.
+    pub fn ledger(group: Arc<str>, path: &str) -> Self {
+        debug_assert!(path.starts_with('/'), "{path} is not absolute");
+        Self { group, authority: path.into() }
+    }
+
+    /// True for a local directory, from which nothing can be asked over the network.
+    pub fn is_ledger(&self) -> bool {
+        self.authority.starts_with('/')
+    }
 }
 
 impl fmt::Debug for TargetId {
@@ -60,7 +74,7 @@ pub struct Listed {
     pub size: Option<u64>,
     /// Time of the last change, where the target tells.
     pub modified: Option<SystemTime>,
-    /// Where to get it; nowhere where only the cache has it.
+    /// Where to ask for it; nowhere where only the cache or a ledger has it.
     pub location: Option<Location>,
 }
 
@@ -123,6 +137,15 @@ pub enum Event {
         /// When it said so: a probe that began before may still have seen the archive.
         at: Instant,
     },
+    /// The target has this archive, which it did not list yet.
+    Found {
+        /// Which target.
+        target: TargetId,
+        /// When it said so: a probe that began before may not have seen the archive yet.
+        at: Instant,
+        /// The archive.
+        archive: Listed,
+    },
 }
 
 /// The rules' settings.
@@ -151,6 +174,8 @@ pub enum Publish {
 pub(super) struct Holding {
     pub(super) listed: Listed,
     pub(super) since: Instant,
+    /// When the target said so last.
+    seen: Instant,
 }
 
 /// The last answer of one target.
@@ -206,6 +231,7 @@ impl Catalog {
                     answer.gone.insert(name, at);
                 }
             }
+            Event::Found { target, at, archive } => self.found(&target, at, archive),
         }
     }
 
@@ -247,12 +273,19 @@ impl Catalog {
         gone.retain(|_, since| *since > at.instant);
         let since =
             |name: &ArchiveName| before.get(name).map_or(at.instant, |holding| holding.since);
-        let holdings = archives
+        let mut holdings: BTreeMap<ArchiveName, Holding> = archives
             .into_iter()
             .filter(|listed| !gone.contains_key(&listed.name))
             .filter(|listed| !self.is_distrusted(&target, &listed.name, at.instant))
-            .map(|listed| (listed.name, Holding { since: since(&listed.name), listed }))
+            .map(|listed| {
+                let since = since(&listed.name);
+                (listed.name, Holding { since, listed, seen: at.instant })
+            })
             .collect();
+        // What was found while this probe was under way, which may have been too early for it.
+        for (name, holding) in before.into_iter().filter(|(_, holding)| holding.seen > at.instant) {
+            holdings.entry(name).or_insert(holding);
+        }
         let answer = Answer { at, failures: 0, holdings, gone };
         for kept in &mut self.held {
             let lists = answer.holdings.contains_key(&kept.held.name);
@@ -261,6 +294,29 @@ impl Catalog {
             }
         }
         self.targets.insert(target, answer);
+    }
+
+    /// Only a target that has answered can have more than it listed: one that was removed meanwhile
+    /// must not come back, and a probe that began later knows better.
+    fn found(&mut self, target: &TargetId, at: Instant, archive: Listed) {
+        let name = archive.name;
+        if self.is_distrusted(target, &name, at) {
+            return;
+        }
+        let Some(answer) = self.targets.get_mut(target) else { return };
+        let gone_since = answer.gone.get(&name).is_some_and(|gone| *gone > at);
+        if answer.at.instant > at || gone_since {
+            return;
+        }
+        answer.gone.remove(&name);
+        let found = Holding { listed: archive, since: at, seen: at };
+        let holding = answer.holdings.entry(name).or_insert(found);
+        holding.seen = holding.seen.max(at);
+        for kept in &mut self.held {
+            if kept.held.name == name && kept.held.target.group == target.group {
+                kept.listed = kept.listed.max(at);
+            }
+        }
     }
 
     /// What the cache holds for a group, as far as it counts: what the group's targets list, from
@@ -295,20 +351,19 @@ impl Catalog {
     /// `previous` is what keeps slots from going back and old pairs in place; the groups are those
     /// of the configuration, so that a group whose targets are all silent is still a known name.
     pub fn view(&self, previous: &View, groups: &[Arc<str>], policy: Policy, now: Instant) -> View {
+        let counted = || self.targets.iter().filter(|(_, answer)| answer.counts(policy));
+        let ledgers = counted().filter(|(id, _)| id.is_ledger());
+        let local: BTreeSet<ArchiveName> =
+            ledgers.flat_map(|(_, answer)| answer.holdings.keys().copied()).collect();
         let by_group = |group: &Arc<str>| {
-            let members: Vec<_> = self
-                .targets
-                .iter()
-                .filter(|(id, answer)| id.group == *group && answer.counts(policy))
-                .collect();
+            let members: Vec<_> = counted().filter(|(id, _)| id.group == *group).collect();
             let held: Vec<_> = self.held_for(group, &members, policy, now).collect();
             let before = previous.group(group);
-            (Arc::clone(group), GroupView::new(&members, &held, before, policy, now))
+            (Arc::clone(group), GroupView::new(&members, &held, &local, before, policy, now))
         };
         let groups = groups.iter().map(by_group).collect();
-        let counted = self.targets.iter().filter(|(_, answer)| answer.counts(policy));
         let held = self.held.iter().map(|kept| &kept.held);
-        View::new(previous, groups, counted, held)
+        View::new(previous, groups, counted(), held)
     }
 }
 

@@ -28,6 +28,19 @@ impl CopyId {
         Self(hasher.finish128().as_u128())
     }
 
+    /// The same of a file in the local directory `ledger`, of which the whole time is known: one
+    /// that was replaced within a second is another copy.
+    pub fn of_file(ledger: &str, length: u64, modified: Option<SystemTime>) -> Self {
+        let since = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let mut hasher = SipHasher13::new();
+        hasher.write_u64(ledger.len() as u64);
+        hasher.write(ledger.as_bytes());
+        hasher.write_u64(length);
+        hasher.write_u64(since.map_or(u64::MAX, |since| since.as_secs()));
+        hasher.write_u32(since.map_or(u32::MAX, |since| since.subsec_nanos()));
+        Self(hasher.finish128().as_u128())
+    }
+
     /// True when `tag`, as a client sends it, is the strong tag of this copy.
     pub fn matches(&self, tag: &str) -> bool {
         self.to_string() == tag
@@ -82,6 +95,22 @@ mod tests {
             CopyId::new("10.0.0.1:8899", 101, Some(day)),
             CopyId::new("10.0.0.1:8899", 100, Some(day + Duration::from_secs(1))),
             CopyId::new("10.0.0.1:8899", 100, None),
+        ];
+        assert!(others.iter().all(|other| *other != id));
+    }
+
+    #[test]
+    fn files_of_one_second_are_told_apart() {
+        let day = UNIX_EPOCH + Duration::from_secs(86_400);
+        let id = CopyId::of_file("/ledger", 100, Some(day));
+        // Pinned, as above.
+        assert_eq!(id.to_string(), "\"cff7f14b44f3e4e39eb900c1efcb5282\"");
+        let others = [
+            CopyId::of_file("/ledger", 100, Some(day + Duration::from_nanos(1))),
+            CopyId::of_file("/ledger", 101, Some(day)),
+            CopyId::of_file("/other", 100, Some(day)),
+            CopyId::of_file("/ledger", 100, None),
+            CopyId::new("/ledger", 100, Some(day)),
         ];
         assert!(others.iter().all(|other| *other != id));
     }

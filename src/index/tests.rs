@@ -102,8 +102,9 @@ impl Scene {
         Now { instant: self.start + since, wall: UNIX_EPOCH + since }
     }
 
-    /// `<target>: <names>`, `<target> fails`, `<target> leaves` or `<target> lost <name>`; a time
-    /// in front, as in `5 <target> fails`, is when the probe began, where that is not `seconds`.
+    /// `<target>: <names>`, `<target> fails`, `<target> leaves`, `<target> lost <name>` or
+    /// `<target> has <name>`; a time in front, as in `5 <target> fails`, is when the probe began,
+    /// where that is not `seconds`.
     fn event(&self, seconds: u64, text: &str) -> Event {
         let (at, text) = match text.split_once(' ') {
             Some((first, rest)) if first.parse::<u64>().is_ok() => {
@@ -120,6 +121,10 @@ impl Scene {
             [id, "leaves"] => Event::Removed { target: target(id) },
             [id, "lost", gone] => {
                 Event::Gone { target: target(id), name: name(gone), at: at.instant }
+            }
+            [id, "has", found] => {
+                let archive = listed(name(found));
+                Event::Found { target: target(id), at: at.instant, archive }
             }
             _ => panic!("cannot read `{text}`"),
         }
@@ -605,6 +610,45 @@ fn promoted_knows_what_another_group_has_fetched() {
     ]);
 }
 
+/// What is in a local directory need not be fetched, whichever group's that is.
+#[test]
+fn promoted_counts_what_a_ledger_has_as_complete() {
+    let (old, new) = ("1000 1000-1500", "2000 2000-2500");
+    for ledger in ["main//ledger", "other//ledger"] {
+        let all = format!("2 | {ledger}: 2000 2000-2500 | t: {old} {new}");
+        check_promoted(&[
+            ("0 | t: 1000 1000-1500 | cache: 1000 1000-1500", old, old),
+            ("1 | t: 1000 1000-1500 2000 2000-2500", old, new),
+            (&all, new, new),
+        ]);
+        // One half there, and the other in the cache.
+        let half = format!("2 | {ledger}: 2000 | t: {old} {new}");
+        check_promoted(&[
+            ("0 | t: 1000 1000-1500 | cache: 1000 1000-1500", old, old),
+            (&half, old, new),
+            ("3 | cache: 1000 1000-1500 2000-2500", new, new),
+        ]);
+        // One that cannot be listed has nothing.
+        let fails = format!("{ledger} fails | ").repeat(3);
+        let fails = format!("3 | {fails}cache: 1000 1000-1500 2000-2500");
+        check_promoted(&[
+            ("0 | t: 1000 1000-1500 | cache: 1000 1000-1500", old, old),
+            (&half, old, new),
+            (&fails, old, new),
+        ]);
+    }
+}
+
+#[test]
+fn a_ledger_is_told_apart_from_every_host_and_port() {
+    assert!(TargetId::ledger("g".into(), "/var/lib/solana/127.0.0.1:80").is_ledger());
+    assert!(!target("127.0.0.1:80").is_ledger());
+    let mut scene = Scene::new(POLICY);
+    scene.step("0 | t: 1000 900 | main//ledger: 1000");
+    assert!(scene.view.is_local(&name("1000")));
+    assert!(!scene.view.is_local(&name("900")) && !scene.view.is_local(&name("800")));
+}
+
 #[test]
 fn what_is_not_sound_counts_as_not_there_until_it_may_have_been_made_anew() {
     let mut scene = Scene::new(POLICY);
@@ -621,7 +665,8 @@ fn what_is_not_sound_counts_as_not_there_until_it_may_have_been_made_anew() {
     };
     let (old, new) = ("1000 1000-1500".to_owned(), "1000 1000-1600".to_owned());
     let all = "1000 1000-1500 1000-1600";
-    assert_eq!(step(&mut scene, 1, &format!("u: {all}")), (old, 0));
+    assert_eq!(step(&mut scene, 1, &format!("u: {all}")), (old.clone(), 0));
+    assert_eq!(step(&mut scene, 1, "u has 1000-1600"), (old, 0));
     // Of another target it is another file.
     assert_eq!(step(&mut scene, 2, &format!("t: {all}")), (new.clone(), 1));
     assert_eq!(step(&mut scene, 31, &format!("u: {all}")), (new.clone(), 2));
@@ -852,6 +897,47 @@ fn a_removed_target_and_a_gone_archive_are_forgotten() {
 }
 
 #[test]
+fn what_is_found_is_listed_until_a_later_answer_of_its_target() {
+    check(&[
+        ("0 | t: 1000 1000-1500 | u: 1000", "1000 1000-1500"),
+        ("1 | t has 1000-1600", "1000 1000-1600"),
+        // It is what the others list, from then on.
+        ("2 | u has 1000-1600 | t lost 1000-1600", "1000 1000-1600"),
+        ("3 | u: 1000", "1000 1000-1500"),
+        // A full archive waits for its first incremental one, as any other does.
+        ("4 | t has 2000", "1000 1000-1500 until 64"),
+        ("5 | t has 2000-2100", "2000 2000-2100"),
+        ("6 | t: 1000 1000-1500", "1000 1000-1500"),
+    ]);
+    // A probe that was under way may have been too early, one that began later was not.
+    check(&[
+        ("0 | t: 1000", "1000"),
+        ("5 | t has 2000", "2000"),
+        ("6 | 4 t: 1000", "2000"),
+        ("8 | 7 t: 1000", "1000"),
+        ("9 | 6 t has 2000", "1000"),
+        ("10 | t: 1000 2000 | t lost 2000 | 9 t has 2000", "1000"),
+        ("11 | t has 2000", "2000"),
+        ("15 | t lost 2000 | 14 t has 2000", "1000"),
+    ]);
+    // Of a target that is not there, or not any more.
+    check(&[("0 | u: 900 | t has 1000", "900"), ("1 | u leaves | u has 1000", "nothing")]);
+    // One that fails is listed, and its archives do not count.
+    check(&[("0 | t: 900 | t has 1000 | 1 t fails | 2 t fails | 3 t fails", "nothing")]);
+}
+
+#[test]
+fn what_is_found_again_under_the_same_name_is_as_it_was_listed() {
+    let mut scene = Scene::new(POLICY);
+    scene.step("0 | t: 1000");
+    let at = scene.at(1).instant;
+    let archive = Listed { size: Some(7), ..listed(name("1000")) };
+    scene.catalog.apply(Event::Found { target: target("t"), at, archive });
+    scene.step("1");
+    assert_eq!(scene.view.sources(&name("1000"))[0].listed, listed(name("1000")));
+}
+
+#[test]
 fn an_unknown_group_is_an_error_and_a_silent_one_has_nothing() {
     let mut scene = Scene::new(POLICY);
     for step in ["0", "1 | t: 1000 1000-1500"] {
@@ -1000,6 +1086,7 @@ enum Step {
     Fails,
     Leaves,
     Lost(ArchiveName),
+    Found(ArchiveName),
 }
 
 fn any_archive() -> impl Strategy<Value = ArchiveName> {
@@ -1021,6 +1108,7 @@ fn any_step() -> impl Strategy<Value = (usize, u64, Step)> {
         3 => Just(Step::Fails),
         1 => Just(Step::Leaves),
         2 => any_archive().prop_map(Step::Lost),
+        2 => any_archive().prop_map(Step::Found),
     ];
     (0..6_usize, 0..40_u64, step)
 }
@@ -1036,6 +1124,7 @@ fn event(scene: &Scene, who: usize, at: u64, step: Step) -> Event {
         Step::Fails => Event::Failed { target, at },
         Step::Leaves => Event::Removed { target },
         Step::Lost(name) => Event::Gone { target, name, at: at.instant },
+        Step::Found(name) => Event::Found { target, at: at.instant, archive: listed(name) },
     }
 }
 
@@ -1175,6 +1264,9 @@ fn undisputed(change: Change) -> Change {
         }
         Change::Target((who, age, Step::Lost(name))) => {
             Change::Target((who, age, Step::Lost(agreed(name))))
+        }
+        Change::Target((who, age, Step::Found(name))) => {
+            Change::Target((who, age, Step::Found(agreed(name))))
         }
         Change::Cache(bits, names) => Change::Cache(bits, all(names)),
         Change::Target(other) => Change::Target(other),

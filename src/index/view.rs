@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use super::best::{Choice, Generation, choose, promoted};
 use super::catalog::{Answer, Held, Listed, Policy, Publish, TargetId};
+use super::copy::CopyId;
 use super::vote::{Conflict, elect};
 use crate::snapshot::{ArchiveHash, ArchiveName, Compression, Kind, Slot};
 
@@ -19,6 +20,19 @@ pub struct Source {
     pub listed: Listed,
     /// When it said so.
     pub updated_at: SystemTime,
+}
+
+impl Source {
+    /// Which copy it is, as far as the listing tells.
+    pub fn copy(&self) -> Option<CopyId> {
+        let Listed { size, modified, .. } = self.listed;
+        let size = size?;
+        Some(if self.target.is_ledger() {
+            CopyId::of_file(&self.target.authority, size, modified)
+        } else {
+            CopyId::new(&self.target.authority, size, modified)
+        })
+    }
 }
 
 /// One archive on one target, as the tracker API lists it: with the archive below it.
@@ -59,9 +73,11 @@ pub struct View {
 }
 
 impl GroupView {
+    /// `local` are the archives of all ledgers, which are as good as cached.
     pub(super) fn new(
         members: &[(&TargetId, &Answer)],
         held: &[&Held],
+        local: &BTreeSet<ArchiveName>,
         before: Option<&Self>,
         policy: Policy,
         now: Instant,
@@ -84,13 +100,14 @@ impl GroupView {
         };
         let Choice { wanted, offered, until } =
             choose(&elected.names, &before, servable, first_seen, policy.pair_hold, now);
-        let cached = cached.keys().copied().collect();
+        let complete = cached.keys().chain(local).copied().collect();
         let best = match policy.publish {
             Publish::Seen => offered,
             Publish::Promoted => {
-                promoted(&elected.names, wanted, before.offered, &cached, servable)
+                promoted(&elected.names, wanted, before.offered, &complete, servable)
             }
         };
+        let cached = cached.keys().copied().collect();
         Self {
             best,
             wanted,
@@ -207,6 +224,11 @@ impl View {
     /// Every copy of an archive on a target, in the order of the targets.
     pub fn sources(&self, name: &ArchiveName) -> &[Arc<Source>] {
         self.sources.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// True where a ledger has the archive: nobody need fetch it.
+    pub fn is_local(&self, name: &ArchiveName) -> bool {
+        self.sources(name).iter().any(|source| source.target.is_ledger())
     }
 
     /// Every archive on every target, by group, target and worth, the best first; in each group

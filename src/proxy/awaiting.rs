@@ -1,12 +1,18 @@
-//! Requests that wait for an archive which is being fetched, before it is decided about them.
+//! Requests that wait: for an archive which is being fetched or looked for, or for a file to be
+//! opened, before it is decided about them; and for a target that may carry one more transfer.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::edge::Edge;
+use pingora::{Error, ErrorType};
+use pingora_proxy::Session;
+
+use super::admission::Permit;
+use super::context::Relay;
+use super::edge::{Edge, refused};
 use super::planning::{Planned, Request};
 use crate::cache::{Growing, Standing};
-use crate::fetch::{Joined, Ticket, Unfetched};
+use crate::fetch::{Client, Joined, Ticket, Unfetched};
 use crate::route::{Bypass, CacheStatus, Failure, RangeRequest};
 
 /// How often one request joins a fetch.
@@ -26,7 +32,45 @@ pub(super) enum Fetch {
     Growing(Arc<Growing>),
 }
 
+/// Waits for something for as long as the client of a request, which has no body, does not leave.
+pub(super) async fn while_there<T>(
+    session: &mut Session,
+    wait: impl Future<Output = T>,
+) -> pingora::Result<T> {
+    tokio::select! {
+        // Who need not wait is not asked whether it is still there.
+        biased;
+        done = wait => Ok(done),
+        left = session.as_downstream_mut().read_body_or_idle(true) => {
+            let left = left.and_then(|_| Error::e_explain(ErrorType::ConnectionClosed, "left"));
+            left.map_err(Error::into_down)
+        }
+    }
+}
+
 impl Edge {
+    /// Waits for what a plan wants to be waited for: a look, a fetch, a ledger, and where the
+    /// ledger has it no more, a fetch after all.
+    pub(super) async fn settle(
+        &self,
+        mut planned: Planned,
+        permit: &mut Option<Permit>,
+    ) -> Result<Planned, Failure> {
+        if let Planned::Seek(seeking) = planned {
+            planned = self.found(*seeking, permit).await?;
+        }
+        if let Planned::Await(awaiting) = planned {
+            planned = self.join(*awaiting).await?;
+        }
+        if let Planned::Lend(loan) = planned {
+            planned = self.borrow(*loan).await?;
+        }
+        match planned {
+            Planned::Await(awaiting) => self.join(*awaiting).await,
+            planned => Ok(planned),
+        }
+    }
+
     /// Waits until an archive that is being fetched can be read, and decides again. What nobody
     /// wanted any more until this request came is fetched anew.
     pub(super) async fn join(&self, mut awaiting: Awaiting) -> Result<Planned, Failure> {
@@ -39,11 +83,34 @@ impl Edge {
         self.decide_again(awaiting.request, Some(Bypass::Backoff))
     }
 
+    /// Waits until one of a transfer's sources may carry it. A client that leaves meanwhile leaves
+    /// its place.
+    pub(super) async fn find_slot(
+        &self,
+        session: &mut Session,
+        relay: &mut Relay,
+    ) -> pingora::Result<()> {
+        let Some(sources) = relay.wants_slot() else { return Ok(()) };
+        let until = relay.waits_until(self.upstreams.limits().queue_wait, Instant::now());
+        let found = self.upstreams.slot(&sources, Client::One(relay.client), until);
+        match while_there(session, found).await? {
+            Ok((place, slot)) => {
+                relay.take_slot(place, slot);
+                Ok(())
+            }
+            Err(busy) => {
+                relay.refuse(Failure::Busy(busy));
+                refused(false)
+            }
+        }
+    }
+
     async fn join_once(&self, awaiting: Awaiting) -> Result<Planned, Failure> {
         let Awaiting { request, fetch } = awaiting;
         let (growing, how) = match fetch {
             Fetch::Growing(growing) => (growing, CacheStatus::Collapsed),
-            Fetch::Order(mut ticket) => match ticket.join().await {
+            Fetch::Order(mut ticket) => match ticket.join(self.upstreams.limits().queue_wait).await
+            {
                 Joined::Growing(growing) if ticket.is_new => (growing, CacheStatus::Stored),
                 Joined::Growing(growing) => (growing, CacheStatus::Collapsed),
                 Joined::Whole => return self.decide_again(request, None),

@@ -8,14 +8,18 @@ use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Method, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora_cache::storage::Storage;
 use pingora_cache::{CacheKey, NoCacheReason, RespCacheable};
 use pingora_proxy::{MultiRangeInfo, RangeType};
 
 use super::context::{Caching, Hit, Phase, Relay};
 use super::head;
-use crate::cache::{Abandoned, ArchiveStorage, Fill, Record};
+use crate::cache::{Abandoned, Archive, ArchiveStorage, Fill, LentStorage, Record};
 use crate::fetch;
 use crate::route::{ArchiveHead, Bypass, ByteRange, CacheStatus, ContentRange, Given, Selection};
+
+/// The backend for archives out of ledgers. It has no state: what is read comes with the request.
+static LENT: LentStorage = LentStorage::new(cached_head);
 
 /// The head under which a cached archive is served, before ranges and conditions.
 pub fn cached_head(record: &Record) -> Result<ResponseHeader> {
@@ -34,19 +38,36 @@ pub fn cached_head(record: &Record) -> Result<ResponseHeader> {
 impl Hit {
     /// What the client is given; a HEAD gives nothing.
     pub(super) fn given(&self) -> Option<Arc<Given>> {
+        (self.asked.method == Method::GET).then(|| self.copy())
+    }
+
+    /// The copy that is served.
+    pub(super) fn copy(&self) -> Arc<Given> {
         let Record { target, copy, .. } = self.archive.record();
-        let given = || Arc::new(Given { target: target.clone(), copy: *copy });
-        (self.asked.method == Method::GET).then(given)
+        Arc::new(Given { target: target.clone(), copy: *copy })
+    }
+
+    /// Where its bytes come from, for the log.
+    pub(super) fn origin(&self) -> String {
+        match &self.archive {
+            Archive::Lent(lent) => format!(" from {}", lent.record().target.authority),
+            Archive::Whole(_) | Archive::Growing(_) => " from the cache".to_owned(),
+        }
     }
 }
 
-/// Whether Pingora's cache takes part.
-pub(super) fn uses_cache(phase: &Phase) -> bool {
-    match phase {
+/// The backend of Pingora's cache that takes part, where one does.
+pub(super) fn storage(
+    phase: &Phase,
+    cache: Option<&'static ArchiveStorage>,
+) -> Option<&'static (dyn Storage + Sync)> {
+    let takes_part = match phase {
         Phase::Local => false,
+        Phase::Hit(hit) if matches!(hit.archive, Archive::Lent(_)) => return Some(&LENT),
         Phase::Hit(_) => true,
         Phase::Relay(relay) => matches!(relay.caching, Caching::Claimed(_)),
-    }
+    };
+    cache.filter(|_| takes_part).map(|cache| cache as &(dyn Storage + Sync))
 }
 
 pub(super) fn key(phase: &Phase) -> Result<CacheKey> {

@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 
+use super::admission::Permit;
+use super::door::Serving;
 use crate::cache::{Abandoned, Announced, Archive, Claim, Handover, Reason};
+use crate::fetch::Slot;
 use crate::index::Source;
 use crate::route::{
     ArchiveHead, Asked, Bypass, CacheStatus, Failure, Given, RangeRequest, SourceFailure, Walk,
@@ -27,6 +30,10 @@ pub struct Context {
     pub(super) started: Instant,
     /// What is done with it.
     pub(super) phase: Phase,
+    /// The right to a transfer, where it is one.
+    pub(super) permit: Option<Permit>,
+    /// What its connection is told of it.
+    pub(super) serving: Option<Serving>,
 }
 
 /// What is done with a request.
@@ -64,6 +71,10 @@ pub(super) struct Relay {
     pub(super) client: IpAddr,
     asked: Asked,
     walk: Walk,
+    /// The right to a transfer from the current source.
+    slot: Option<Slot>,
+    /// Until when it waits for one, once it has begun to.
+    waits_until: Option<Instant>,
     /// What the client is told although sources are left.
     refusal: Option<Failure>,
     /// The copy that the client has other bytes of; no other one will do.
@@ -76,6 +87,8 @@ pub(super) struct Relay {
     pub(super) handover: Handover,
     /// When the current source was turned to.
     turned_to: Instant,
+    /// When it was connected to.
+    connected: Option<Instant>,
     /// When the last piece of the body was passed on.
     last_piece: Option<Instant>,
     /// Whether there was a pause within the body.
@@ -104,6 +117,8 @@ impl Relay {
             client,
             asked,
             walk: Walk::new(sources),
+            slot: None,
+            waits_until: None,
             refusal: None,
             bound_to,
             blind,
@@ -111,6 +126,7 @@ impl Relay {
             caching,
             handover: Handover::default(),
             turned_to: now,
+            connected: None,
             last_piece: None,
             paused: false,
         }
@@ -126,9 +142,43 @@ impl Relay {
         &self.asked
     }
 
+    /// The sources of which one is to be given a slot, unless the current one has it: that and
+    /// those after it, where the client has no bytes of a copy. Parts of one file are asked side by
+    /// side and without a word of it, and all of them have to be of the first one while that is
+    /// there. Without a body there is no transfer.
+    pub(super) fn wants_slot(&mut self) -> Option<Vec<Arc<Source>>> {
+        let target = self.source().map(|source| &source.target);
+        if target != self.slot.as_ref().map(Slot::target) {
+            self.slot = None;
+        }
+        if self.slot.is_some() || self.asked.method == Method::HEAD {
+            return None;
+        }
+        let has_to_fit = self.asked.range.is_part_of_a_file() && self.walk.failure().is_none();
+        let count = if has_to_fit { 1 } else { usize::MAX };
+        let sources: Vec<_> = self.walk.rest().iter().take(count).cloned().collect();
+        (!sources.is_empty()).then_some(sources)
+    }
+
+    /// Until when it waits for a slot, over all tries.
+    pub(super) fn waits_until(&mut self, patience: Duration, now: Instant) -> Instant {
+        *self.waits_until.get_or_insert(now + patience)
+    }
+
+    /// Turns to the source at this place of those that could be given one.
+    pub(super) fn take_slot(&mut self, place: usize, slot: Slot) {
+        self.walk.prefer(place);
+        self.slot = Some(slot);
+    }
+
+    /// Notes that the current source is connected to.
+    pub(super) fn connect(&mut self, now: Instant) {
+        self.connected = Some(now);
+    }
+
     /// Notes that the current source is turned to, again or for the first time.
     pub(super) fn turn(&mut self, now: Instant) {
-        self.turned_to = now;
+        (self.turned_to, self.connected) = (now, None);
         if let (Caching::Claimed(claim), Some(source)) = (&self.caching, self.source()) {
             claim.asks(&source.target);
         }
@@ -140,9 +190,13 @@ impl Relay {
     }
 
     /// Notes that a piece of the body is passed on.
-    pub(super) fn piece(&mut self, now: Instant) {
+    pub(super) fn piece(&mut self, bytes: usize, now: Instant) {
         let since = self.last_piece.replace(now).unwrap_or(now);
-        self.paused |= now.saturating_duration_since(since) >= CLIENT_IS_SLOW;
+        let waited = now.saturating_duration_since(since);
+        self.paused |= waited >= CLIENT_IS_SLOW;
+        if let Some(slot) = &mut self.slot {
+            slot.piece(bytes, waited);
+        }
     }
 
     /// Whether a body that breaks off now does so by the target's fault. Silence is told apart
@@ -174,7 +228,12 @@ impl Relay {
     }
 
     /// Accepts the answer of the current source.
-    pub(super) fn accept(&mut self, head: ArchiveHead) -> &ArchiveHead {
+    pub(super) fn accept(&mut self, head: ArchiveHead, now: Instant) -> &ArchiveHead {
+        if let (Some(slot), Some(connected)) = (&self.slot, self.connected) {
+            let connect = connected.saturating_duration_since(self.turned_to);
+            slot.opened(connect, now.saturating_duration_since(connected));
+            self.last_piece = Some(now);
+        }
         self.delivered.insert(head)
     }
 
@@ -192,9 +251,25 @@ impl Relay {
 
     /// The copy that is on its way to the client.
     pub(super) fn given(&self) -> Option<Arc<Given>> {
+        self.copy().filter(|_| self.asked.method == Method::GET)
+    }
+
+    /// The copy that was accepted.
+    pub(super) fn copy(&self) -> Option<Arc<Given>> {
         let head = self.delivered.as_ref()?;
         let target = self.source()?.target.clone();
-        (self.asked.method == Method::GET).then(|| Arc::new(Given { target, copy: head.copy }))
+        Some(Arc::new(Given { target, copy: head.copy }))
+    }
+
+    /// Whether an end without an error says that the target is well: a few bytes do not.
+    pub(super) fn is_proof(&self) -> bool {
+        let is_whole = self.delivered.as_ref().is_some_and(|head| head.status == StatusCode::OK);
+        self.slot.as_ref().is_some_and(|slot| is_whole || slot.is_proof())
+    }
+
+    /// Notes that the next piece is not taken before this time has passed, by our own will.
+    pub(super) fn held_up(&mut self, delay: Duration) {
+        self.last_piece = self.last_piece.map(|last| last + delay);
     }
 
     /// The right to fill the cache, and the copy that was accepted, for the one who does it.

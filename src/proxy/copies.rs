@@ -24,13 +24,16 @@ const MAX_HALF: usize = 50_000;
 /// What was given to whom.
 #[derive(Debug)]
 pub(super) struct Copies {
-    copies: Memory<(IpAddr, ArchiveName), Arc<Given>>,
+    begun: Memory<(IpAddr, ArchiveName), Arc<Given>>,
     archives: Memory<(IpAddr, bool), ArchiveName>,
+    /// What clients were told of by a HEAD.
+    shown: Memory<(IpAddr, ArchiveName), Arc<Given>>,
 }
 
 impl Copies {
     pub(super) fn new(now: Instant) -> Self {
-        Self { copies: Memory::new(now), archives: Memory::new(now) }
+        let (begun, archives, shown) = (Memory::new(now), Memory::new(now), Memory::new(now));
+        Self { begun, archives, shown }
     }
 
     /// Notes that the client begins to get bytes of this copy. A `blind` part, which says nothing
@@ -46,15 +49,30 @@ impl Copies {
     ) -> Result<(), Arc<Given>> {
         let key = (client.to_canonical(), name);
         if blind {
-            let latest = self.copies.get_or_set(key, given, now);
+            let latest = self.begun.get_or_set(key, given, now);
             if latest != *given {
                 return Err(latest);
             }
         } else {
-            self.copies.set(key, Arc::clone(given), now);
+            self.begun.set(key, Arc::clone(given), now);
         }
         self.archives.set((client.to_canonical(), name.is_full()), name, now);
         Ok(())
+    }
+
+    /// Notes that the client was told of this copy, and of its length.
+    pub(super) fn show(&self, client: IpAddr, name: ArchiveName, given: Arc<Given>, now: Instant) {
+        self.shown.set((client.to_canonical(), name), given, now);
+    }
+
+    /// The copy that the client was told of last.
+    pub(super) fn shown(
+        &self,
+        client: IpAddr,
+        name: ArchiveName,
+        now: Instant,
+    ) -> Option<Arc<Given>> {
+        self.shown.get(&(client.to_canonical(), name), now)
     }
 
     /// Notes that the client is done with a transfer, which can be longer than the memory. What it
@@ -62,7 +80,7 @@ impl Copies {
     pub(super) fn keep(&self, client: IpAddr, name: ArchiveName, given: Arc<Given>, now: Instant) {
         let latest = self.given(client, name, now);
         if latest.is_none_or(|latest| latest == given) {
-            self.copies.set((client.to_canonical(), name), given, now);
+            self.begun.set((client.to_canonical(), name), given, now);
         }
     }
 
@@ -73,7 +91,7 @@ impl Copies {
         name: ArchiveName,
         now: Instant,
     ) -> Option<Arc<Given>> {
-        self.copies.get(&(client.to_canonical(), name), now)
+        self.begun.get(&(client.to_canonical(), name), now)
     }
 
     /// The full or incremental archive that the client began to get last.

@@ -1,27 +1,33 @@
 //! `ProxyHttp`: the path of a request through Pingora.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Digest;
 use pingora::protocols::http::conditional_filter::not_modified_filter;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_cache::{CacheKey, NoCacheReason, RespCacheable};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, RangeType, Session};
 
+use super::admission::Admission;
+use super::awaiting::while_there;
 use super::caching;
 use super::context::{Context, Phase, Relay};
 use super::copies::Copies;
+use super::door::Serving;
 use super::head;
 use super::planning::Planned;
 use super::rpc::NodeProxy;
 use crate::cache::ArchiveStorage;
 use crate::config::Config;
-use crate::fetch::{self, Orders, Upstreams};
+use crate::fetch::{self, LookCounts, Looks, Orders, Upstreams};
+use crate::ledger::Ledgers;
 use crate::route::{self, Failure, Settings, SourceFailure, Terms, Verdict};
 use crate::target::{Published, ReferenceSlot, Scraper};
 
@@ -36,9 +42,14 @@ pub struct Edge {
     pub(super) published: Arc<Published>,
     pub(super) reference: Option<Arc<ReferenceSlot>>,
     pub(super) copies: Copies,
+    pub(super) admission: Arc<Admission>,
     pub(super) cache: Option<&'static ArchiveStorage>,
+    /// The targets that are local directories.
+    pub(super) ledgers: Arc<Ledgers>,
     /// Where archives are ordered that requests share while they are fetched.
     pub(super) orders: Option<Orders>,
+    /// For archives that the index does not know.
+    pub(super) looks: Looks,
     pub(super) terms: Terms,
     /// What is passed on to nodes, where that is wanted.
     pub(super) rpc: Option<NodeProxy>,
@@ -67,12 +78,20 @@ impl Edge {
             published: scraper.published(),
             reference: scraper.reference(),
             copies: Copies::new(Instant::now()),
+            admission: Admission::new(&config.limits),
             cache,
+            ledgers: scraper.ledgers(),
             orders,
+            looks: Looks::new(config, scraper),
             terms: Terms { sharing: config.cache.sharing, keeps: config.cache.keep_previous },
             rpc: NodeProxy::new(config, scraper.nodes()),
             range_wait: config.cache.range_wait,
         }
+    }
+
+    /// How often archives were looked for that the index does not know.
+    pub fn looks(&self) -> Arc<LookCounts> {
+        self.looks.counts()
     }
 
     /// Notes that the current source failed before anything went to the client, and says whether
@@ -80,6 +99,9 @@ impl Edge {
     fn source_failed(&self, relay: &mut Relay, failure: SourceFailure) -> bool {
         if let Some(source) = relay.source() {
             self.upstreams.refused(source, &relay.asked().method, &failure);
+            if failure == SourceFailure::Gone {
+                self.looks.gone(&relay.name, Instant::now());
+            }
         }
         relay.next(failure)
     }
@@ -96,7 +118,7 @@ impl Edge {
                 let (Some(source), Some(given)) = (relay.source(), relay.given()) else {
                     return String::new();
                 };
-                if e.is_none() {
+                if e.is_none() && relay.is_proof() {
                     self.upstreams.succeeded(&source.target);
                 }
                 self.copies.keep(relay.client, relay.name, given, now);
@@ -106,7 +128,7 @@ impl Edge {
                 if let Some(given) = hit.given() {
                     self.copies.keep(hit.client, hit.archive.record().name, given, now);
                 }
-                " from the cache".to_owned()
+                hit.origin()
             }
         }
     }
@@ -116,8 +138,14 @@ impl Edge {
         let Some(source) = relay.source().cloned() else { return refused(false) };
         match route::judge(relay.asked(), &source, answer.status, &answer.headers) {
             Verdict::Deliver(head) => {
-                let head = head::archive(relay.accept(head))?;
-                let (Some(given), now) = (relay.given(), Instant::now()) else { return Ok(head) };
+                let now = Instant::now();
+                let head = head::archive(relay.accept(head, now))?;
+                let Some(given) = relay.given() else {
+                    if let Some(copy) = relay.copy() {
+                        self.copies.show(relay.client, relay.name, copy, now);
+                    }
+                    return Ok(head);
+                };
                 match self.copies.begin(relay.client, relay.name, &given, relay.is_blind(), now) {
                     Ok(()) => Ok(head),
                     Err(begun) => refused(relay.rebind(begun)),
@@ -141,18 +169,19 @@ impl ProxyHttp for Edge {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context { started: Instant::now(), phase: Phase::Local }
+        Context { started: Instant::now(), phase: Phase::Local, permit: None, serving: None }
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         ctx.started = Instant::now();
+        ctx.serving = Serving::begin(session);
         session.as_downstream_mut().set_write_timeout(Some(self.upstreams.limits().send_timeout));
         let client = client_address(session);
         let planned = match self.answer_for_nodes(session).await {
             Some(answer) => answer.map(Planned::Reply),
-            None => match self.plan(session, client) {
-                Ok(Planned::Await(awaiting)) => self.join(*awaiting).await,
-                planned => planned,
+            None => match self.plan(session, client, &mut ctx.permit) {
+                Ok(planned) => while_there(session, self.settle(planned, &mut ctx.permit)).await?,
+                failed => failed,
             },
         };
         let reply = match planned {
@@ -168,7 +197,9 @@ impl ProxyHttp for Edge {
             }
             Ok(Planned::Reply(reply)) => reply,
             // What was waited for is there or is not.
-            Ok(Planned::Await(_)) => Failure::Internal.reply(),
+            Ok(Planned::Await(_) | Planned::Lend(_) | Planned::Seek(_)) => {
+                Failure::Internal.reply()
+            }
             Err(failure) => failure.reply(),
         };
         let downstream = session.as_downstream_mut();
@@ -181,11 +212,9 @@ impl ProxyHttp for Edge {
     }
 
     fn request_cache_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
-        if let Some(cache) = self.cache
-            && caching::uses_cache(&ctx.phase)
-        {
+        if let Some(storage) = caching::storage(&ctx.phase, self.cache) {
             // No eviction and no lock: the store knows what goes, and who may fill.
-            session.cache.enable(cache, None, None, None, None);
+            session.cache.enable(storage, None, None, None, None);
         }
         Ok(())
     }
@@ -238,10 +267,11 @@ impl ProxyHttp for Edge {
 
     async fn upstream_peer(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
         let Phase::Relay(relay) = &mut ctx.phase else { return refused(false) };
+        self.find_slot(session, relay).await?;
         relay.turn(Instant::now());
         let peer = relay.source().and_then(|source| self.upstreams.peer(source));
         peer.map_or_else(|| refused(false), |peer| Ok(Box::new(peer)))
@@ -283,21 +313,54 @@ impl ProxyHttp for Edge {
         Ok(())
     }
 
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        _reused: bool,
+        _peer: &HttpPeer,
+        _fd: RawFd,
+        _digest: Option<&Digest>,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        if let Phase::Relay(relay) = &mut ctx.phase {
+            relay.connect(Instant::now());
+        }
+        Ok(())
+    }
+
     fn upstream_response_body_filter(
         &self,
         session: &mut Session,
-        _body: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         _end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<Option<Duration>> {
         if let Phase::Relay(relay) = &mut ctx.phase {
-            relay.piece(Instant::now());
+            relay.piece(body.as_ref().map_or(0, Bytes::len), Instant::now());
             if session.cache.enabled() && relay.is_abandoned() {
                 // The writer has given up and said why; the client goes on.
                 session.cache.disable(NoCacheReason::StorageError);
             }
         }
         Ok(None)
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        let (bytes, now) = (body.as_ref().map_or(0, Bytes::len), Instant::now());
+        let delay = ctx.permit.as_mut().and_then(|permit| permit.pass(bytes, now));
+        if let (Some(delay), Phase::Relay(relay)) = (delay, &mut ctx.phase) {
+            relay.held_up(delay);
+        }
+        if let Some(serving) = &ctx.serving {
+            serving.hand_over(body);
+        }
+        Ok(delay)
     }
 
     fn fail_to_connect(
@@ -339,7 +402,7 @@ impl ProxyHttp for Edge {
                 log::warn!("{} from target {} broke off: {e}", relay.name, source.target);
                 let now = Instant::now();
                 if failure == SourceFailure::Timeout || relay.broke_by_target(now) {
-                    self.upstreams.failed(&source.target, now);
+                    self.upstreams.failed(&source.target, &failure, now);
                 }
             }
             false
@@ -398,7 +461,11 @@ impl ProxyHttp for Edge {
         let path = request.uri.path();
         let shown: String = path.chars().take(MAX_LOGGED_PATH).collect();
         let method: String = request.method.as_str().chars().take(MAX_LOGGED_METHOD).collect();
-        let broken = if e.is_some() && status < 400 { " (broken off)" } else { "" };
+        let broken = match &ctx.serving {
+            _ if e.is_none() || status >= 400 => "",
+            Some(serving) if serving.is_cut() => " (broken off, the client took too little)",
+            _ => " (broken off)",
+        };
         log::info!(
             target: "access",
             "{} {method} {} {status} {} bytes {:.3} s{origin}{broken}",
@@ -415,7 +482,7 @@ const MAX_LOGGED_METHOD: usize = 16;
 /// Most characters of a path that go into the log.
 const MAX_LOGGED_PATH: usize = 200;
 
-fn refused<T>(retry: bool) -> Result<T> {
+pub(super) fn refused<T>(retry: bool) -> Result<T> {
     let mut error = Error::new_up(REFUSED);
     error.set_retry(retry);
     Err(error)

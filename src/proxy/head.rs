@@ -27,7 +27,8 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Writes a reply to a client that takes it in time: in that of one piece, and in what all of it
-/// takes at the least rate. A reply is in memory until then.
+/// takes at the least rate. A reply is in memory until then. (The door leaves connections that are
+/// too slow; a stream of HTTP/2 may stand still while others of its connection go on.)
 pub(super) async fn write_in_time(
     session: &mut Session,
     reply: Reply,

@@ -1,17 +1,23 @@
 //! The public listener: Pingora's phases, each of which translates, asks `route/`, and does it.
 
+mod admission;
 mod awaiting;
 mod caching;
 mod context;
 mod copies;
+mod door;
 mod edge;
 mod genesis;
 mod head;
+mod lending;
 mod listener;
 mod planning;
 mod rpc;
+mod seeking;
 mod shares;
 
+pub use admission::PACED_PIECE;
 pub use caching::cached_head;
+pub use door::{Door, Places};
 pub use edge::Edge;
 pub use listener::{BindError, Bound};

@@ -4,12 +4,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::Method;
 use pingora_proxy::Session;
 
+use super::admission::Permit;
 use super::awaiting::{Awaiting, Fetch};
 use super::context::{Caching, Hit, Relay};
 use super::edge::Edge;
 use super::head;
+use super::lending::Loan;
+use super::seeking::Seeking;
 use crate::api::{self, Reference, Urls};
 use crate::cache::{Archive, ArchiveStorage, Record, Standing};
 use crate::config::Downloads;
@@ -17,7 +21,7 @@ use crate::fetch::{Order, Placed, Tenacity};
 use crate::index::{Source, TargetId, View};
 use crate::route::{
     self, ApiCall, Asked, Bypass, CacheStatus, Cached, Delivery, Failure, Given, RangeRequest,
-    Reply, Requester, Route, Wish,
+    Reply, Requester, Route, Targets as _, Wish,
 };
 use crate::snapshot::ArchiveName;
 
@@ -28,6 +32,18 @@ pub(super) enum Planned {
     Hit(Box<Hit>),
     /// Nothing yet: see [`Edge::join`].
     Await(Box<Awaiting>),
+    /// Nor yet: see [`Edge::found`].
+    Seek(Box<Seeking>),
+    /// Nor yet: see [`Edge::borrow`].
+    Lend(Box<Loan>),
+}
+
+/// Whether a request may still be answered out of a ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ledgers {
+    Open,
+    /// They were asked, and what they list is not there.
+    Passed,
 }
 
 /// A request for an archive.
@@ -36,11 +52,19 @@ pub(super) struct Request {
     pub(super) name: ArchiveName,
     pub(super) client: IpAddr,
     pub(super) asked: Asked,
+    pub(super) ledgers: Ledgers,
 }
 
 impl Edge {
     /// Decides about a request.
-    pub(super) fn plan(&self, session: &mut Session, client: IpAddr) -> Result<Planned, Failure> {
+    ///
+    /// A transfer of an archive gets a permit, or is refused for want of one.
+    pub(super) fn plan(
+        &self,
+        session: &mut Session,
+        client: IpAddr,
+        permit: &mut Option<Permit>,
+    ) -> Result<Planned, Failure> {
         let request = session.req_header();
         let uri = &request.uri;
         let route = route::parse(&request.method, uri.path(), uri.query())?;
@@ -50,24 +74,58 @@ impl Edge {
         }
         let now = Instant::now();
         let view = self.published.load();
-        let resting = |target: &TargetId| self.upstreams.is_resting(target, now);
-        let requester = Requester { client, resting: &resting };
-        let reply = match (route, self.settings.downloads) {
-            (Route::Archive(name), Downloads::Proxy) => {
-                return self.archive(Request { name, client, asked }, &view, now);
+        let requester = Requester { client, targets: &self.upstreams.at(now) };
+        let reply = match route {
+            Route::Archive(name) => {
+                let request = Request { name, client, asked, ledgers: Ledgers::Open };
+                self.admit(&request, &view, permit)?;
+                return match self.decide(request.clone(), &view, now) {
+                    Err(Failure::NotHeld) => self.seek(request, &view, now),
+                    decided => decided,
+                };
             }
-            (Route::Archive(name), Downloads::Redirect) => {
-                route::redirect(&name, &view, &requester)?
-            }
-            (Route::ShortForm(form), _) => {
+            Route::ShortForm(form) => {
                 let goes_on = asked.range.is_behind_the_start();
                 let begun = || self.copies.archive(client, form.wanted, now);
                 let continues = goes_on.then(begun).flatten();
                 route::short_form(&form, continues, &view, &self.settings, &requester)?
             }
-            (Route::Api(call), _) => self.call(session, &call)?,
+            Route::Api(call) => self.call(session, &call)?,
         };
         Ok(Planned::Reply(reply))
+    }
+
+    /// Lets a transfer in, once. What is nowhere is that also where there is much to do: validators
+    /// ask for names with one ending after the other.
+    pub(super) fn admit(
+        &self,
+        request: &Request,
+        view: &View,
+        permit: &mut Option<Permit>,
+    ) -> Result<(), Failure> {
+        let Request { name, client, asked, .. } = request;
+        let is_cached = || {
+            let standing = self.cache.map(|cache| cache.store().standing(name));
+            standing.is_some_and(|standing| !matches!(standing, Standing::Absent))
+        };
+        let is_there = || !view.sources(name).is_empty() || is_cached();
+        let carries = self.settings.downloads == Downloads::Proxy && asked.method != Method::HEAD;
+        if permit.is_none() && carries && is_there() {
+            *permit = Some(self.admission.admit(*client).map_err(Failure::Busy)?);
+        }
+        Ok(())
+    }
+
+    /// An archive: carried, or redirected to.
+    fn decide(&self, request: Request, view: &View, now: Instant) -> Result<Planned, Failure> {
+        match self.settings.downloads {
+            Downloads::Proxy => self.archive(request, view, now),
+            Downloads::Redirect => {
+                let targets = self.upstreams.at(now);
+                let requester = Requester { client: request.client, targets: &targets };
+                route::redirect(&request.name, view, &requester).map(Planned::Reply)
+            }
+        }
     }
 
     /// An archive: out of the cache, or from one of its sources.
@@ -84,7 +142,7 @@ impl Edge {
 
     /// Decides as if the request had come now.
     pub(super) fn begin_again(&self, request: Request) -> Result<Planned, Failure> {
-        self.archive(request, &self.published.load(), Instant::now())
+        self.decide(request, &self.published.load(), Instant::now())
     }
 
     /// After an order that brought nothing to read: past the cache for this reason, or from what
@@ -114,6 +172,15 @@ impl Edge {
         part.then(|| self.copies.given(request.client, request.name, now)).flatten()
     }
 
+    /// The copy whose length the client was told, while somebody has it. What it asks for may be
+    /// laid out by that; it has no bytes of it, so any other one will do where this one fails.
+    fn shown(&self, request: &Request, view: &View, now: Instant) -> Option<Arc<Given>> {
+        let Request { name, client, .. } = *request;
+        self.copies
+            .shown(client, name, now)
+            .filter(|shown| view.sources(&name).iter().any(|source| source.target == shown.target))
+    }
+
     /// Decides where the bytes come from; `how` is what a client is told that reads an archive
     /// which is being fetched.
     pub(super) fn deliver(
@@ -129,9 +196,19 @@ impl Edge {
             None => Delivery::Bypass(Bypass::Off),
             Some(standing) => {
                 let cached = self.cached(standing, now);
-                self.wish(&request, given.as_deref(), view).delivery(cached)
+                let part = request.asked.range.is_part_of_a_file();
+                let shown = part.then(|| self.shown(&request, view, now)).flatten();
+                let laid_out_by = given.as_ref().or(shown.as_ref());
+                self.wish(&request, laid_out_by.map(|copy| &**copy), None, view).delivery(cached)
             }
         };
+        if delivery != Delivery::Hit && request.ledgers == Ledgers::Open {
+            let lenders = self.lenders(&request, given.as_deref(), standing, view, now);
+            if !lenders.is_empty() {
+                let bound_to = given.filter(|_| request.asked.is_blind()).map(|given| given.copy);
+                return Ok(Planned::Lend(Box::new(Loan { request, lenders, bound_to })));
+            }
+        }
         if delivery == Delivery::FollowWhole {
             (request.asked.range, request.asked.if_range) = (RangeRequest::Whole, None);
         }
@@ -233,13 +310,20 @@ impl Edge {
         caching: Caching,
         now: Instant,
     ) -> Planned {
-        let Request { name, client, asked } = request;
+        let Request { name, client, asked, .. } = request;
         Planned::Relay(Box::new(Relay::new(name, sources, client, asked, given, caching, now)))
     }
 
-    fn wish<'a>(&self, request: &'a Request, given: Option<&'a Given>, view: &'a View) -> Wish<'a> {
-        let Request { name, client, asked } = request;
-        Wish { name: *name, client: *client, asked, given, view, terms: self.terms }
+    fn wish<'a>(
+        &self,
+        request: &'a Request,
+        given: Option<&'a Given>,
+        shown: Option<&'a Given>,
+        view: &'a View,
+    ) -> Wish<'a> {
+        let Request { name, client, asked, .. } = request;
+        let shown = shown.map(|shown| &shown.target);
+        Wish { name: *name, client: *client, asked, given, shown, view, terms: self.terms }
     }
 
     /// The sources in the order in which they are tried.
@@ -252,26 +336,44 @@ impl Edge {
         now: Instant,
     ) -> Result<Vec<Arc<Source>>, Failure> {
         let cached = standing.map_or(Cached::Nothing, |standing| self.cached(standing, now));
-        let resting = |target: &TargetId| self.upstreams.is_resting(target, now);
+        let targets = self.upstreams.at(now);
         let distrusted = |target: &TargetId| {
             let store = self.cache.map(ArchiveStorage::store);
             store.is_some_and(|store| store.is_distrusted(&request.name, target, now))
         };
-        self.wish(request, given, view).sources(cached, resting, distrusted)
+        let shown = self.shown(request, view, now);
+        self.wish(request, given, shown.as_deref(), view).sources(cached, &targets, distrusted)
     }
 
-    /// Serves from the cache, unless the client began another copy meanwhile, which is the error.
-    fn hit(
+    /// The ledgers that are asked before anything comes over the network.
+    fn lenders(
+        &self,
+        request: &Request,
+        given: Option<&Given>,
+        standing: Option<&Standing>,
+        view: &View,
+        now: Instant,
+    ) -> Vec<Arc<Source>> {
+        let cached = standing.map_or(Cached::Nothing, |standing| self.cached(standing, now));
+        let targets = self.upstreams.at(now);
+        let resting = |target: &TargetId| targets.merit(target).resting;
+        self.wish(request, given, None, view).lenders(cached, resting)
+    }
+
+    /// Serves from a file, unless the client began another copy meanwhile, which is the error.
+    pub(super) fn hit(
         &self,
         archive: Archive,
         how: CacheStatus,
         request: &Request,
         now: Instant,
     ) -> Result<Hit, Arc<Given>> {
-        let Request { name, client, ref asked } = *request;
+        let Request { name, client, ref asked, .. } = *request;
         let hit = Hit { archive, how, client, asked: asked.clone() };
         if let Some(given) = hit.given() {
             self.copies.begin(client, name, &given, asked.is_blind(), now)?;
+        } else {
+            self.copies.show(client, name, hit.copy(), now);
         }
         Ok(hit)
     }

@@ -32,8 +32,7 @@ impl IfRange {
 
     /// Whether the condition is about the copy of this source, as far as its listing tells.
     pub fn names(&self, source: &Source) -> bool {
-        let Listed { size, modified, .. } = source.listed;
-        size.is_some_and(|size| self.holds(CopyId::new(&source.target.authority, size, modified)))
+        source.copy().is_some_and(|copy| self.holds(copy))
     }
 }
 

@@ -144,6 +144,8 @@ impl Bypass {
 pub enum CacheStatus {
     /// Out of the cache.
     Hit,
+    /// Out of a local directory.
+    Lent,
     /// From a target, and into the cache on the way; this request began it.
     Stored,
     /// From the fetch that another request, or none, began.
@@ -156,6 +158,7 @@ impl fmt::Display for CacheStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Hit => f.write_str("snapedge; hit"),
+            Self::Lent => f.write_str("snapedge; hit; detail=ledger"),
             Self::Stored => f.write_str("snapedge; fwd=miss; stored"),
             Self::Collapsed => f.write_str("snapedge; fwd=miss; collapsed"),
             Self::Bypass(why) => write!(f, "snapedge; fwd=bypass; detail={}", why.detail()),
@@ -273,13 +276,13 @@ mod tests {
     fn every_status_is_documented() {
         let documentation = include_str!("../../docs/CACHE.md");
         let bypasses = Bypass::ALL.map(CacheStatus::Bypass);
-        for status in
-            bypasses.iter().chain(&[CacheStatus::Hit, CacheStatus::Stored, CacheStatus::Collapsed])
-        {
+        let others =
+            [CacheStatus::Hit, CacheStatus::Lent, CacheStatus::Stored, CacheStatus::Collapsed];
+        for status in bypasses.iter().chain(&others) {
             assert!(documentation.contains(&format!("| `{status}` |")), "{status}");
         }
         let rows = documentation.matches("| `snapedge; ").count();
-        assert_eq!(rows, Bypass::ALL.len() + 3);
+        assert_eq!(rows, Bypass::ALL.len() + others.len());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Everything that can be wrong with a request or its sources, and the one function that turns it
 //! into an answer.
 
-use http::header::{ALLOW, CONTENT_RANGE, HeaderValue};
+use http::header::{ALLOW, CONTENT_RANGE, HeaderValue, RETRY_AFTER};
 use http::status::StatusCode;
 
 use super::reply::Reply;
@@ -52,10 +52,33 @@ pub enum Failure {
     /// Every source of the archive failed; the last failure that was not a plain "gone".
     #[error("no source could deliver this archive")]
     Sources(#[source] SourceFailure),
+    /// There is too much to do.
+    #[error("{0}")]
+    Busy(Busy),
     /// Something went wrong here.
     #[error("internal error")]
     Internal,
 }
+
+/// Which bound is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Busy {
+    /// That on transfers from one target, for every target that would do.
+    #[error("every target that holds this archive carries as many transfers as it may")]
+    Targets,
+    /// That on transfers to clients.
+    #[error("as many transfers are running as may run at once")]
+    Transfers,
+    /// That on transfers to one client.
+    #[error("as many transfers are running to this address as may run at once")]
+    Client,
+    /// That on the rate of all transfers.
+    #[error("one more transfer would leave too little for those that are running")]
+    Rate,
+}
+
+/// After how many seconds a client that was refused may find it better. Archives take minutes.
+const SOME_SECONDS: HeaderValue = HeaderValue::from_static("10");
 
 /// Why one source did not deliver.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +107,9 @@ pub enum SourceFailure {
     /// The connection broke, or what came was not HTTP.
     #[error("the connection broke")]
     Broken,
+    /// It is a local file, which cannot be opened.
+    #[error("the archive's file cannot be opened")]
+    Disk,
     /// A status that is not an archive's.
     #[error("status {0} instead of an archive")]
     Status(u16),
@@ -122,6 +148,32 @@ pub enum SourceFailure {
 }
 
 impl SourceFailure {
+    /// Whether it tells of how much the target can carry, and not just of what it has.
+    pub fn is_weakness(&self) -> bool {
+        match self {
+            Self::Connect
+            | Self::ConnectTimeout
+            | Self::Access(_)
+            | Self::Timeout
+            | Self::Slow
+            | Self::Broken
+            | Self::Status(429 | 502..=504) => true,
+            Self::Gone
+            | Self::NoSocket
+            | Self::Status(_)
+            | Self::Redirect
+            | Self::NoLength
+            | Self::Empty
+            | Self::Length { .. }
+            | Self::Range
+            | Self::Encoded
+            | Self::Text
+            | Self::Unsound
+            | Self::Disk
+            | Self::Html => false,
+        }
+    }
+
     /// What to say when a second source failed too: "gone" only where all of them said so.
     #[must_use]
     pub fn or(self, later: Self) -> Self {
@@ -152,6 +204,9 @@ impl Failure {
                     Err(_) => reply,
                 }
             }
+            Self::Busy(_) => {
+                Reply::text(status, format!("{self}\n")).with(RETRY_AFTER, SOME_SECONDS)
+            }
             Self::Body | Self::Host | Self::OtherCopy | Self::Sources(_) | Self::Internal => {
                 Reply::text(status, format!("{self}\n"))
             }
@@ -169,7 +224,7 @@ impl Failure {
             Self::Unsatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             // Not 404 or 416, which clients take for "does not exist" and "is complete", and not
             // 200, which wget appends to what it has.
-            Self::OtherCopy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::OtherCopy | Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Sources(SourceFailure::Timeout | SourceFailure::ConnectTimeout) => {
                 StatusCode::GATEWAY_TIMEOUT
             }

@@ -5,10 +5,14 @@
 //! [`Delivery`] and its sources; an upstream's response head goes in, a [`Verdict`] comes out.
 //! `proxy/` carries them out.
 
+mod allowance;
 mod answer;
 mod balance;
 mod caching;
 mod failure;
+mod lending;
+mod lookout;
+mod news;
 mod range;
 mod redirect;
 mod reply;
@@ -18,10 +22,13 @@ mod rpc;
 mod walk;
 mod wish;
 
+pub use allowance::{Allowance, ClientNet};
 pub use answer::{ArchiveHead, Asked, IfRange, Verdict, judge};
-pub use balance::order_nodes;
+pub use balance::{Merit, Strangers, Targets, order_nodes};
 pub use caching::{Bypass, CacheStatus, Cached, Delivery, Terms};
-pub use failure::{Failure, SourceFailure};
+pub use failure::{Busy, Failure, SourceFailure};
+pub use lookout::{Lookout, Outlook, Refused};
+pub use news::{MAX_ASKED, SLACK, is_known, is_news, whom_to_ask};
 pub use range::{ByteRange, ContentRange, RangeRequest, RangeSpec, Selection};
 pub use redirect::{Requester, Settings, redirect, short_form};
 pub use reply::Reply;

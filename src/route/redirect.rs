@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use http::status::StatusCode;
 
-use super::balance::order;
+use super::balance::{Targets, order};
 use super::failure::Failure;
 use super::reply::Reply;
 use super::request::{ShortForm, Wanted};
 use crate::config::Downloads;
-use crate::index::{TargetId, View};
+use crate::index::View;
 use crate::snapshot::ArchiveName;
 
 /// The part of the configuration that decides about requests.
@@ -26,12 +26,12 @@ pub struct Settings {
     pub max_snapshot_age: u64,
 }
 
-/// Who asks, and which targets it had better not be sent to.
+/// Who asks, and what is known of the targets that it may be sent to.
 pub struct Requester<'a> {
     /// Address of the client.
     pub client: IpAddr,
-    /// True for targets that failed lately.
-    pub resting: &'a dyn Fn(&TargetId) -> bool,
+    /// How they do.
+    pub targets: &'a dyn Targets,
 }
 
 /// The answer to a short form, from the view alone: nothing here waits, and nothing is asked.
@@ -73,9 +73,10 @@ fn elsewhere(
     status: StatusCode,
     name: &ArchiveName,
     view: &View,
-    Requester { client, resting }: &Requester<'_>,
+    Requester { client, targets }: &Requester<'_>,
 ) -> Result<Reply, Failure> {
-    let sources = order(*client, name, view.sources(name), |_| false, resting);
+    let sources = order(*client, name, view.sources(name), |_| false, *targets);
+    targets.take_turn(name);
     let location = sources.first().and_then(|source| source.listed.location.as_ref());
     location.map(|location| Reply::redirect(status, &location.url())).ok_or(Failure::NotHeld)
 }
@@ -84,8 +85,8 @@ fn elsewhere(
 mod tests {
     use super::*;
     use crate::clock::Now;
-    use crate::index::{Catalog, Event, Listed, Location, Policy, Publish};
-    use crate::route::Style;
+    use crate::index::{Catalog, Event, Listed, Location, Policy, Publish, TargetId};
+    use crate::route::{Strangers, Style};
     use std::net::Ipv4Addr;
     use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -151,7 +152,7 @@ mod tests {
         ShortForm { wanted, style: Style::V1, group: group.map(str::to_owned) }
     }
 
-    const REQUESTER: Requester<'static> = Requester { client: CLIENT, resting: &|_| false };
+    const REQUESTER: Requester<'static> = Requester { client: CLIENT, targets: &Strangers };
 
     fn shown(reply: &Reply) -> (u16, String) {
         let body = String::from_utf8(reply.body.to_vec()).expect("text");

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use super::failure::SourceFailure;
 use crate::index::{Source, TargetId};
 
+/// Most sources that are tried for one request.
+const MAX_TRIES: usize = 8;
+
 /// Sources in the order in which they are tried, and how far that has got.
 #[derive(Clone, Debug)]
 pub struct Walk {
@@ -21,7 +24,20 @@ impl Walk {
 
     /// The source that is tried now.
     pub fn source(&self) -> Option<&Arc<Source>> {
-        self.sources.get(self.at)
+        self.rest().first()
+    }
+
+    /// The source that is tried now, and those after it.
+    pub fn rest(&self) -> &[Arc<Source>] {
+        let rest = self.sources.get(self.at..).filter(|_| self.at < MAX_TRIES);
+        rest.unwrap_or_default()
+    }
+
+    /// Tries this one of the [rest](Self::rest) now, and those before it after it.
+    pub fn prefer(&mut self, place: usize) {
+        if let Some(rest) = self.sources.get_mut(self.at..=self.at.saturating_add(place)) {
+            rest.rotate_right(1);
+        }
     }
 
     /// Leaves out every source but those of this target, as if nothing had been tried yet; false
@@ -43,7 +59,7 @@ impl Walk {
             Some(earlier) => earlier.or(failure),
         });
         self.at += 1;
-        self.at < self.sources.len()
+        !self.rest().is_empty()
     }
 
     /// What the failures so far come to.
@@ -82,6 +98,34 @@ mod tests {
         assert!(!walk.next(SourceFailure::Gone));
         assert_eq!((walk.source(), walk.failure()), (None, Some(&SourceFailure::Connect)));
         assert!(!Walk::new(Vec::new()).next(SourceFailure::Gone));
+    }
+
+    #[test]
+    fn there_is_an_end_to_trying() {
+        let all: Vec<_> = (0..20).map(source).collect();
+        let mut walk = Walk::new(all.clone());
+        walk.prefer(19);
+        assert_eq!(walk.source(), Some(&all[19]));
+        let tries = 1 + (0..20).filter(|_| walk.next(SourceFailure::Connect)).count();
+        assert_eq!((tries, walk.source(), walk.rest().len()), (MAX_TRIES, None, 0));
+    }
+
+    #[test]
+    fn another_source_can_be_tried_first() {
+        let all: Vec<_> = (0..4).map(source).collect();
+        let mut walk = Walk::new(all.clone());
+        assert!(walk.next(SourceFailure::Connect));
+        assert_eq!(walk.rest(), &all[1..]);
+        walk.prefer(0);
+        assert_eq!(walk.rest(), &all[1..]);
+        walk.prefer(3);
+        assert_eq!(walk.rest(), &all[1..], "there is none");
+        walk.prefer(2);
+        assert_eq!(walk.rest(), [3, 1, 2].map(|at| all[at].clone()));
+        assert!(walk.next(SourceFailure::Connect) && walk.next(SourceFailure::Connect));
+        assert!(!walk.next(SourceFailure::Connect));
+        assert_eq!(walk.rest(), []);
+        walk.prefer(0);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::answer::Asked;
-use super::balance::order;
+use super::balance::{Targets, order};
 use super::caching::{Bytes, Cached, Delivery, Terms, deliver};
 use super::failure::{Failure, SourceFailure};
 use crate::index::{CopyId, Source, TargetId, View};
@@ -30,6 +30,8 @@ pub struct Wish<'a> {
     pub asked: &'a Asked,
     /// What the client began to get of it last, where the answer has to fit to that.
     pub given: Option<&'a Given>,
+    /// The target whose copy the client was told of by a HEAD: of its length, among others.
+    pub shown: Option<&'a TargetId>,
     /// What there is.
     pub view: &'a View,
     /// How the cache is used.
@@ -49,13 +51,14 @@ impl Wish<'_> {
         deliver(self.asked, worth_it, self.terms, cached, bytes)
     }
 
-    /// The sources in the order in which they are tried, at least one; those that are `resting`
-    /// come last, and those that are `distrusted` for this archive are none. The copy that is in
-    /// the cache, or on its way there, is everyone's who has no other, while its source is well.
+    /// The sources on the network in the order in which they are tried, at least one; those of
+    /// targets that rest come last, and those that are `distrusted` for this archive are none. The
+    /// copy that is in the cache, or on its way there, is everyone's who has no other, while its
+    /// source is well; where there is none, it is the one that the client asked about.
     pub fn sources(
         &self,
         cached: Cached<'_>,
-        resting: impl Fn(&TargetId) -> bool,
+        targets: &dyn Targets,
         distrusted: impl Fn(&TargetId) -> bool,
     ) -> Result<Vec<Arc<Source>>, Failure> {
         let pinned = match cached {
@@ -64,12 +67,13 @@ impl Wish<'_> {
             | Cached::Growing { target, .. }
             | Cached::Whole { target, .. } => Some(target),
         };
-        let pinned = pinned.filter(|target| !resting(target));
-        let all = self.view.sources(&self.name);
+        let pinned = pinned.or(self.shown).filter(|target| !targets.merit(target).resting);
+        let all = self.view.sources(&self.name).iter();
+        let all: Vec<&Arc<Source>> = all.filter(|source| !source.target.is_ledger()).collect();
         let preferred = |source: &Source| self.prefers(source, pinned);
-        let sound: Vec<Arc<Source>> =
-            all.iter().filter(|source| !distrusted(&source.target)).cloned().collect();
-        let sources = order(self.client, &self.name, &sound, preferred, resting);
+        let sound = all.iter().filter(|source| !distrusted(&source.target));
+        let sound: Vec<Arc<Source>> = sound.map(|source| Arc::clone(source)).collect();
+        let sources = order(self.client, &self.name, &sound, preferred, targets);
         match cached {
             _ if !sources.is_empty() => Ok(sources),
             // The archive is there, in a copy that does not fit to what the client has.
@@ -80,13 +84,13 @@ impl Wish<'_> {
     }
 
     /// True where the condition names the copy of a target that is there.
-    fn named_by_condition(&self) -> bool {
+    pub(super) fn named_by_condition(&self) -> bool {
         self.view.sources(&self.name).iter().any(|source| self.names(source))
     }
 
     /// Whether the condition names the copy of this source, by its listing or by what the client
     /// was given of it: without a size, the listing does not tell.
-    fn names(&self, source: &Source) -> bool {
+    pub(super) fn names(&self, source: &Source) -> bool {
         let given = self.given.filter(|given| given.target == source.target);
         self.asked.if_range.as_ref().is_some_and(|condition| {
             condition.names(source) || given.is_some_and(|given| condition.holds(given.copy))
@@ -102,7 +106,7 @@ impl Wish<'_> {
         match (&self.asked.if_range, self.given) {
             (Some(_), _) => self.names(source) || (is_pinned && !self.named_by_condition()),
             (None, Some(given)) => given.target == source.target,
-            (None, None) => is_pinned,
+            (None, None) => self.shown.map_or(is_pinned, |shown| *shown == source.target),
         }
     }
 }
@@ -111,9 +115,9 @@ impl Wish<'_> {
 mod tests {
     use super::*;
     use crate::clock::Now;
-    use crate::config::Sharing;
+    use crate::config::{Balance, Sharing};
     use crate::index::{Catalog, Event, Listed, Location, Policy, Publish};
-    use crate::route::{Bypass, IfRange, RangeRequest};
+    use crate::route::{Bypass, IfRange, Merit, RangeRequest};
     use http::Method;
     use std::net::Ipv4Addr;
     use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -172,6 +176,25 @@ mod tests {
         }
     }
 
+    /// Targets of which one rests.
+    struct Resting<'a>(Option<&'a TargetId>);
+
+    impl Targets for Resting<'_> {
+        fn merit(&self, target: &TargetId) -> Merit {
+            Merit { resting: self.0 == Some(target), ..Merit::default() }
+        }
+
+        fn balance(&self, _group: &str) -> Balance {
+            Balance::PerClient
+        }
+
+        fn turn(&self, _name: &ArchiveName) -> usize {
+            0
+        }
+
+        fn take_turn(&self, _name: &ArchiveName) {}
+    }
+
     /// Of which target the bytes come first, for every one of many clients; `None` where that is a
     /// matter of the client.
     #[track_caller]
@@ -190,10 +213,10 @@ mod tests {
         let first = |client: u32| {
             let client = IpAddr::V4(Ipv4Addr::from(client));
             let given = given.as_ref();
-            let wish =
-                Wish { name: full(1000), client, asked: &asked, given, view: &view, terms: TERMS };
-            let sources =
-                wish.sources(cached, |target| resting.as_ref() == Some(target), |_| false);
+            let (name, shown) = (full(1000), None);
+            let asked = &asked;
+            let wish = Wish { name, client, asked, given, shown, view: &view, terms: TERMS };
+            let sources = wish.sources(cached, &Resting(resting.as_ref()), |_| false);
             let sources = sources.expect("four of them");
             assert_eq!(sources.len(), 4);
             sources[0].target.clone()
@@ -230,13 +253,48 @@ mod tests {
     }
 
     #[test]
+    fn a_client_gets_the_copy_that_it_asked_about() {
+        let (view, client) = (view(), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let first =
+            |range: &str, shown: &TargetId, cached: Cached<'_>, resting: Option<&TargetId>| {
+                let shown = Some(shown);
+                let asked = asked(range, None);
+                let (asked, name) = (&asked, full(1000));
+                let wish =
+                    Wish { name, client, asked, given: None, shown, view: &view, terms: TERMS };
+                let sources = wish.sources(cached, &Resting(resting), |_| false).expect("four");
+                sources[0].target.clone()
+            };
+        for number in 1..=4 {
+            let (shown, other) = (target(number), target(number % 4 + 1));
+            for range in ["", "bytes=5-"] {
+                assert_eq!(first(range, &shown, Cached::Nothing, None), shown);
+            }
+            // A new start is better off with everyone's copy, and without a target that rests.
+            assert_eq!(first("", &shown, Cached::Filling(&other), None), other);
+            assert_ne!(first("", &shown, Cached::Nothing, Some(&shown)), shown);
+            // A part is laid out by the length that was told.
+            assert_eq!(first("bytes=5-", &shown, Cached::Filling(&other), None), shown);
+            assert_eq!(first("bytes=5-", &shown, Cached::Nothing, Some(&shown)), shown);
+        }
+    }
+
+    #[test]
     fn without_a_source_there_is_another_copy_or_nothing() {
         let (view, asked, target) = (view(), asked("bytes=5-", None), target(1));
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let name = full(800);
-        let wish = Wish { name, client, asked: &asked, given: None, view: &view, terms: TERMS };
+        let wish = Wish {
+            name,
+            client,
+            asked: &asked,
+            given: None,
+            shown: None,
+            view: &view,
+            terms: TERMS,
+        };
         let failure =
-            |cached| wish.sources(cached, |_| false, |_| false).expect_err("nobody has it");
+            |cached| wish.sources(cached, &Resting(None), |_| false).expect_err("nobody has it");
         assert_eq!(failure(Cached::Nothing), Failure::NotHeld);
         assert_eq!(failure(Cached::Filling(&target)), Failure::NotHeld);
         let whole = Cached::Whole { target: &target, copy: copy(1) };
@@ -257,6 +315,7 @@ mod tests {
             client,
             asked: &asked,
             given: None,
+            shown: None,
             view: &view,
             terms: TERMS,
         };
@@ -277,18 +336,19 @@ mod tests {
             client,
             asked: &asked,
             given: None,
+            shown: None,
             view: &view,
             terms: TERMS,
         };
         let bad = target(2);
         let pinned = Cached::Filling(&bad);
-        let left = wish.sources(pinned, |_| false, |target| *target == bad).expect("three");
+        let left = wish.sources(pinned, &Resting(None), |target| *target == bad).expect("three");
         assert_eq!(left.len(), 3);
         assert!(left.iter().all(|source| source.target != bad));
-        let none = wish.sources(pinned, |_| false, |_| true).expect_err("none is left");
+        let none = wish.sources(pinned, &Resting(None), |_| true).expect_err("none is left");
         assert_eq!(none, Failure::Sources(SourceFailure::Unsound));
         let whole = Cached::Whole { target: &bad, copy: copy(2) };
-        let other = wish.sources(whole, |_| false, |_| true).expect_err("none is left");
+        let other = wish.sources(whole, &Resting(None), |_| true).expect_err("none is left");
         assert_eq!(other, Failure::OtherCopy);
     }
 }

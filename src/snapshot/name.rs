@@ -180,6 +180,12 @@ impl ArchiveName {
     pub const fn compression(&self) -> Compression {
         self.compression
     }
+
+    /// The archive of the same state in another compression.
+    #[must_use]
+    pub const fn compressed(self, compression: Compression) -> Self {
+        Self { compression, ..self }
+    }
 }
 
 impl Ord for ArchiveName {

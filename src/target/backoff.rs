@@ -25,31 +25,50 @@ pub fn delay(failures: u32) -> Duration {
 /// The lock is held for a look-up or an insertion, by the request path alone.
 #[derive(Debug, Default)]
 pub struct Backoff {
-    failed: Mutex<HashMap<TargetId, Record>>,
+    failed: Mutex<HashMap<TargetId, Rest>>,
 }
 
-#[derive(Debug, Default)]
-struct Record {
+/// The rest of one target.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rest {
     failures: u32,
     until: Option<Instant>,
 }
 
+impl Rest {
+    /// Notes a failure; false where it belongs to those that led to this rest. Twenty transfers
+    /// that break together are one event.
+    pub(super) fn failed(&mut self, now: Instant) -> bool {
+        let is_new = !self.is_on(now);
+        if is_new {
+            self.failures = self.failures.saturating_add(1);
+            self.until = Some(now + delay(self.failures));
+        }
+        is_new
+    }
+
+    /// When it ends, or ended.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.until
+    }
+
+    /// True while it lasts.
+    pub(super) fn is_on(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| until > now)
+    }
+}
+
 impl Backoff {
-    /// Notes that a transfer failed by the target's fault. Failures within one rest count once:
-    /// twenty transfers that break together are one event.
+    /// Notes that a request failed by the target's fault. Failures within one rest count once.
     pub fn failed(&self, target: &TargetId, now: Instant) {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         if failed.len() >= MAX_REMEMBERED && !failed.contains_key(target) {
-            failed.retain(|_, record| record.until.is_some_and(|until| until > now));
+            failed.retain(|_, rest| rest.is_on(now));
             if failed.len() >= MAX_REMEMBERED {
                 return;
             }
         }
-        let record = failed.entry(target.clone()).or_default();
-        if record.until.is_none_or(|until| until <= now) {
-            record.failures = record.failures.saturating_add(1);
-            record.until = Some(now + delay(record.failures));
-        }
+        failed.entry(target.clone()).or_default().failed(now);
     }
 
     /// Notes that a target delivered.
@@ -60,7 +79,7 @@ impl Backoff {
     /// True while the target rests.
     pub fn is_resting(&self, target: &TargetId, now: Instant) -> bool {
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.get(target).and_then(|record| record.until).is_some_and(|until| until > now)
+        failed.get(target).is_some_and(|rest| rest.is_on(now))
     }
 }
 

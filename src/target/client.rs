@@ -208,6 +208,11 @@ impl Line {
         }
     }
 
+    /// Asks for the head of a place, by HEAD and in no other way: a GET begins a transfer.
+    pub(super) async fn head_alone(&self, at: &Place) -> Result<Head, ClientError> {
+        self.send(Method::HEAD, at).await.map(|response| head_of(&response))
+    }
+
     /// Reads a small document, of at most `most` bytes.
     pub(super) async fn document(
         &self,

@@ -2,7 +2,10 @@
 
 mod backoff;
 mod client;
+mod conduct;
 mod discovery;
+mod doors;
+mod ledger;
 mod nodes;
 mod probe;
 mod reference;
@@ -11,8 +14,11 @@ mod scraper;
 
 pub use backoff::{Backoff, delay};
 pub use client::{Client, ClientError, GroupClient};
+pub use conduct::Conduct;
 pub use discovery::{DiscoveryCounts, DiscoveryError, Form, SourceKind, parse_targets};
+pub use doors::{Doors, Entrance, Sighting};
 pub use nodes::{Coming, Node, NodeError, Nodes};
 pub use probe::{ProbeError, Prober};
 pub use reference::ReferenceSlot;
+pub(crate) use reference::chain;
 pub use scraper::{Published, Reporter, Scraper};

@@ -10,6 +10,7 @@ use http::status::StatusCode;
 use serde::Deserialize;
 
 use super::client::{ClientError, GroupClient, Head, Line, MAX_DOCUMENT, Place, resolve};
+use super::doors::{Door, Shape};
 use super::nodes::Node;
 use crate::access::{Access, Fault};
 use crate::config::{Group, HostPort, Scheme, TargetKind};
@@ -17,7 +18,7 @@ use crate::index::{Listed, Location};
 use crate::snapshot::ArchiveName;
 
 /// Redirects that are followed from a short form.
-const MAX_REDIRECTS: usize = 5;
+pub(super) const MAX_REDIRECTS: usize = 5;
 /// Largest size that is believed, in bytes: a pebibyte, so that sums of sizes cannot overflow.
 const MAX_SIZE: u64 = 1 << 50;
 /// Most archives that are taken from one target.
@@ -175,6 +176,20 @@ impl Prober {
         Some(Node { line: Arc::clone(line), root: self.place(line, "/") })
     }
 
+    /// The way to single archives of the target, by what its last answer was. What has answered as
+    /// a node, and has nothing yet, is one.
+    pub(super) fn door(&self) -> Option<Door> {
+        let is_sidecar = match self.kind {
+            TargetKind::Rpc => false,
+            TargetKind::Sidecar => true,
+            TargetKind::Auto => self.nature == Some(Nature::Sidecar),
+        };
+        let shape = if is_sidecar { Shape::Sidecar } else { Shape::Rpc };
+        let line = self.line.as_ref()?;
+        let (target, root) = (self.target.clone(), self.place(line, ""));
+        Some(Door { line: Arc::clone(line), target, root, shape })
+    }
+
     /// How the targets of the group are reached.
     pub(super) fn access(&self) -> &Arc<Access> {
         self.client.access()
@@ -296,7 +311,7 @@ impl Prober {
                 return Err(denied);
             }
             match status.as_u16() {
-                301..=303 | 307 | 308 => place = self.next(&place, &headers)?,
+                301..=303 | 307 | 308 => place = redirected(&self.target, &place, &headers)?,
                 200 => {
                     // A 200 on the short form itself is bytes without a name.
                     let name = archive_at(&place.path);
@@ -308,40 +323,44 @@ impl Prober {
         }
         Err(ProbeError::Loop { path: short.path })
     }
+}
 
-    /// Where a redirect leads: another path, perhaps another port, never another host.
-    fn next(&self, from: &Place, headers: &HeaderMap) -> Result<Place, ProbeError> {
-        let bad = || ProbeError::BadLocation { path: from.path.clone() };
-        let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
-        let base = url::Url::parse(&from.url()).map_err(|_| bad())?;
-        let to = base.join(location.ok_or_else(bad)?).map_err(|_| bad())?;
-        let host = to.host().ok_or_else(bad)?.to_string();
-        let same = host == self.target.host() || host.parse() == Ok(from.address.ip());
-        if to.path().len() > MAX_PATH {
-            return Err(bad());
-        }
-        // Without its path and query, which may be a grant.
-        let origin = || to.origin().ascii_serialization();
-        if !same || !matches!(to.scheme(), "http" | "https") {
-            return Err(ProbeError::Elsewhere { path: from.path.clone(), to: origin() });
-        }
-        if to.scheme() != self.scheme.as_str() {
-            return Err(ProbeError::OtherScheme { path: from.path.clone(), to: origin() });
-        }
-        let port = to.port_or_known_default().ok_or_else(bad)?;
-        // A query is dropped: where one is needed, it is a grant that ends before the next probe.
-        let path = to.path().to_owned();
-        Ok(Place {
-            scheme: self.scheme,
-            address: SocketAddr::new(from.address.ip(), port),
-            authority: format!("{host}:{port}"),
-            path,
-        })
+/// Where a redirect of a target leads: another path, perhaps another port, never another host.
+pub(super) fn redirected(
+    target: &HostPort,
+    from: &Place,
+    headers: &HeaderMap,
+) -> Result<Place, ProbeError> {
+    let bad = || ProbeError::BadLocation { path: from.path.clone() };
+    let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
+    let base = url::Url::parse(&from.url()).map_err(|_| bad())?;
+    let to = base.join(location.ok_or_else(bad)?).map_err(|_| bad())?;
+    let host = to.host().ok_or_else(bad)?.to_string();
+    let same = host == target.host() || host.parse() == Ok(from.address.ip());
+    if to.path().len() > MAX_PATH {
+        return Err(bad());
     }
+    // Without its path and query, which may be a grant.
+    let origin = || to.origin().ascii_serialization();
+    if !same || !matches!(to.scheme(), "http" | "https") {
+        return Err(ProbeError::Elsewhere { path: from.path.clone(), to: origin() });
+    }
+    if to.scheme() != from.scheme.as_str() {
+        return Err(ProbeError::OtherScheme { path: from.path.clone(), to: origin() });
+    }
+    let port = to.port_or_known_default().ok_or_else(bad)?;
+    // A query is dropped: where one is needed, it is a grant that ends before the next probe.
+    let path = to.path().to_owned();
+    Ok(Place {
+        scheme: from.scheme,
+        address: SocketAddr::new(from.address.ip(), port),
+        authority: format!("{host}:{port}"),
+        path,
+    })
 }
 
 /// The archive that a path is the path of.
-fn archive_at(path: &str) -> Option<ArchiveName> {
+pub(super) fn archive_at(path: &str) -> Option<ArchiveName> {
     path.rsplit('/').next()?.parse().ok()
 }
 

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::client::GroupClient;
 use super::discovery::Found;
+use super::doors::{DoorPlace, Doors};
 use super::nodes::{NodePlace, Nodes};
 use super::probe::Prober;
 use super::reference::chain;
@@ -26,6 +27,8 @@ pub(super) struct Means {
     pub(super) client: GroupClient,
     /// Where those appear that are nodes.
     pub(super) nodes: Arc<Nodes>,
+    /// Where all of them appear, for what they did not list yet.
+    pub(super) doors: Arc<Doors>,
     /// Where they say what they found.
     pub(super) events: mpsc::Sender<Event>,
     /// Bounds how many there are at once.
@@ -79,7 +82,8 @@ impl Roster {
             let prober = Prober::new(self.means.client.clone(), &self.group, target.clone());
             let id = self.id(&target);
             let place = self.means.nodes.place(id.clone());
-            let watch = Watch { id, place, means: self.means.clone() };
+            let door = self.means.doors.place(id.clone());
+            let watch = Watch { id, place, door, means: self.means.clone() };
             self.running.insert(target, tokio::spawn(watch.keep(prober)));
         }
     }
@@ -99,6 +103,7 @@ impl Drop for Roster {
 struct Watch {
     id: TargetId,
     place: NodePlace,
+    door: DoorPlace,
     means: Means,
 }
 
@@ -133,11 +138,13 @@ impl Watch {
                     {
                         return;
                     }
+                    self.door.open(prober.door());
                     continue;
                 }
                 Ok(Err(error)) => (error.fault(), chain(&error)),
                 Err(_) => (None, format!("no answer within {:?}", self.means.timeout)),
             };
+            self.door.shut();
             let advice = fault.map_or(String::new(), |fault| format!("{fault}: "));
             fault.inspect(|fault| prober.access().faults.count(*fault));
             if failing.replace(fault) != Some(fault) {

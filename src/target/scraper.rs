@@ -1,9 +1,9 @@
 //! Keeps the index true: finds targets, probes them, and publishes what is known.
 //!
 //! One task per source of targets; one task per group, which starts and stops the tasks of the
-//! targets that were found; one task per target, which sleeps between its probes; one task that
-//! owns the catalog and publishes views. The last three meet in one bounded queue. The request path
-//! reads [`Published`] and never waits for any of them.
+//! targets that were found; one task per target, which sleeps between its probes, and one per local
+//! directory; one task that owns the catalog and publishes views. The last four meet in one bounded
+//! queue. The request path reads [`Published`] and never waits for any of them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,14 +18,17 @@ use tokio::task::JoinSet;
 
 use super::client::{Client, ClientError, GroupClient};
 use super::discovery::{Conduct, DiscoveryCounts, Findings, Search};
+use super::doors::Doors;
+use super::ledger::LedgerWatch;
 use super::nodes::Nodes;
 use super::reference::ReferenceSlot;
 use super::roster::{Means, Roster};
 use crate::access::Accesses;
 use crate::config::{self, Config, Downloads, Group};
 use crate::index::{
-    Catalog, Conflict, Distrusted, Event, Generation, Held, Policy, Publish, TargetId, View,
+    Catalog, Conflict, Distrusted, Event, Generation, Held, Listed, Policy, Publish, TargetId, View,
 };
+use crate::ledger::Ledgers;
 use crate::snapshot::ArchiveName;
 
 /// Events that may wait for the catalog. Probes wait when it is full; hints are dropped.
@@ -83,6 +86,14 @@ impl Reporter {
             log::debug!("the index is busy, {target} will be found without {name} by a probe");
         }
     }
+
+    /// The target answered that it has an archive which it did not list yet. Waits while the queue
+    /// is full.
+    pub async fn found(&self, target: TargetId, archive: Listed) {
+        let event = Event::Found { target, at: Instant::now(), archive };
+        // Nobody takes it when the process ends.
+        let _ = self.0.send(event).await;
+    }
 }
 
 /// The service that keeps the index.
@@ -99,6 +110,8 @@ pub struct Scraper {
     reference: Arc<ReferenceSlot>,
     discovery: Arc<DiscoveryCounts>,
     nodes: Arc<Nodes>,
+    doors: Arc<Doors>,
+    ledgers: Arc<Ledgers>,
     events: mpsc::Sender<Event>,
 }
 
@@ -152,6 +165,7 @@ impl Scraper {
             Catalog::default().view(&View::default(), &index.groups, index.policy, Instant::now());
         views.store(first);
         let (publisher, reference) = (Arc::new(index), Arc::default());
+        let ledgers = Arc::new(Ledgers::new(&config));
         Ok(Self {
             config,
             accesses,
@@ -163,6 +177,8 @@ impl Scraper {
             reference,
             discovery,
             nodes: Arc::default(),
+            doors: Arc::default(),
+            ledgers,
             events,
         })
     }
@@ -180,6 +196,16 @@ impl Scraper {
     /// The targets that are nodes.
     pub fn nodes(&self) -> Arc<Nodes> {
         Arc::clone(&self.nodes)
+    }
+
+    /// The ways to archives that no target listed yet.
+    pub fn doors(&self) -> Arc<Doors> {
+        Arc::clone(&self.doors)
+    }
+
+    /// The targets that are local directories.
+    pub fn ledgers(&self) -> Arc<Ledgers> {
+        Arc::clone(&self.ledgers)
     }
 
     /// How often the sources of targets failed.
@@ -213,10 +239,15 @@ impl Scraper {
                 timeout,
                 client: client.clone(),
                 nodes: Arc::clone(&self.nodes),
+                doors: Arc::clone(&self.doors),
                 events: self.events.clone(),
                 probes: Arc::clone(&probes),
             };
             tasks.spawn(Roster::new(group, means).keep(findings.subscribe()));
+        }
+        for ledger in self.ledgers.all() {
+            let (ledger, events) = (Arc::clone(ledger), self.events.clone());
+            tasks.spawn(LedgerWatch { ledger, interval, timeout, events }.keep());
         }
         if let Some(url) = self.config.rpc.clone() {
             let (reference, client) = (Arc::clone(&self.reference), self.client.clone());

@@ -14,13 +14,15 @@
     reason = "tests are read by people, and their helpers are nobody's interface"
 )]
 
-mod agave;
 mod cache;
+mod clients;
 mod copies;
 mod credentials;
 mod discovery;
 mod failover;
+mod fleet;
 mod hostile;
+mod ledger;
 mod process;
 mod ranges;
 mod routes;
@@ -28,5 +30,7 @@ mod rpc;
 mod rpc_clients;
 mod rpc_nodes;
 mod scraping;
+mod slow_clients;
 mod support;
 mod tracker;
+mod unknown_names;

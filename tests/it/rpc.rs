@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::clients::agave::recorded;
 use super::support::body::Content;
 use super::support::client::{Answer, Ask, connect, read_head};
 use super::support::edge::{Edge, config};
@@ -55,27 +56,6 @@ async fn next(stream: &mut TcpStream, request: &str) -> Answer {
         assert!(stream.read_buf(&mut answer.body).await.expect("readable") > 0);
     }
     answer
-}
-
-/// The recorded requests of Agave's client up to its downloads, one connection for each list.
-const TRACE: &str = include_str!("../data/agave/client-trace.txt");
-
-fn recorded(number: usize) -> Vec<String> {
-    let start = format!("connection {number}");
-    let from = TRACE.find(&start).expect("recorded");
-    let text = &TRACE[from..];
-    let text = text.split(&format!("\nconnection {}", number + 1)).next().unwrap_or(text);
-    let mut requests: Vec<String> = Vec::new();
-    for line in text.lines().skip(1) {
-        if line.starts_with("POST ") || line.starts_with("GET ") {
-            requests.push(String::new());
-        }
-        let Some(request) = requests.last_mut() else { continue };
-        let is_body = line.starts_with('{');
-        request.push_str(line);
-        request.push_str(if is_body { "" } else { "\r\n" });
-    }
-    requests
 }
 
 #[tokio::test(flavor = "multi_thread")]

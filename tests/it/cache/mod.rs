@@ -34,6 +34,13 @@ impl CachedEdge {
         Self { edge, directory }
     }
 
+    /// The same with more below `limits`.
+    async fn limited(limits: &str, origins: &[&Origin]) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let edge = Edge::limited(limits, &settings(directory.path()), origins).await;
+        Self { edge, directory }
+    }
+
     /// Names of the files in the directory, but for the lock.
     fn files(&self) -> Vec<String> {
         files(self.directory.path())

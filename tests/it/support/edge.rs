@@ -8,7 +8,9 @@ use pingora::services::Service;
 use pingora::services::background::BackgroundService;
 use snapedge::access::Accesses;
 use snapedge::app::Services;
+use snapedge::fetch::LookCounts;
 use snapedge::index::View;
+use snapedge::proxy::Places;
 use snapedge::target::{DiscoveryCounts, Published};
 use tokio::sync::watch;
 
@@ -22,6 +24,8 @@ pub struct Edge {
     published: Arc<Published>,
     pub accesses: Arc<Accesses>,
     pub discovery: Arc<DiscoveryCounts>,
+    pub looks: Arc<LookCounts>,
+    pub places: Arc<Places>,
     // Dropping it would look like a broken channel to the services.
     _stop: watch::Sender<bool>,
 }
@@ -68,7 +72,16 @@ impl Edge {
         };
         let services = Services::new(&config).expect("a free port");
         let address = services.addresses()[0];
-        let Services { mut public, scraper, fetcher, published, accesses, discovery } = services;
+        let Services {
+            mut public,
+            places,
+            scraper,
+            fetcher,
+            published,
+            accesses,
+            discovery,
+            looks,
+        } = services;
         let (stop, shutdown): (_, ShutdownWatch) = watch::channel(false);
         let watch = shutdown.clone();
         tokio::spawn(async move { public.start_service(None, watch, 1).await });
@@ -81,7 +94,7 @@ impl Edge {
             let task = fetcher.task();
             tokio::spawn(async move { task.start(shutdown).await });
         }
-        Self { address, published, accesses, discovery, _stop: stop }
+        Self { address, published, accesses, discovery, looks, places, _stop: stop }
     }
 
     /// An edge before one group of origins, once each of them has answered.
@@ -92,6 +105,16 @@ impl Edge {
     /// The same with more configuration.
     pub async fn with(extra: &str, origins: &[&Origin]) -> Self {
         let edge = Self::start(&config(extra, &[origins]));
+        for origin in origins {
+            edge.knows(origin).await;
+        }
+        edge
+    }
+
+    /// The same with more below `limits` as well.
+    pub async fn limited(limits: &str, extra: &str, origins: &[&Origin]) -> Self {
+        let config = config(extra, &[origins]);
+        let edge = Self::start(&config.replacen("limits: {", &format!("limits: {{{limits}, "), 1));
         for origin in origins {
             edge.knows(origin).await;
         }

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
+
+use super::PATIENCE;
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -16,6 +19,8 @@ pub struct Request {
     pub target: String,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
+    /// Whether all of the answer is on its way.
+    pub answered: Arc<AtomicBool>,
 }
 
 impl Request {
@@ -107,9 +112,19 @@ impl<H: Handler> Server<H> {
     /// Listens on the same port again.
     pub async fn restart(&self) {
         self.stop().await;
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket.set_reuseaddr(true).expect("an option");
-        socket.bind(self.address).expect("the port of before");
+        // Meanwhile the system may have lent the port to somebody's connection.
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let socket = loop {
+            let socket = TcpSocket::new_v4().expect("a socket");
+            socket.set_reuseaddr(true).expect("an option");
+            match socket.bind(self.address) {
+                Ok(()) => break socket,
+                Err(error) => {
+                    assert!(tokio::time::Instant::now() < deadline, "the port of before: {error}");
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                }
+            }
+        };
         self.accept(socket.listen(1024).expect("listening"));
     }
 }
@@ -153,6 +168,7 @@ async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Resul
         target: target.to_owned(),
         headers: lines.filter_map(header).collect(),
         body: Vec::new(),
+        answered: Arc::default(),
     };
     let length = request.header("content-length").and_then(|value| value.parse().ok()).unwrap_or(0);
     while buffer.len() < length {

@@ -89,7 +89,8 @@ pub async fn client(
         if got.status == 404 {
             continue;
         }
-        assert!(matches!(got.status, 200 | 206), "{} to {request}", got.status);
+        let text = String::from_utf8_lossy(&got.body[..got.body.len().min(200)]);
+        assert!(matches!(got.status, 200 | 206), "{} to {request}{text}", got.status);
         assert!(world.has(&name, got.start, &got.body), "wrong bytes, hit: {}, {request}", got.hit);
         let whole = method == "HEAD" || got.length == Some(got.body.len() as u64);
         assert!(whole || left || end.load(Ordering::Acquire), "cut short: {request}");

@@ -75,7 +75,10 @@ async fn each_level_finds_what_it_promises() {
             assert_eq!(status(&answer), STORED);
             cached.holds(NAME).await;
         } else {
-            assert_eq!((answer.status, answer.ended), (200, Ended::Short), "{level} {content:?}");
+            // Where it was found before the client read any of it, there is nothing to break off.
+            let found = (answer.status, answer.ended);
+            let expected = [(200, Ended::Short), (502, Ended::Whole)];
+            assert!(expected.contains(&found), "{found:?} {level} {content:?}");
             eventually("it is removed", || async { cached.files().is_empty() }).await;
         }
     }

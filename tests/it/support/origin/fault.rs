@@ -44,6 +44,8 @@ pub enum Fault {
     CloseDelimited,
     /// A 200 without a byte.
     Empty,
+    /// A sentence, with this status.
+    Text(u16),
     /// A page, with a 200.
     Html,
     /// A page of exactly the archive's length.
@@ -160,6 +162,7 @@ impl Node {
                 Ok(Next::Close)
             }
             Fault::Empty => reply(stream, request, "200 OK", &length(0), b"").await,
+            Fault::Text(status) => text(stream, request, status).await,
             Fault::Html => {
                 let headers = [length(PAGE.len() as u64).remove(0), html];
                 reply(stream, request, "200 OK", &headers, PAGE.as_bytes()).await
@@ -266,4 +269,14 @@ impl Node {
 async fn stall(stream: &mut TcpStream) -> io::Result<Next> {
     while stream.read(&mut [0; 1024]).await? > 0 {}
     Ok(Next::Close)
+}
+
+/// A sentence instead of an archive.
+async fn text(stream: &mut TcpStream, request: &Request, status: u16) -> io::Result<Next> {
+    let body = "no snapshot available";
+    let headers = [
+        ("content-type", "text/plain; charset=utf-8".to_owned()),
+        ("content-length", body.len().to_string()),
+    ];
+    reply(stream, request, &format!("{status} Fault"), &headers, body.as_bytes()).await
 }

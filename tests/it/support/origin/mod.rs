@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use snapedge::snapshot::ArchiveName;
@@ -55,6 +56,9 @@ pub struct State {
     /// Requests that are being answered, and the most at once.
     pub running: usize,
     pub most: usize,
+    /// Archives that are being sent, and the most at once.
+    pub transfers: usize,
+    pub most_transfers: usize,
     /// Where a Firedancer RPC port redirects to, once it is another port than at first.
     pub moved_to: Option<SocketAddr>,
     /// How long every answer takes.
@@ -93,6 +97,8 @@ impl Origin {
                 seen: Vec::new(),
                 running: 0,
                 most: 0,
+                transfers: 0,
+                most_transfers: 0,
                 pause: Duration::ZERO,
                 moved_to: None,
                 rate: None,
@@ -178,6 +184,18 @@ impl Origin {
     pub fn most_at_once(&self) -> usize {
         self.handler.state.lock().unwrap().most
     }
+
+    /// Forgets how many archives were sent at once.
+    pub fn forget_most(&self) {
+        let mut state = self.handler.state.lock().unwrap();
+        state.most_transfers = state.transfers;
+    }
+
+    /// Archives that are being sent now, and the most that ever were at once.
+    pub fn transfers(&self) -> (usize, usize) {
+        let state = self.handler.state.lock().unwrap();
+        (state.transfers, state.most_transfers)
+    }
 }
 
 /// When every archive of a sidecar was changed last.
@@ -212,7 +230,17 @@ impl Handler for Node {
 }
 
 /// Counts a request for as long as it is answered; a client that leaves ends it too.
-struct Running<'a>(&'a Mutex<State>);
+struct Running<'a> {
+    state: &'a Mutex<State>,
+    request: Request,
+}
+
+/// Counts one transfer less, once.
+fn finish(state: &Mutex<State>, request: &Request) {
+    if !request.answered.swap(true, Ordering::Relaxed) {
+        state.lock().unwrap().transfers -= 1;
+    }
+}
 
 impl<'a> Running<'a> {
     fn new(state: &'a Mutex<State>, request: &Request) -> Self {
@@ -220,14 +248,20 @@ impl<'a> Running<'a> {
         locked.seen.push(request.clone());
         locked.running += 1;
         locked.most = locked.most.max(locked.running);
+        let name = request.path().rsplit('/').next().unwrap_or_default();
+        let is_transfer = request.method == "GET" && locked.archives.contains_key(name);
+        request.answered.store(!is_transfer, Ordering::Relaxed);
+        locked.transfers += usize::from(is_transfer);
+        locked.most_transfers = locked.most_transfers.max(locked.transfers);
         drop(locked);
-        Self(state)
+        Self { state, request: request.clone() }
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.lock().unwrap().running -= 1;
+        finish(self.state, &self.request);
+        self.state.lock().unwrap().running -= 1;
     }
 }
 
@@ -272,6 +306,10 @@ impl Node {
         while at < content.len {
             let count = size.min((content.len - at) as usize);
             content.fill(at, &mut block[..count]);
+            if at + count as u64 == content.len {
+                // Whoever has the last byte may begin the next one before this is over.
+                finish(&self.state, request);
+            }
             stream.write_all(&block[..count]).await?;
             at += count as u64;
             self.state.lock().unwrap().sent += count as u64;

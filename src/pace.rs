@@ -7,7 +7,7 @@ const SLACK: Duration = Duration::from_millis(200);
 
 /// Holds a transfer to a rate.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub struct Pace {
     /// Bytes per second, never zero.
     rate: u64,
     /// When the bytes that have passed would have passed at the rate.
@@ -16,12 +16,12 @@ pub(super) struct Pace {
 
 impl Pace {
     /// At most so many bytes per second.
-    pub(super) fn new(rate: u64) -> Self {
+    pub fn new(rate: u64) -> Self {
         Self { rate: rate.max(1), due: None }
     }
 
     /// Notes bytes that have passed, and tells how long to wait before the next ones.
-    pub(super) fn pass(&mut self, bytes: usize, now: Instant) -> Duration {
+    pub fn pass(&mut self, bytes: usize, now: Instant) -> Duration {
         let earliest = now.checked_sub(SLACK).unwrap_or(now);
         let from = self.due.map_or(now, |due| due.max(earliest));
         let nanos = u128::from(bytes as u64) * 1_000_000_000 / u128::from(self.rate);
@@ -31,7 +31,7 @@ impl Pace {
     }
 
     /// Forgets what has passed, after a time without a bound.
-    pub(super) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.due = None;
     }
 }

@@ -1,0 +1,117 @@
+//! Which entries of a directory are archives. Pure.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::FileType;
+
+use crate::snapshot::ArchiveName;
+
+/// Seconds from 1970 to the year 10000: later dates cannot be written in a header.
+const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
+
+/// Why what has an archive's name is not one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Unfit {
+    /// It leads somewhere else.
+    #[error("a symbolic link, which is not followed")]
+    Link,
+    /// A directory.
+    #[error("a directory")]
+    Directory,
+    /// A pipe, a socket or a device.
+    #[error("not a regular file")]
+    Special,
+    /// No byte.
+    #[error("an empty file")]
+    Empty,
+    /// This process may not read it, or the disk cannot.
+    #[error("a file that cannot be opened ({0})")]
+    Unreadable(std::io::ErrorKind),
+}
+
+/// The archive that an entry of a directory has the name of; nothing for everything else that is
+/// there, such as `tmp-…`, what a node is still writing.
+pub(super) fn archive_name(entry: &[u8]) -> Option<ArchiveName> {
+    std::str::from_utf8(entry).ok()?.parse().ok()
+}
+
+/// Whether a file of this type and size is fit to be served.
+pub(super) fn fit(kind: FileType, size: u64) -> Result<(), Unfit> {
+    match kind {
+        FileType::RegularFile if size == 0 => Err(Unfit::Empty),
+        FileType::RegularFile => Ok(()),
+        FileType::Symlink => Err(Unfit::Link),
+        FileType::Directory => Err(Unfit::Directory),
+        _ => Err(Unfit::Special),
+    }
+}
+
+/// The time of a file's last change, where it is one that a client can be told: somebody else sets
+/// it.
+pub(super) fn modified(time: SystemTime) -> Option<SystemTime> {
+    let since = time.duration_since(UNIX_EPOCH).ok()?;
+    (since <= LAST_SECOND).then_some(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_archives_and_nothing_else() {
+        let check = |text: &str, expected: bool| {
+            let text = text.replace('#', "426qDu1xtT27veQig8FUVaqbvbGgSguUuwtgsrfBh5oY");
+            let found = archive_name(text.as_bytes()).map(|name| name.to_string());
+            assert_eq!(found, expected.then_some(text));
+        };
+        check("snapshot-1000-#.tar.zst", true);
+        check("snapshot-1000-#.tar", true);
+        check("incremental-snapshot-1000-1100-#.tar.zst", true);
+        check("tmp-snapshot-1000-#.tar.zst", false);
+        check("tmp-snapshot-archive-aBcDeF", false);
+        check("snapshot-1000-#.tar.zst.snapedge-part", false);
+        check("snapshot-1000-#.tar.zst ", false);
+        check("incremental-snapshot-1100-1000-#.tar.zst", false);
+        check("snapshot-01000-#.tar.zst", false);
+        check("genesis.tar.bz2", false);
+        check("remote", false);
+        check("..", false);
+        assert_eq!(archive_name(b"snapshot-1\xff"), None);
+    }
+
+    #[test]
+    fn only_regular_files_with_bytes_are_fit() {
+        let check = |kind, size, expected| assert_eq!(fit(kind, size), expected, "{kind:?}");
+        check(FileType::RegularFile, 1, Ok(()));
+        check(FileType::RegularFile, u64::MAX, Ok(()));
+        check(FileType::RegularFile, 0, Err(Unfit::Empty));
+        check(FileType::Symlink, 80, Err(Unfit::Link));
+        check(FileType::Directory, 4096, Err(Unfit::Directory));
+        for kind in [
+            FileType::Fifo,
+            FileType::Socket,
+            FileType::CharacterDevice,
+            FileType::BlockDevice,
+            FileType::Unknown,
+        ] {
+            check(kind, 1, Err(Unfit::Special));
+        }
+    }
+
+    #[test]
+    fn a_time_that_no_header_can_tell_is_none() {
+        let check = |time: SystemTime, told: bool| {
+            assert_eq!(modified(time), told.then_some(time), "{time:?}");
+            if let Some(time) = modified(time) {
+                // It panics for those that it cannot write.
+                assert!(!httpdate::fmt_http_date(time).is_empty());
+            }
+        };
+        check(UNIX_EPOCH, true);
+        check(UNIX_EPOCH + Duration::new(1_790_000_000, 999), true);
+        check(UNIX_EPOCH + LAST_SECOND, true);
+        check(UNIX_EPOCH + LAST_SECOND + Duration::from_nanos(1), false);
+        check(UNIX_EPOCH - Duration::from_nanos(1), false);
+        check(UNIX_EPOCH + Duration::from_secs(1 << 40), false);
+    }
+}

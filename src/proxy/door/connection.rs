@@ -1,0 +1,192 @@
+//! One connection of a client: what its stream, its requests and what they send tell of it, and
+//! the task that looks after it.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use pingora::protocols::{SocketDigest, Stream, UniqueIDType};
+use pingora_proxy::Session;
+use tokio::sync::Notify;
+
+use super::watch::{Judgement, Watch, Why};
+use crate::config::Limits;
+use crate::descriptors;
+
+/// A connection, as all who have to do with it share it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    watch: Mutex<Watch>,
+    /// Set once the client is left: nothing is read or written any more.
+    cut: AtomicBool,
+    /// Unset once the socket is closed, whose number may then be another one's.
+    open: AtomicBool,
+    /// Told when a request begins, from when on the connection is looked at more often.
+    begun: Notify,
+    /// Bytes that the system took over.
+    written: AtomicU64,
+    /// The number of the socket.
+    number: UniqueIDType,
+    socket: Option<Arc<SocketDigest>>,
+}
+
+impl Connection {
+    /// A connection on a stream that was accepted just now.
+    pub(super) fn new(limits: &Limits, stream: &Stream, now: Instant) -> Self {
+        let (number, socket) = (stream.id(), stream.get_socket_digest());
+        Self {
+            watch: Mutex::new(Watch::new(limits, now)),
+            cut: AtomicBool::new(false),
+            open: AtomicBool::new(true),
+            begun: Notify::new(),
+            written: AtomicU64::new(0),
+            number,
+            socket,
+        }
+    }
+
+    /// Serves the connection to its end, which comes sooner where its client lets wait for more
+    /// than it may. `serve` reads and writes by a stream that asks [`Self::is_cut`].
+    pub(super) async fn attend(&self, serve: impl Future) {
+        let mut serve = pin!(serve);
+        loop {
+            let judgement = self.watch().judge(Instant::now(), || self.taken());
+            let time = match judgement {
+                Judgement::Wait(time) => time,
+                Judgement::Close(why) => {
+                    // There is no request that would have to be brought to an end.
+                    log::debug!("a connection is closed: {why:?}");
+                    if why == Why::Slow {
+                        self.forget();
+                    }
+                    return;
+                }
+                Judgement::Cut => {
+                    self.forget();
+                    self.cut.store(true, Ordering::Release);
+                    serve.await;
+                    return;
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = &mut serve => return,
+                () = self.begun.notified() => {}
+                () = tokio::time::sleep(time) => {}
+            }
+        }
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Acquire)
+    }
+
+    pub(super) fn hear(&self) {
+        self.watch().hear(Instant::now());
+    }
+
+    pub(super) fn wrote(&self, bytes: usize) {
+        self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn close(&self) {
+        self.open.store(false, Ordering::Release);
+    }
+
+    /// Has the system drop what the client did not take.
+    fn forget(&self) {
+        if self.open.load(Ordering::Acquire)
+            && let Err(error) = descriptors::reset_when_closed(self.number)
+        {
+            log::debug!("the system keeps what a client did not take: {error}");
+        }
+    }
+
+    /// Bytes that the client took. The system takes over megabytes at once, and tells only when a
+    /// third of its buffer is free again: what the client's system has confirmed says more.
+    fn taken(&self) -> u64 {
+        let socket = self.socket.as_ref().filter(|_| self.open.load(Ordering::Acquire));
+        let confirmed = socket.and_then(|socket| socket.tcp_info());
+        confirmed.map_or_else(
+            || self.written.load(Ordering::Relaxed),
+            |confirmed| confirmed.tcpi_bytes_acked,
+        )
+    }
+
+    fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Something that the client has yet to take, for as long as it has.
+#[derive(Debug)]
+pub(super) struct Waiting(Arc<Connection>);
+
+impl Waiting {
+    pub(super) fn new(connection: &Arc<Connection>) -> Self {
+        connection.watch().begin_waiting(Instant::now());
+        Self(Arc::clone(connection))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.watch().end_waiting(Instant::now());
+    }
+}
+
+/// A request whose head is there, for as long as it is served.
+#[derive(Debug)]
+pub(in crate::proxy) struct Serving {
+    connection: Arc<Connection>,
+    multiplexed: bool,
+}
+
+impl Serving {
+    /// Notes that the head of a request is there. Nothing where nobody looks after the connection.
+    pub(in crate::proxy) fn begin(session: &Session) -> Option<Self> {
+        let digest = session.digest()?.proxy_digest.as_ref()?;
+        let connection = digest.user_data.as_ref()?.downcast_ref::<Arc<Connection>>()?;
+        let multiplexed = session.is_http2();
+        connection.watch().begin_request(multiplexed);
+        connection.begun.notify_one();
+        Some(Self { connection: Arc::clone(connection), multiplexed })
+    }
+
+    /// Hands a piece of a body over to the client. Over HTTP/1 the stream tells how long that
+    /// takes. Over HTTP/2 a client need not open its window, of which the stream hears nothing: the
+    /// piece itself tells when it is gone.
+    pub(in crate::proxy) fn hand_over(&self, body: &mut Option<Bytes>) {
+        if self.multiplexed
+            && let Some(bytes) = body.take_if(|bytes| !bytes.is_empty())
+        {
+            let waiting = Waiting::new(&self.connection);
+            *body = Some(Bytes::from_owner(Piece { bytes, _waiting: waiting }));
+        }
+    }
+
+    /// Whether the client was left because it took too little.
+    pub(in crate::proxy) fn is_cut(&self) -> bool {
+        self.connection.is_cut()
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.connection.watch().end_request(Instant::now());
+    }
+}
+
+/// A piece of a body on its way to the client.
+struct Piece {
+    bytes: Bytes,
+    _waiting: Waiting,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}

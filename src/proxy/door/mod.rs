@@ -1,0 +1,117 @@
+//! What stands before the proxy: who may connect, and how long a client may let wait.
+//!
+//! Pingora bounds each read and each write of a connection, which a client that drips never meets,
+//! and nothing of it counts connections. So each connection has a place (`places`), a stream that
+//! tells what happens on it (`stream`), and a look at it now and then by the task that serves it
+//! (`connection`), which leaves clients by rules that are pure (`watch`, `allowance`).
+//!
+//! What is not here: bounds on the bodies of requests, which whoever reads them has, and on what
+//! targets do. TLS with clients, once there is any, shakes hands before a connection comes here.
+
+mod allowance;
+mod connection;
+mod places;
+mod stream;
+mod watch;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
+use pingora::server::configuration::ServerConf;
+use pingora_proxy::HttpProxy;
+
+use self::connection::Connection;
+pub(super) use self::connection::Serving;
+pub use self::places::Places;
+use self::stream::Watched;
+use super::edge::Edge;
+use crate::config::{Config, Limits};
+
+/// The public side of the process, as clients connect to it.
+pub struct Door {
+    http: Arc<Http>,
+    places: Arc<Places>,
+    limits: Limits,
+}
+
+/// HTTP on the connections that came in.
+struct Http {
+    proxy: Arc<HttpProxy<Edge>>,
+    options: HttpServerOptions,
+    /// Longest time in seconds that Pingora waits for a head, or for bytes of it: longer than the
+    /// times that are kept here.
+    patience: u64,
+}
+
+impl Door {
+    /// The door before an edge.
+    pub fn new(conf: &Arc<ServerConf>, config: &Config, edge: Edge) -> Self {
+        let limits = config.limits.clone();
+        let mut proxy = HttpProxy::new(edge, Arc::clone(conf));
+        proxy.handle_init_modules();
+        let mut options = HttpServerOptions::default();
+        options.h2c = config.server.h2c;
+        let longest = limits.header_timeout.max(limits.idle_timeout);
+        let patience = longest.as_secs().saturating_add(2);
+        let http = Arc::new(Http { proxy: Arc::new(proxy), options, patience });
+        Self { http, places: Places::new(&limits), limits }
+    }
+
+    /// How many connections there are.
+    pub fn places(&self) -> Arc<Places> {
+        Arc::clone(&self.places)
+    }
+}
+
+#[async_trait]
+impl ServerApp for Door {
+    async fn process_new(
+        self: &Arc<Self>,
+        stream: Stream,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
+        let now = Instant::now();
+        let socket = stream.get_socket_digest();
+        let address = socket.as_ref().and_then(|socket| socket.peer_addr()?.as_inet());
+        // Only a listener that is not on the network has clients without one.
+        let client = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), SocketAddr::ip);
+        // Without a place the stream is dropped, which closes it.
+        let _place = self.places.take(client.to_canonical(), now)?;
+        let connection = Arc::new(Connection::new(&self.limits, &stream, now));
+        let watched = Box::new(Watched::new(stream, Arc::clone(&connection)));
+        connection.attend(self.http.process_new(watched, shutdown)).await;
+        None
+    }
+
+    async fn cleanup(&self) {
+        self.http.cleanup().await;
+    }
+}
+
+#[async_trait]
+impl HttpServerApp for Http {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        if session.get_keepalive().is_some() {
+            session.set_keepalive(Some(self.patience));
+        }
+        self.proxy.process_new_http(session, shutdown).await
+    }
+
+    async fn http_cleanup(&self) {
+        self.proxy.http_cleanup().await;
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
+    }
+}

@@ -1,0 +1,188 @@
+//! The stream of a connection that is looked after: it tells what it reads and writes, and ends
+//! when the client is left. It decides nothing.
+
+use std::any::Any;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::StatusCode;
+use pingora::http::ResponseHeader;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::tls::{SslDigest, TlsRef};
+use pingora::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    Stream, TimingDigest, UniqueID, UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::connection::{Connection, Waiting};
+
+/// A stream of Pingora, looked after.
+#[derive(Debug)]
+pub(super) struct Watched {
+    stream: Stream,
+    connection: Arc<Connection>,
+    /// There while the client takes nothing of what is to be written.
+    waiting: Option<Waiting>,
+    /// How requests find the connection. Pingora carries it along to each of them, for HTTP/1 and
+    /// HTTP/2 alike, and does nothing else with it on this side.
+    digest: Option<Arc<ProxyDigest>>,
+}
+
+impl Watched {
+    pub(super) fn new(stream: Stream, connection: Arc<Connection>) -> Self {
+        let found: Box<dyn Any + Send + Sync> = Box::new(Arc::clone(&connection));
+        let head = ResponseHeader::build(StatusCode::OK, Some(0)).ok();
+        let digest = head.map(|head| Arc::new(ProxyDigest::new(Box::new(head), Some(found))));
+        Self { stream, connection, waiting: None, digest }
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.connection.is_cut() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes too little"));
+        }
+        Ok(())
+    }
+
+    /// Notes whether the client is waited for.
+    fn note<T>(&mut self, outcome: Poll<T>) -> Poll<T> {
+        if outcome.is_ready() {
+            self.waiting = None;
+        } else {
+            self.waiting.get_or_insert_with(|| Waiting::new(&self.connection));
+        }
+        outcome
+    }
+
+    fn note_written(&mut self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = outcome {
+            self.connection.wrote(bytes);
+        }
+        self.note(outcome)
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.connection.close();
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check()?;
+        let before = buf.filled().len();
+        let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.connection.hear();
+        }
+        outcome
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check()?;
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note_written(outcome)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
+        let outcome = Pin::new(&mut self.stream).poll_flush(cx);
+        self.note(outcome)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
+        let outcome = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.note(outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check()?;
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.note_written(outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[async_trait]
+impl Shutdown for Watched {
+    async fn shutdown(&mut self) {
+        // By our own writing side, so that it is bounded like all writing.
+        let _ = std::future::poll_fn(|cx| Pin::new(&mut *self).poll_shutdown(cx)).await;
+    }
+}
+
+#[async_trait]
+impl Peek for Watched {
+    async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
+        self.stream.try_peek(buf).await
+    }
+}
+
+impl UniqueID for Watched {
+    fn id(&self) -> UniqueIDType {
+        self.stream.id()
+    }
+}
+
+impl Ssl for Watched {
+    fn get_ssl(&self) -> Option<&TlsRef> {
+        self.stream.get_ssl()
+    }
+
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.stream.get_ssl_digest()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.stream.selected_alpn_proto()
+    }
+}
+
+impl GetTimingDigest for Watched {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        self.stream.get_timing_digest()
+    }
+
+    fn get_read_pending_time(&self) -> Duration {
+        self.stream.get_read_pending_time()
+    }
+
+    fn get_write_pending_time(&self) -> Duration {
+        self.stream.get_write_pending_time()
+    }
+}
+
+impl GetProxyDigest for Watched {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.digest.clone()
+    }
+}
+
+impl GetSocketDigest for Watched {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.stream.get_socket_digest()
+    }
+}

@@ -1,0 +1,266 @@
+//! Which unknown names are being looked for, which were not found lately, and whether one more look
+//! may begin.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::allowance::{Allowance, ClientNet};
+use crate::snapshot::ArchiveName;
+
+/// Looks at once, whoever asks.
+const MAX_AT_ONCE: usize = 16;
+/// Of these, those that are kept for clients that had no look lately.
+const RESERVE: usize = 4;
+/// Looks at once for one client.
+const MAX_CLIENT_AT_ONCE: usize = 4;
+/// Longest that it is remembered that a name was not found.
+const MAX_MEMORY: Duration = Duration::from_secs(5);
+/// Most names of which that is remembered. The allowance admits far fewer looks in that time.
+const MAX_UNFOUND: usize = 1024;
+/// Time from one line of the log about looks that did not begin to the next.
+const LOG_PAUSE: Duration = Duration::from_secs(10);
+
+/// What is to be done about a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outlook<T> {
+    /// It is being looked for; this is where the others wait.
+    Running(T),
+    /// It was looked for and not found a moment ago.
+    Unfound,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// A look that does not begin: there are too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// How many did not begin since the last time that this was said, where it is to be said now.
+    pub said: Option<u64>,
+}
+
+/// The looks of the process. `T` is where those wait who ask for a name that is looked for.
+#[derive(Debug)]
+pub struct Lookout<T> {
+    /// How long a name stays unfound.
+    memory: Duration,
+    allowance: Allowance,
+    running: BTreeMap<ArchiveName, (ClientNet, T)>,
+    /// Until when.
+    unfound: BTreeMap<ArchiveName, Instant>,
+    refused: u64,
+    said: Option<Instant>,
+}
+
+impl<T: Clone> Lookout<T> {
+    /// No look, and nothing to remember. A name that was not found is news again when all targets
+    /// were probed, or after some seconds.
+    pub fn new(scrape_interval: Duration, now: Instant) -> Self {
+        Self {
+            memory: scrape_interval.min(MAX_MEMORY),
+            allowance: Allowance::new(now),
+            running: BTreeMap::new(),
+            unfound: BTreeMap::new(),
+            refused: 0,
+            said: None,
+        }
+    }
+
+    /// What is to be done about a name.
+    pub fn outlook(&self, name: &ArchiveName, now: Instant) -> Outlook<T> {
+        if let Some((_, place)) = self.running.get(name) {
+            return Outlook::Running(place.clone());
+        }
+        match self.unfound.get(name) {
+            Some(until) if now < *until => Outlook::Unfound,
+            _ => Outlook::Unknown,
+        }
+    }
+
+    /// Begins a look for a name that is [`Outlook::Unknown`].
+    pub fn begin(
+        &mut self,
+        name: ArchiveName,
+        client: ClientNet,
+        place: T,
+        now: Instant,
+    ) -> Result<(), Refused> {
+        let own = self.running.values().filter(|(other, _)| *other == client).count();
+        let reserve = if self.allowance.is_newcomer(client, now) { 0 } else { RESERVE };
+        let fits = self.running.len() + reserve < MAX_AT_ONCE && own < MAX_CLIENT_AT_ONCE;
+        if !fits || !self.allowance.take(client, now) {
+            return Err(self.refuse(now));
+        }
+        self.running.insert(name, (client, place));
+        Ok(())
+    }
+
+    fn refuse(&mut self, now: Instant) -> Refused {
+        self.refused += 1;
+        if self.said.is_some_and(|said| now < said + LOG_PAUSE) {
+            return Refused { said: None };
+        }
+        self.said = Some(now);
+        Refused { said: Some(std::mem::take(&mut self.refused)) }
+    }
+
+    /// Ends a look. What it found is in the index.
+    pub fn end(&mut self, name: &ArchiveName, found: bool, now: Instant) {
+        self.running.remove(name);
+        if found {
+            self.unfound.remove(name);
+        } else {
+            self.remember(name, now);
+        }
+    }
+
+    /// Remembers that an archive is not there: it was looked for, or its target says that it is
+    /// gone.
+    pub fn remember(&mut self, name: &ArchiveName, now: Instant) {
+        self.unfound.retain(|_, until| now < *until);
+        if self.unfound.len() < MAX_UNFOUND {
+            self.unfound.insert(*name, now + self.memory);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{ArchiveHash, Compression, Slot};
+    use proptest::prelude::*;
+    use std::net::Ipv4Addr;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn name(slot: u64) -> ArchiveName {
+        ArchiveName::full(Slot(slot), ArchiveHash::new([1; 32]), Compression::Zstd)
+    }
+
+    fn client(number: u8) -> ClientNet {
+        ClientNet::of(Ipv4Addr::from([10, 0, 0, number]).into())
+    }
+
+    #[test]
+    fn one_name_is_looked_for_once_and_not_again_for_a_while() {
+        let start = Instant::now();
+        for (interval, memory) in [
+            (LONG, Duration::from_secs(5)),
+            (Duration::from_secs(5), Duration::from_secs(5)),
+            (Duration::from_millis(100), Duration::from_millis(100)),
+        ] {
+            let mut lookout = Lookout::new(interval, start);
+            assert_eq!(lookout.outlook(&name(1), start), Outlook::Unknown);
+            assert_eq!(lookout.begin(name(1), client(1), "here", start), Ok(()));
+            assert_eq!(lookout.outlook(&name(1), start + LONG), Outlook::Running("here"));
+            assert_eq!(lookout.outlook(&name(2), start), Outlook::Unknown);
+            let end = start + Duration::from_millis(500);
+            lookout.end(&name(1), false, end);
+            assert_eq!(lookout.outlook(&name(1), end), Outlook::Unfound);
+            let last = end + memory;
+            let before = last.checked_sub(Duration::from_millis(1)).expect("late enough");
+            assert_eq!(lookout.outlook(&name(1), before), Outlook::Unfound);
+            assert_eq!(lookout.outlook(&name(1), last), Outlook::Unknown);
+            assert_eq!(lookout.outlook(&name(2), end), Outlook::Unknown);
+        }
+    }
+
+    #[test]
+    fn what_was_found_and_is_unknown_again_is_looked_for_again() {
+        let start = Instant::now();
+        let mut lookout = Lookout::new(LONG, start);
+        for found in [true, true] {
+            assert_eq!(lookout.begin(name(1), client(1), (), start), Ok(()));
+            lookout.end(&name(1), found, start);
+            assert_eq!(lookout.outlook(&name(1), start), Outlook::Unknown);
+        }
+    }
+
+    #[test]
+    fn what_is_gone_is_not_looked_for_and_there_is_room_for_so_many_such_names() {
+        let start = Instant::now();
+        let mut lookout: Lookout<()> = Lookout::new(LONG, start);
+        for slot in 0..2000 {
+            lookout.remember(&name(slot), start);
+        }
+        assert_eq!(lookout.unfound.len(), MAX_UNFOUND);
+        assert_eq!(lookout.outlook(&name(0), start), Outlook::Unfound);
+        assert_eq!(lookout.outlook(&name(0), start + MAX_MEMORY), Outlook::Unknown);
+        lookout.remember(&name(1), start + MAX_MEMORY);
+        assert_eq!(lookout.unfound.len(), 1);
+    }
+
+    #[test]
+    fn looks_are_bounded_in_number_for_each_client_and_for_all() {
+        let start = Instant::now();
+        let mut lookout = Lookout::new(LONG, start);
+        let mut begin = |number: u8, slot: u64, seconds: u64| {
+            let now = start + Duration::from_secs(seconds);
+            lookout.begin(name(slot), client(number), (), now)
+        };
+        // One in each second, which the allowance does not mind; none of them ends.
+        for slot in 0..4 {
+            assert_eq!(begin(1, slot, slot), Ok(()));
+        }
+        assert!(begin(1, 4, 4).is_err(), "the fifth of one client");
+        for slot in 4..12 {
+            assert_eq!(begin(u8::try_from(slot).expect("small"), slot, slot), Ok(()));
+        }
+        assert!(begin(11, 12, 12).is_err(), "the rest is for newcomers");
+        for slot in 12..16 {
+            assert_eq!(begin(u8::try_from(slot).expect("small"), slot, slot), Ok(()));
+        }
+        assert!(begin(100, 16, 16).is_err(), "the seventeenth of all");
+        lookout.end(&name(15), false, start);
+        let now = start + Duration::from_secs(17);
+        assert!(lookout.begin(name(16), client(1), (), now).is_err());
+        assert_eq!(lookout.begin(name(16), client(100), (), now), Ok(()));
+    }
+
+    #[test]
+    fn what_did_not_begin_is_counted_and_said_now_and_then() {
+        let start = Instant::now();
+        let mut lookout = Lookout::new(LONG, start);
+        for slot in 0..4 {
+            assert_eq!(lookout.begin(name(slot), client(1), (), start), Ok(()));
+        }
+        let mut said = |seconds: u64| {
+            let now = start + Duration::from_secs(seconds);
+            // Of those that still run, the client has as many as it may.
+            lookout.begin(name(9), client(1), (), now).expect_err("too many").said
+        };
+        assert_eq!(said(0), Some(1));
+        assert_eq!([said(0), said(1), said(9)], [None; 3]);
+        assert_eq!(said(10), Some(4));
+        assert_eq!(said(19), None);
+        assert_eq!(said(300), Some(2));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_the_memory_is_bounded(
+            steps in prop::collection::vec(
+                (any::<u8>(), 0..5000_u64, any::<bool>(), 0..200_u64),
+                1..500,
+            ),
+        ) {
+            let start = Instant::now();
+            let mut lookout = Lookout::new(LONG, start);
+            let mut now = start;
+            let mut begun: Vec<ArchiveName> = Vec::new();
+            for (number, slot, ends, pause) in steps {
+                now += Duration::from_millis(pause);
+                if lookout.outlook(&name(slot), now) == Outlook::Unknown
+                    && lookout.begin(name(slot), client(number), (), now).is_ok()
+                {
+                    begun.push(name(slot));
+                }
+                if ends && !begun.is_empty() {
+                    lookout.end(&begun.remove(0), false, now);
+                }
+                prop_assert!(lookout.running.len() <= MAX_AT_ONCE);
+                // Those of the burst, and what the rate admits in five seconds.
+                prop_assert!(lookout.unfound.len() <= 16 + 8 * 5 + MAX_AT_ONCE);
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The task that lists one local directory of archives, again and again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::reference::chain;
+use crate::clock::Now;
+use crate::index::Event;
+use crate::ledger::{Ledger, LedgerError, Listing, Unfit};
+use crate::snapshot::ArchiveName;
+
+/// Most refused files of one listing that are logged.
+const MAX_LOGGED: usize = 5;
+
+/// One directory, and where it is told what is in it.
+pub(super) struct LedgerWatch {
+    pub(super) ledger: Arc<Ledger>,
+    /// Time between two listings.
+    pub(super) interval: Duration,
+    /// Time for one of them.
+    pub(super) timeout: Duration,
+    pub(super) events: mpsc::Sender<Event>,
+}
+
+/// A listing that is under way, and since when: what it sees may be that old.
+struct Look {
+    at: Now,
+    listing: JoinHandle<Result<Listing, LedgerError>>,
+}
+
+/// The listing of a directory. A disk that hangs holds up one thread, and no other is sent after
+/// it.
+#[derive(Default)]
+struct Lookout(Option<Look>);
+
+impl Lookout {
+    /// What is there, and since when that is known, or what is wrong.
+    async fn list(
+        &mut self,
+        ledger: &Arc<Ledger>,
+        patience: Duration,
+    ) -> (Now, Result<Listing, String>) {
+        let mut look = self.0.take().unwrap_or_else(|| {
+            let ledger = Arc::clone(ledger);
+            Look { at: Now::read(), listing: tokio::task::spawn_blocking(move || ledger.list()) }
+        });
+        match tokio::time::timeout(patience, &mut look.listing).await {
+            Ok(Ok(listing)) => (look.at, listing.map_err(|error| chain(&error))),
+            Ok(Err(panic)) => (look.at, Err(chain(&panic))),
+            Err(_) => {
+                self.0 = Some(look);
+                (Now::read(), Err(format!("the disk does not answer within {patience:?}")))
+            }
+        }
+    }
+}
+
+impl LedgerWatch {
+    /// Lists the directory for as long as somebody listens; the end of the process ends it.
+    pub(super) async fn keep(self) {
+        let mut ticks = tokio::time::interval(self.interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut lookout, mut failing) = (Lookout::default(), None);
+        let mut refused = BTreeMap::new();
+        loop {
+            ticks.tick().await;
+            let target = self.ledger.id().clone();
+            let (at, outcome) = lookout.list(&self.ledger, self.timeout).await;
+            let event = match outcome {
+                Ok(listing) => {
+                    if failing.take().is_some() {
+                        log::info!("target {target} can be listed again");
+                    }
+                    self.complain(&refused, &listing.refused);
+                    refused = listing.refused;
+                    Event::Answered { target, at, archives: listing.archives }
+                }
+                Err(failure) => {
+                    if failing.as_ref() != Some(&failure) {
+                        log::warn!("cannot list target {target}: {failure}");
+                    }
+                    failing = Some(failure);
+                    Event::Failed { target, at }
+                }
+            };
+            if self.events.send(event).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Says of each file once that it is not served.
+    fn complain(
+        &self,
+        before: &BTreeMap<ArchiveName, Unfit>,
+        after: &BTreeMap<ArchiveName, Unfit>,
+    ) {
+        let mut new = after.iter().filter(|(name, unfit)| before.get(name) != Some(unfit));
+        for (name, unfit) in new.by_ref().take(MAX_LOGGED) {
+            log::warn!("target {} has {name}, which is not served: {unfit}", self.ledger.id());
+        }
+        let more = new.count();
+        if more > 0 {
+            log::warn!("target {} has {more} more that are not served", self.ledger.id());
+        }
+    }
+}
