@@ -58,7 +58,7 @@ pub enum Fault {
     Credentials,
 }
 
-/// How often each of them was met: by probes, and by downloads.
+/// How often each of them was met: by probes, by downloads, and by what only a node is asked.
 #[derive(Debug, Default)]
 pub struct Faults {
     unknown_issuer: AtomicU64,

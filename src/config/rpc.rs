@@ -17,6 +17,10 @@ const METHODS: [&str; 8] = [
     "getIdentity",
     "getEpochInfo",
 ];
+/// Methods that change something. A question may be put to several nodes, one after the other, and
+/// a notification to none.
+const WITH_EFFECT: [&str; 4] =
+    ["sendTransaction", "requestAirdrop", "setLogFilter", "validatorExit"];
 /// Most methods of the list.
 const MAX_METHODS: usize = 100;
 /// Longest name of a method, in bytes.
@@ -72,6 +76,12 @@ fn methods(section: &mut Section) -> BTreeSet<Box<str>> {
 
 fn method(text: &str) -> Result<Box<str>, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if WITH_EFFECT.contains(&text) {
+        let reads = "list only methods that read";
+        return Err(format!(
+            "`{text}` changes something and may be asked of several nodes, {reads}"
+        ));
+    }
     if !text.is_empty() && text.len() <= MAX_METHOD && text.chars().all(plain) {
         return Ok(text.into());
     }

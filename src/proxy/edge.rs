@@ -207,7 +207,7 @@ impl ProxyHttp for Edge {
             // Nobody reads the body, so nothing after it can be understood.
             session.set_keepalive(None);
         }
-        head::write(session, reply).await?;
+        head::write_in_time(session, reply, self.upstreams.limits()).await?;
         Ok(true)
     }
 

@@ -1,6 +1,6 @@
 //! Heads on the wire: of replies, of archives, and of requests to targets.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{
@@ -8,10 +8,11 @@ use http::header::{
     LAST_MODIFIED,
 };
 use http::{HeaderValue, Method};
-use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
+use crate::config::Limits;
 use crate::route::{ArchiveHead, Reply};
 
 /// Longest host and port that is repeated in an answer: a name of 255 bytes, and a port.
@@ -24,6 +25,23 @@ pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-statu
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Writes a reply to a client that takes it in time: in that of one piece, and in what all of it
+/// takes at the least rate. A reply is in memory until then. (The door leaves connections that are
+/// too slow; a stream of HTTP/2 may stand still while others of its connection go on.)
+pub(super) async fn write_in_time(
+    session: &mut Session,
+    reply: Reply,
+    limits: &Limits,
+) -> Result<()> {
+    let seconds = reply.body.len() as u64 / limits.min_send_rate.max(1);
+    let time = limits.send_timeout + Duration::from_secs(seconds);
+    let written = tokio::time::timeout(time, write(session, reply)).await;
+    written.unwrap_or_else(|_| {
+        Error::e_explain(ErrorType::WriteTimedout, "the client is too slow")
+            .map_err(Error::into_down)
+    })
+}
 
 /// Writes a reply. A HEAD gets the head that a GET would have got.
 pub(super) async fn write(session: &mut Session, reply: Reply) -> Result<()> {

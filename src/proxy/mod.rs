@@ -7,12 +7,14 @@ mod context;
 mod copies;
 mod door;
 mod edge;
+mod genesis;
 mod head;
 mod lending;
 mod listener;
 mod planning;
 mod rpc;
 mod seeking;
+mod shares;
 
 pub use admission::PACED_PIECE;
 pub use caching::cached_head;

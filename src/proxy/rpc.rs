@@ -1,38 +1,48 @@
 //! What only a node can answer: bodies are read, nodes are asked one after the other, and all of it
 //! in bounded time and memory. What is asked and what is answered is decided in `route`.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue};
+use http::{StatusCode, Version};
+use pingora::http::RequestHeader;
 use pingora_proxy::Session;
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant as Deadline, timeout, timeout_at};
 
 use super::edge::{Edge, client_address};
+use super::genesis::Genesis;
+use super::shares::{Share, Shares};
 use crate::config::{Config, RpcProxy};
-use crate::index::TargetId;
+use crate::index::{TargetId, View};
 use crate::route::{
-    self, Answers, Calls, Failure, NodeRoute, Reply, RpcError, SourceFailure, order_nodes,
+    self, Answers, Calls, Failure, NodeRoute, Reply, RpcError, Said, SourceFailure, order_nodes,
 };
-use crate::target::{Backoff, Node, NodeError, Nodes, chain};
+use crate::target::{Backoff, Node, NodeError, Nodes};
 
-/// Longest that one node is waited for, where `limits.read_timeout` is not shorter: Agave's client
-/// waits for 5 s in all, and the next node is to have its turn in that.
+/// Longest that one node is waited for, where `limits.read_timeout` is not shorter.
 const MAX_PATIENCE: Duration = Duration::from_secs(3);
+/// Longest that a client waits for all of them: Agave's gives up after 5 s. What is left of it must
+/// be half of what one node has, so that none is blamed for the time that others took.
+const MAX_WAIT: Duration = Duration::from_millis(4500);
+/// Longest that an answer waits for room.
+const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 /// Most nodes that are asked for one request.
 const MAX_NODES: usize = 3;
-/// Most questions under way at once: each answer is held in memory.
-const MAX_AT_ONCE: usize = 32;
+/// Most requests that are being read, asked or written, in all and of one client.
+const PLACES: (u32, u32) = (1024, 128);
+/// Most questions that nodes are asked at once, in all and for one client.
+const QUESTIONS: (u32, u32) = (32, 8);
+/// Bytes of an answer for which there is always room: places bound how many there are.
+const FREE: usize = 16 << 10;
+/// Room for larger answers, from when they are read until they are written, in all and for one
+/// client: in KiB. While an answer is made ready, it takes twice its room.
+const ROOM: (u32, u32) = (64 << 10, 16 << 10);
 /// Bytes of a body that is too large which are read all the same: a client that is not heard to its
 /// end may not hear the answer either.
 const MAX_DISCARDED: usize = 1 << 20;
-/// How long a genesis archive is believed. It never changes, but for a cluster that begins anew.
-const GENESIS_LIFE: Duration = Duration::from_secs(60);
 
 /// What clients may ask of nodes.
 pub(super) struct NodeProxy {
@@ -40,24 +50,42 @@ pub(super) struct NodeProxy {
     nodes: Arc<Nodes>,
     /// Its own: who is bad at this may be good at archives.
     backoff: Backoff,
-    questions: Semaphore,
+    places: Arc<Shares>,
+    questions: Arc<Shares>,
+    room: Arc<Shares>,
     genesis: Genesis,
     /// Longest that a client is waited for.
     read_timeout: Duration,
-}
-
-/// The genesis archives that nodes gave.
-struct Genesis {
-    /// By the group that was asked for, which is a configured one.
-    known: Mutex<BTreeMap<Option<String>, (Bytes, Instant)>>,
-    /// One is fetched at a time.
-    turn: Semaphore,
 }
 
 /// Who asks, and of whom.
 struct Asker<'a> {
     client: IpAddr,
     group: Option<&'a str>,
+}
+
+/// Why a node did not answer.
+enum Miss {
+    /// By its own fault.
+    Node(String),
+    /// By what it was asked. The next one is asked all the same, and none of them rests: a client
+    /// must not be able to take nodes from the others.
+    Question(RpcError),
+    /// There is no room for what it answers.
+    Room,
+}
+
+/// What an answer takes until it is written: its bytes keep it.
+struct Kept {
+    body: Bytes,
+    _place: Share,
+    _room: Option<Share>,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
 }
 
 impl Edge {
@@ -69,51 +97,83 @@ impl Edge {
         let proxy = self.rpc.as_ref()?;
         let head = session.req_header();
         match route::parse_node(&head.method, head.uri.path(), head.uri.query())? {
-            Ok(route) => Some(self.pass_on(proxy, session, route).await),
+            Ok(NodeRoute::Health) => self.node_health(proxy, session).await.map(Ok),
+            Ok(NodeRoute::Genesis { group }) => Some(self.genesis(proxy, session, group).await),
+            Ok(NodeRoute::Calls { group }) => Some(self.calls(proxy, session, group).await),
             Err(failure) => Some(Err(failure)),
         }
     }
 
-    async fn pass_on(
+    /// The group that is asked, and an error where there is no such group.
+    fn asker<'a>(
+        &'a self,
+        session: &Session,
+        group: Option<&'a str>,
+    ) -> Result<Asker<'a>, Failure> {
+        let group = group.or(self.settings.default_group.as_deref());
+        self.published.load().best(group).map_err(|_| Failure::UnknownGroup)?;
+        Ok(Asker { client: client_address(session), group })
+    }
+
+    /// Nothing where the edge's own word has to do.
+    async fn node_health(&self, proxy: &NodeProxy, session: &mut Session) -> Option<Reply> {
+        let asker = self.asker(session, None).ok()?;
+        if !session.as_downstream_mut().is_body_empty() {
+            return None;
+        }
+        proxy.health(&asker, &self.published.load_full()).await
+    }
+
+    async fn genesis(
         &self,
         proxy: &NodeProxy,
         session: &mut Session,
-        route: NodeRoute,
+        group: Option<String>,
     ) -> Result<Reply, Failure> {
-        let (NodeRoute::Calls { group } | NodeRoute::Genesis { group }) = &route;
-        let group = group.as_deref().or(self.settings.default_group.as_deref());
-        let offered = || self.published.load().best(group).map_err(|_| Failure::UnknownGroup);
-        let asker = Asker { client: client_address(session), group };
-        // Before anything is read or asked.
-        offered()?;
-        match &route {
-            NodeRoute::Genesis { .. } if !session.as_downstream_mut().is_body_empty() => {
-                Err(Failure::Body)
-            }
-            NodeRoute::Genesis { .. } => proxy.genesis(&asker).await,
-            NodeRoute::Calls { .. } => {
-                let body = match proxy.body(session).await {
-                    Ok(body) => body,
-                    Err(error) => return Ok(error.reply()),
-                };
-                match Calls::read(&body, &proxy.rules, offered()?) {
-                    Ok(calls) => Ok(proxy.calls(calls, &asker).await),
-                    Err(error) => Ok(error.reply()),
-                }
-            }
+        let asker = self.asker(session, group.as_deref())?;
+        if !session.as_downstream_mut().is_body_empty() {
+            return Err(Failure::Body);
         }
+        proxy.genesis(&asker, &self.published.load_full()).await
+    }
+
+    async fn calls(
+        &self,
+        proxy: &NodeProxy,
+        session: &mut Session,
+        group: Option<String>,
+    ) -> Result<Reply, Failure> {
+        let asker = self.asker(session, group.as_deref())?;
+        let place = timeout(proxy.patience(), proxy.places.take(asker.client, 1)).await;
+        let Ok(Some(place)) = place else { return Ok(RpcError::Busy.reply()) };
+        let body = match proxy.body(session).await {
+            Ok(body) => body,
+            Err(error) => return Ok(error.reply()),
+        };
+        // One view for all that is told of this moment.
+        let view = self.published.load_full();
+        let offered = view.best(asker.group).map_err(|_| Failure::UnknownGroup)?;
+        let (reply, room) = match Calls::read(&body, &proxy.rules, offered) {
+            Ok(calls) => proxy.calls(calls, &asker, &view).await,
+            Err(error) => (error.reply(), None),
+        };
+        let kept = Kept { body: reply.body, _place: place, _room: room };
+        Ok(Reply { body: Bytes::from_owner(kept), ..reply })
     }
 }
 
 impl NodeProxy {
     /// Nothing where the configuration wants none.
     pub(super) fn new(config: &Config, nodes: Arc<Nodes>) -> Option<Self> {
+        let shares = |(all, each)| Shares::new(all, each);
         Some(Self {
             rules: config.rpc_proxy.clone()?,
             nodes,
             backoff: Backoff::default(),
-            questions: Semaphore::new(MAX_AT_ONCE),
-            genesis: Genesis { known: Mutex::default(), turn: Semaphore::new(1) },
+            places: shares(PLACES),
+            questions: shares(QUESTIONS),
+            room: shares(ROOM),
+            genesis: Genesis::default(),
             read_timeout: config.limits.read_timeout,
         })
     }
@@ -122,25 +182,23 @@ impl NodeProxy {
         self.read_timeout.min(MAX_PATIENCE)
     }
 
-    /// Reads the body of a request.
+    /// Reads the body of a request. What is not read to its end ends the connection.
     async fn body(&self, session: &mut Session) -> Result<Bytes, RpcError> {
         let head = session.req_header();
         let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
         let length = length.and_then(|value| value.parse().ok()).unwrap_or(0_usize);
-        let waits = head.headers.contains_key(EXPECT);
-        let most = self.rules.max_body;
+        let (waits, most) = (waits_for_leave(head), self.rules.max_body);
         if length > most && (waits || length - most > MAX_DISCARDED) {
             return Err(RpcError::Body);
         }
+        let downstream = session.as_downstream_mut();
         let read = async {
-            let session = session.as_downstream_mut();
             if waits {
-                session.write_continue_response().await.map_err(|_| RpcError::Late)?;
+                downstream.write_continue_response().await.map_err(|_| RpcError::Broken)?;
             }
             let (mut body, mut discarded) = (BytesMut::new(), 0);
-            // What ends by an error is a body that is none, or a client that left.
             while let Some(piece) =
-                session.read_request_body().await.map_err(|_| RpcError::Parse)?
+                downstream.read_request_body().await.map_err(|_| RpcError::Broken)?
             {
                 if discarded > 0 || body.len() + piece.len() > most {
                     discarded += piece.len();
@@ -153,61 +211,140 @@ impl NodeProxy {
             }
             if discarded > 0 { Err(RpcError::Body) } else { Ok(body.freeze()) }
         };
-        timeout(self.read_timeout, read).await.unwrap_or(Err(RpcError::Late))
+        let body = timeout(self.read_timeout, read).await.unwrap_or(Err(RpcError::Late));
+        if body == Err(RpcError::Broken) {
+            // Nobody knows where it ends, so nothing after it is a request.
+            session.set_keepalive(None);
+        }
+        body
     }
 
-    async fn calls(&self, calls: Calls, asker: &Asker<'_>) -> Reply {
+    async fn calls(&self, calls: Calls, asker: &Asker<'_>, view: &View) -> (Reply, Option<Share>) {
         let answers = match calls.question() {
-            Some(question) => self.ask(&calls, question.into(), asker).await,
+            Some(question) => self.ask(&calls, &question.into(), asker, view).await,
             None => None,
         };
-        calls.reply(answers)
+        match answers {
+            Some((answers, room)) => (calls.reply(Some(answers)), room),
+            None => (calls.reply(None), None),
+        }
     }
 
     /// Asks nodes until one answers.
-    async fn ask(&self, calls: &Calls, question: Bytes, asker: &Asker<'_>) -> Option<Answers> {
-        let _turn = timeout(self.patience(), self.questions.acquire()).await.ok()?.ok()?;
-        for (target, node) in self.nodes_for(asker) {
-            let answer = timeout(self.patience(), node.ask(question.clone())).await;
-            let answers = match answer {
-                Ok(Ok(body)) => calls.check(&body).map_err(|error| error.to_string()),
-                Ok(Err(error)) => Err(chain(&error)),
-                Err(_) => Err(format!("no answer within {:?}", self.patience())),
-            };
-            match answers {
-                Ok(answers) => {
+    async fn ask(
+        &self,
+        calls: &Calls,
+        question: &Bytes,
+        asker: &Asker<'_>,
+        view: &View,
+    ) -> Option<(Answers, Option<Share>)> {
+        let deadline = Deadline::now() + MAX_WAIT;
+        let turn = self.questions.take(asker.client, 1);
+        let _turn = timeout_at(deadline, turn).await.ok()??;
+        let mut last = None;
+        for (target, node) in self.nodes_for(asker, view) {
+            let Some(until) = self.until(deadline) else { break };
+            match self.put(&node, question, calls, asker, until).await {
+                Ok((Said::All(answers), room)) => {
                     self.backoff.succeeded(&target);
-                    return Some(answers);
+                    return Some((answers, room));
                 }
-                Err(failure) => self.failed(&target, &failure),
+                Ok((Said::Refused(answers), room)) => last = Some((answers, room)),
+                Err(Miss::Question(error)) => last = Some((calls.failed(error), None)),
+                Err(Miss::Node(failure)) => self.failed(&target, &failure),
+                Err(Miss::Room) => {
+                    log::warn!("no room for an answer to {}: slow clients have it", asker.client);
+                    return None;
+                }
+            }
+        }
+        last
+    }
+
+    /// Until when the next node is waited for; nothing where that would be too short to blame it.
+    fn until(&self, deadline: Deadline) -> Option<Deadline> {
+        let (now, patience) = (Deadline::now(), self.patience());
+        let is_fair = deadline.saturating_duration_since(now) >= patience / 2;
+        is_fair.then(|| deadline.min(now + patience))
+    }
+
+    /// Puts a question to one node.
+    async fn put(
+        &self,
+        node: &Node,
+        question: &Bytes,
+        calls: &Calls,
+        asker: &Asker<'_>,
+        until: Deadline,
+    ) -> Result<(Said, Option<Share>), Miss> {
+        let miss = |error| Miss::of(node, &error);
+        let late = |_| Miss::Node("no answer in time".to_owned());
+        let head = timeout_at(until, node.ask(question.clone())).await;
+        let mut coming = head.map_err(late)?.map_err(miss)?;
+        let first = timeout_at(until, coming.read(FREE)).await.map_err(late)?.map_err(miss)?;
+        let (body, room) = if let Some(body) = first {
+            (body, None)
+        } else {
+            let begun = Deadline::now();
+            let kib = u32::try_from(coming.most().div_ceil(1 << 10)).unwrap_or(u32::MAX);
+            let room = timeout(ROOM_PATIENCE, self.room.take(asker.client, kib)).await;
+            let room = room.ok().flatten().ok_or(Miss::Room)?;
+            // That was not the node's time.
+            let until = until + begun.elapsed();
+            let rest = timeout_at(until, coming.read_all()).await;
+            (rest.map_err(late)?.map_err(miss)?, Some(room))
+        };
+        let said = calls.check(&body).map_err(|error| Miss::Node(error.to_string()))?;
+        Ok((said, room))
+    }
+
+    /// A node's word about its health.
+    async fn health(&self, asker: &Asker<'_>, view: &View) -> Option<Reply> {
+        let deadline = Deadline::now() + MAX_WAIT;
+        let turn = self.questions.take(asker.client, 1);
+        let _turn = timeout_at(deadline, turn).await.ok()??;
+        for (target, node) in self.nodes_for(asker, view) {
+            let until = self.until(deadline)?;
+            match timeout_at(until, node.health()).await {
+                Ok(Ok(word)) => match route::node_health(&word) {
+                    Some(reply) => return Some(reply),
+                    None => log::debug!("target {target} has no word about its health"),
+                },
+                // A node that does not have this page may be good for all else.
+                Ok(Err(error @ NodeError::Status { .. })) => {
+                    let described = node.described(&error);
+                    log::debug!("target {target} has no word about its health: {described}");
+                }
+                Ok(Err(error)) => self.failed(&target, &node.described(&error)),
+                Err(_) => self.failed(&target, "no word about its health in time"),
             }
         }
         None
     }
 
     /// The genesis archive: one that was given lately, or that of the first node that has it.
-    async fn genesis(&self, asker: &Asker<'_>) -> Result<Reply, Failure> {
-        if let Some(known) = self.genesis.known(asker.group) {
+    async fn genesis(&self, asker: &Asker<'_>, view: &View) -> Result<Reply, Failure> {
+        let genesis = self.genesis.of(asker.group);
+        if let Some(known) = genesis.known(Instant::now()) {
             return Ok(genesis_reply(known));
         }
-        let _turn = timeout(self.read_timeout, self.genesis.turn.acquire())
+        let _turn = timeout(self.read_timeout, genesis.turn.acquire())
             .await
             .map_err(|_| Failure::Sources(SourceFailure::Timeout))?
             .map_err(|_| Failure::Internal)?;
-        if let Some(known) = self.genesis.known(asker.group) {
+        if let Some(known) = genesis.known(Instant::now()) {
             return Ok(genesis_reply(known));
         }
         let mut outcome = Failure::NotHeld;
-        for (target, node) in self.nodes_for(asker) {
+        for (target, node) in self.nodes_for(asker, view) {
             let failure = match timeout(self.read_timeout, node.genesis()).await {
                 Ok(Ok(archive)) => {
-                    self.genesis.learn(asker.group, archive.clone());
-                    return Ok(genesis_reply(archive));
+                    return Ok(genesis_reply(genesis.learn(archive, Instant::now())));
                 }
                 Ok(Err(NodeError::NoGenesis)) => continue,
                 Ok(Err(error)) => {
                     outcome = Failure::Sources(SourceFailure::Broken);
-                    chain(&error)
+                    node.described(&error)
                 }
                 Err(_) => {
                     outcome = Failure::Sources(SourceFailure::Timeout);
@@ -219,30 +356,43 @@ impl NodeProxy {
         Err(outcome)
     }
 
-    fn nodes_for(&self, asker: &Asker<'_>) -> impl Iterator<Item = (TargetId, Arc<Node>)> {
+    fn nodes_for(
+        &self,
+        asker: &Asker<'_>,
+        view: &View,
+    ) -> impl Iterator<Item = (TargetId, Arc<Node>)> {
         let now = Instant::now();
-        let nodes = self.nodes.of(asker.group);
+        let nodes = route::nodes_asked(self.nodes.all(), view, asker.group);
         let resting = |target: &TargetId| self.backoff.is_resting(target, now);
         order_nodes(asker.client, nodes, resting).into_iter().take(MAX_NODES)
     }
 
+    /// Notes a node's failure: one line for each of its rests, however many clients meet it.
     fn failed(&self, target: &TargetId, failure: &str) {
-        log::warn!("target {target} does not answer as a node: {failure}");
-        self.backoff.failed(target, Instant::now());
+        let now = Instant::now();
+        if !self.backoff.is_resting(target, now) {
+            log::warn!("target {target} does not answer as a node: {failure}");
+        }
+        self.backoff.failed(target, now);
     }
 }
 
-impl Genesis {
-    fn known(&self, group: Option<&str>) -> Option<Bytes> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (archive, since) = known.get(&group.map(str::to_owned))?;
-        (since.elapsed() < GENESIS_LIFE).then(|| archive.clone())
+impl Miss {
+    fn of(node: &Node, error: &NodeError) -> Self {
+        match error {
+            NodeError::Question => Self::Question(RpcError::Body),
+            NodeError::Answer => Self::Question(RpcError::Answer),
+            _ => Self::Node(node.described(error)),
+        }
     }
+}
 
-    fn learn(&self, group: Option<&str>, archive: Bytes) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(group.map(str::to_owned), (archive, Instant::now()));
-    }
+/// Whether a client sends its body only once it is told to (RFC 9110, 10.1.1). One of HTTP/1.0
+/// would not understand that.
+fn waits_for_leave(head: &RequestHeader) -> bool {
+    let expected = head.headers.get(EXPECT).map(HeaderValue::as_bytes);
+    head.version > Version::HTTP_10
+        && expected.is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
 }
 
 fn genesis_reply(archive: Bytes) -> Reply {

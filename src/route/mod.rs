@@ -34,6 +34,8 @@ pub use redirect::{Requester, Settings, redirect, short_form};
 pub use reply::Reply;
 pub use request::{ApiCall, Route, ShortForm, Style, Wanted, parse};
 pub use rest::{Rest, Validator, judge_rest};
-pub use rpc::{Answers, BadAnswer, Calls, NodeRoute, RpcError, parse_node};
+pub use rpc::{
+    Answers, BadAnswer, Calls, NodeRoute, RpcError, Said, node_health, nodes_asked, parse_node,
+};
 pub use walk::Walk;
 pub use wish::{Given, Wish};

@@ -1,9 +1,12 @@
-//! What a node answers on its RPC port besides archives: JSON-RPC, and the genesis archive.
+//! What a node answers on its RPC port besides archives: JSON-RPC, the genesis archive, and its own
+//! health. What else it has there (`/v0/*`, web sockets, answers to browsers of other origins) is
+//! left out.
 //!
 //! The body of a POST is parsed into [`Calls`], which know what is answered here and what a node is
-//! asked. A node never sees what the client wrote: the question is made anew, of methods that are
-//! on the list, and under ids of our own, so that the client may use any id, or one twice. The
-//! node's answer is checked against the question, and goes out under the client's ids.
+//! asked. The question is made anew, of methods that are on the list, and under ids of our own, so
+//! that the client may use any id, or one twice; of what the client wrote a node sees parameters
+//! alone. The node's answer is checked against the question, and goes out under the client's ids,
+//! byte by byte as the client wrote them.
 
 use http::Method;
 use http::status::StatusCode;
@@ -15,10 +18,13 @@ use super::failure::Failure;
 use super::reply::Reply;
 use super::request::group_of;
 use crate::config::RpcProxy;
-use crate::index::Generation;
+use crate::index::{Generation, TargetId, View};
 
 /// The one method that is never passed on: nodes differ, and none of them knows what is offered.
 const HIGHEST: &str = "getHighestSnapshotSlot";
+/// How deep arrays and objects of parameters may lie in each other. Agave's parser gives up at 128,
+/// and that would be an error in the place of all answers.
+const MAX_DEPTH: usize = 64;
 
 /// What only a node can answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +39,8 @@ pub enum NodeRoute {
         /// Of which group.
         group: Option<String>,
     },
+    /// `/health`: that of the node that a client's calls go to.
+    Health,
 }
 
 /// Understands a request for a node; nothing where it is for something else.
@@ -47,9 +55,42 @@ pub fn parse_node(
         "/" if *method == Method::POST => Some(Ok(NodeRoute::Calls { group: group() })),
         "/" => Some(Err(Failure::PostOnly)),
         "/genesis.tar.bz2" if reads => Some(Ok(NodeRoute::Genesis { group: group() })),
-        "/genesis.tar.bz2" => Some(Err(Failure::Method)),
+        "/health" if reads => Some(Ok(NodeRoute::Health)),
+        "/genesis.tar.bz2" | "/health" => Some(Err(Failure::Method)),
         _ => None,
     }
+}
+
+/// The nodes that are asked: those of the group that is named. Where none is, those of the groups
+/// that hold what the short forms lead to, while there are any: what nodes tell is then of the
+/// cluster that the archives are of.
+pub fn nodes_asked<T>(
+    mut nodes: Vec<(TargetId, T)>,
+    view: &View,
+    group: Option<&str>,
+) -> Vec<(TargetId, T)> {
+    if let Some(group) = group {
+        nodes.retain(|(target, _)| &*target.group == group);
+        return nodes;
+    }
+    let Some(offered) = view.best(None).ok().flatten() else { return nodes };
+    let holds = |target: &TargetId| view.is_held(&offered.full, Some(&target.group));
+    if nodes.iter().any(|(target, _)| holds(target)) {
+        nodes.retain(|(target, _)| holds(target));
+    }
+    nodes
+}
+
+/// A node's word about its health, passed on; nothing where it is none of Agave's.
+pub fn node_health(body: &[u8]) -> Option<Reply> {
+    let word = match body.trim_ascii() {
+        b"ok" => "ok",
+        // The longer one is of nodes before Agave 2.
+        b"behind" | b"transaction status behind" => "behind",
+        b"unknown" => "unknown",
+        _ => return None,
+    };
+    Some(Reply::text(StatusCode::OK, word))
 }
 
 /// Why a call is answered with an error.
@@ -67,6 +108,9 @@ pub enum RpcError {
     /// More bytes than a request may have.
     #[error("Request body is too large")]
     Body,
+    /// The body is not framed as HTTP wants it, or breaks off.
+    #[error("Request body breaks off")]
+    Broken,
     /// The body did not come in time.
     #[error("Request body did not arrive in time")]
     Late,
@@ -76,6 +120,12 @@ pub enum RpcError {
     /// No node is there, or none answers.
     #[error("Node is unhealthy")]
     Unhealthy,
+    /// So many other requests are under way that this one is not begun.
+    #[error("Too many requests are under way")]
+    Busy,
+    /// The answer is larger than any that is passed on.
+    #[error("Answer is too large")]
+    Answer,
     /// No archive is there.
     #[error("No snapshot")]
     NoSnapshot,
@@ -85,17 +135,18 @@ impl RpcError {
     /// As JSON-RPC 2.0 and Agave's `rpc-client-api/src/custom_error.rs` number them.
     const fn code(self) -> i64 {
         match self {
-            Self::Parse => -32700,
+            Self::Parse | Self::Broken => -32700,
             Self::Invalid | Self::Batch | Self::Body | Self::Late => -32600,
             Self::Method => -32601,
-            Self::Unhealthy => -32005,
+            Self::Answer => -32603,
+            Self::Unhealthy | Self::Busy => -32005,
             Self::NoSnapshot => -32008,
         }
     }
 
     fn outcome(self) -> Outcome {
         let mut error = json!({ "code": self.code(), "message": self.to_string() });
-        if self == Self::Unhealthy {
+        if self.code() == Self::Unhealthy.code() {
             // Solana's client reads this of an error with this code.
             error["data"] = json!({ "numSlotsBehind": null });
         }
@@ -107,10 +158,12 @@ impl RpcError {
     pub fn reply(self) -> Reply {
         let status = match self {
             Self::Body => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Broken => StatusCode::BAD_REQUEST,
             Self::Late => StatusCode::REQUEST_TIMEOUT,
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::OK,
         };
-        json_reply(status, &self.outcome().under(Value::Null))
+        json_reply(status, &self.outcome().under(null()))
     }
 }
 
@@ -138,11 +191,15 @@ struct Document {
     result: Option<Content>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Content>,
-    id: Value,
+    id: Box<RawValue>,
+}
+
+fn null() -> Box<RawValue> {
+    RawValue::NULL.to_owned()
 }
 
 impl Outcome {
-    fn under(self, id: Value) -> Document {
+    fn under(self, id: Box<RawValue>) -> Document {
         let (result, error) = match self {
             Self::Result(result) => (Some(result), None),
             Self::Error(error) => (None, Some(error)),
@@ -174,7 +231,8 @@ enum Form {
 
 #[derive(Clone, Debug)]
 struct Call {
-    id: Value,
+    /// As the client wrote it: of a number that no double can hold, all digits.
+    id: Box<RawValue>,
     course: Course,
 }
 
@@ -184,12 +242,22 @@ enum Course {
     /// It is answered here.
     Here(Outcome),
     /// A node is asked.
-    Node { method: String, params: Option<Value> },
+    Node { method: String, params: Option<Box<RawValue>> },
 }
 
-/// What a node answered to all that it was asked, in the order of the calls.
+/// An answer to all that a node was asked, in the order of the calls.
 #[derive(Clone, Debug)]
 pub struct Answers(Vec<Outcome>);
+
+/// What a node says to a question.
+#[derive(Clone, Debug)]
+pub enum Said {
+    /// An answer to each call.
+    All(Answers),
+    /// One error under the id `null`, or none, in the place of all answers. What is wrong may be
+    /// the question: some nodes know no batches. Another node may take it.
+    Refused(Answers),
+}
 
 /// Why an answer of a node is of no use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -209,45 +277,53 @@ impl Calls {
         rules: &RpcProxy,
         offered: Option<Generation>,
     ) -> Result<Self, RpcError> {
-        let document: Value = serde_json::from_slice(body).map_err(|_| RpcError::Parse)?;
-        let (form, documents) = match document {
-            Value::Array(items) if items.is_empty() => return Err(RpcError::Invalid),
-            Value::Array(items) if items.len() > rules.max_batch => return Err(RpcError::Batch),
-            Value::Array(items) => (Form::Batch, items),
-            single => (Form::Single, vec![single]),
+        let document: &RawValue = serde_json::from_slice(body).map_err(|_| RpcError::Parse)?;
+        let (form, documents) = if document.get().starts_with('[') {
+            let items: Vec<&RawValue> =
+                serde_json::from_str(document.get()).map_err(|_| RpcError::Parse)?;
+            (Form::Batch, items)
+        } else {
+            (Form::Single, vec![document])
         };
+        if documents.is_empty() {
+            return Err(RpcError::Invalid);
+        }
+        if documents.len() > rules.max_batch {
+            return Err(RpcError::Batch);
+        }
         let calls = documents.into_iter().filter_map(|call| Call::read(call, rules, offered));
         Ok(Self { form, calls: calls.collect() })
     }
 
-    fn asked(&self) -> impl Iterator<Item = (&str, Option<&Value>)> {
+    fn asked(&self) -> impl Iterator<Item = (&str, Option<&RawValue>)> {
         self.calls.iter().filter_map(|call| match &call.course {
-            Course::Node { method, params } => Some((&**method, params.as_ref())),
+            Course::Node { method, params } => Some((&**method, params.as_deref())),
             Course::Here(_) => None,
         })
     }
 
     /// What a node is to be asked; nothing where all is answered here.
     pub fn question(&self) -> Option<Vec<u8>> {
-        let question = |(id, (method, params)): (usize, (&str, Option<&Value>))| {
-            let mut question = json!({ "jsonrpc": "2.0", "id": id, "method": method });
-            if let Some(params) = params {
-                question["params"] = params.clone();
-            }
-            question
-        };
-        let mut questions: Vec<Value> = self.asked().enumerate().map(question).collect();
-        let question = match questions.len() {
-            0 => return None,
-            1 => questions.remove(0),
-            _ => questions.into(),
-        };
-        Some(question.to_string().into_bytes())
+        let question = |(id, (method, params))| Question { jsonrpc: "2.0", id, method, params };
+        let questions: Vec<Question<'_>> = self.asked().enumerate().map(question).collect();
+        match &questions[..] {
+            [] => None,
+            [single] => serde_json::to_vec(single).ok(),
+            several => serde_json::to_vec(several).ok(),
+        }
+    }
+
+    /// An error to all that a node was to be asked.
+    pub fn failed(&self, error: RpcError) -> Answers {
+        Answers(self.asked().map(|_| error.outcome()).collect())
     }
 
     /// Checks what a node answered to the question.
-    pub fn check(&self, body: &[u8]) -> Result<Answers, BadAnswer> {
+    pub fn check(&self, body: &[u8]) -> Result<Said, BadAnswer> {
         let asked = self.asked().count();
+        if let Some(error) = refusal(body) {
+            return Ok(Said::Refused(Answers(vec![error; asked])));
+        }
         let documents = match asked {
             0 => return Err(BadAnswer::Shape),
             1 => serde_json::from_slice(body).map(|single: &RawValue| vec![single]),
@@ -255,14 +331,14 @@ impl Calls {
         };
         let mut outcomes = vec![None; asked];
         for document in documents.map_err(|_| BadAnswer::Shape)? {
-            let document = Answered::parse(document.get())?;
-            let id = document.id.as_u64().and_then(|id| usize::try_from(id).ok());
-            let id = id.ok_or(BadAnswer::Id)?;
+            let document: Answered = object(document.get()).ok_or(BadAnswer::Shape)?;
+            let id: usize = serde_json::from_str(document.id.get()).map_err(|_| BadAnswer::Id)?;
             let outcome = document.outcome().ok_or(BadAnswer::Shape)?;
             let place = outcomes.get_mut(id).filter(|place| place.is_none());
             *place.ok_or(BadAnswer::Id)? = Some(outcome);
         }
-        outcomes.into_iter().collect::<Option<_>>().map(Answers).ok_or(BadAnswer::Id)
+        let outcomes: Option<Vec<Outcome>> = outcomes.into_iter().collect();
+        outcomes.map(|outcomes| Said::All(Answers(outcomes))).ok_or(BadAnswer::Id)
     }
 
     /// The answer to the client; without a node's answers an error to each call that wants one.
@@ -289,19 +365,19 @@ impl Calls {
 
 impl Call {
     /// Nothing for a notification. No method has an effect, so that one need not be passed on.
-    fn read(call: Value, rules: &RpcProxy, offered: Option<Generation>) -> Option<Self> {
+    fn read(call: &RawValue, rules: &RpcProxy, offered: Option<Generation>) -> Option<Self> {
         let invalid = |id| Some(Self { id, course: Course::Here(RpcError::Invalid.outcome()) });
-        let Value::Object(mut call) = call else { return invalid(Value::Null) };
-        let id = call.remove("id");
-        if id.as_ref().is_some_and(|id| id.is_array() || id.is_object() || id.is_boolean()) {
-            return invalid(Value::Null);
+        let Some(Written { jsonrpc, id, method, params }) = object(call.get()) else {
+            return invalid(null());
+        };
+        if id.as_ref().is_some_and(|id| id.get().starts_with(['[', '{', 't', 'f'])) {
+            return invalid(null());
         }
-        let is_version_2 = call.get("jsonrpc").and_then(Value::as_str) == Some("2.0");
-        let params = call.remove("params").filter(|params| !params.is_null());
-        let good_params = params.as_ref().is_none_or(|it| it.is_array() || it.is_object());
-        let method = match call.remove("method") {
+        let is_version_2 = jsonrpc.as_ref().and_then(Value::as_str) == Some("2.0");
+        let good_params = params.as_ref().is_none_or(|params| is_good(params.get()));
+        let method = match method {
             Some(Value::String(method)) if is_version_2 && good_params => method,
-            _ => return invalid(id.unwrap_or_default()),
+            _ => return invalid(id.unwrap_or_else(null)),
         };
         let id = id?;
         let course = if !rules.methods.contains(&*method) {
@@ -313,6 +389,52 @@ impl Call {
         };
         Some(Self { id, course })
     }
+}
+
+/// A call as a client writes it. A key that comes twice makes it none: two readers could take one
+/// of them each.
+#[derive(Deserialize)]
+struct Written {
+    jsonrpc: Option<Value>,
+    #[serde(default, deserialize_with = "even_null")]
+    id: Option<Box<RawValue>>,
+    method: Option<Value>,
+    params: Option<Box<RawValue>>,
+}
+
+/// A call as a node gets it.
+#[derive(Serialize)]
+struct Question<'a> {
+    jsonrpc: &'static str,
+    id: usize,
+    method: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    params: Option<&'a RawValue>,
+}
+
+/// Parses an object: for what is derived an array would do as well.
+fn object<'de, T: Deserialize<'de>>(text: &'de str) -> Option<T> {
+    let object = Some(text).filter(|text| text.starts_with('{'));
+    object.and_then(|text| serde_json::from_str(text).ok())
+}
+
+/// Whether parameters are an array or an object that is not too deep. They are JSON.
+fn is_good(params: &str) -> bool {
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    for byte in params.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => depth += 1,
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return false;
+        }
+    }
+    params.starts_with(['[', '{'])
 }
 
 /// What the short forms lead to, in the words of a node.
@@ -328,7 +450,8 @@ fn highest(offered: Option<Generation>) -> Outcome {
 /// What a node answers to one call.
 #[derive(Deserialize)]
 struct Answered {
-    id: Value,
+    #[serde(default = "null")]
+    id: Box<RawValue>,
     /// A result may be `null`.
     #[serde(default, deserialize_with = "even_null")]
     result: Option<Box<RawValue>>,
@@ -340,13 +463,15 @@ fn even_null<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Box<RawValue>>
     Deserialize::deserialize(from).map(Some)
 }
 
-impl Answered {
-    /// Of an object alone: an array would do as well for what is derived.
-    fn parse(text: &str) -> Result<Self, BadAnswer> {
-        let object = Some(text).filter(|text| text.starts_with('{'));
-        object.and_then(|text| serde_json::from_str(text).ok()).ok_or(BadAnswer::Shape)
-    }
+/// The error that a node gives in the place of all answers.
+fn refusal(body: &[u8]) -> Option<Outcome> {
+    let document: &RawValue = serde_json::from_slice(body).ok()?;
+    let document: Answered =
+        object(document.get()).filter(|it: &Answered| it.id.get() == "null")?;
+    document.outcome().filter(|outcome| matches!(outcome, Outcome::Error(_)))
+}
 
+impl Answered {
     fn outcome(self) -> Option<Outcome> {
         match (self.result, self.error) {
             (Some(result), None) => Some(Outcome::Result(Content::Given(result))),
@@ -363,7 +488,11 @@ impl Answered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Now;
+    use crate::index::{Catalog, Event, Listed, Policy, Publish};
     use proptest::prelude::*;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant, UNIX_EPOCH};
 
     const FULL: &str = "snapshot-1000-426qDu1xtT27veQig8FUVaqbvbGgSguUuwtgsrfBh5oY.tar.zst";
     const INCREMENTAL: &str =
@@ -378,6 +507,13 @@ mod tests {
     fn pair() -> Generation {
         let incremental = Some(INCREMENTAL.parse().expect("valid"));
         Generation { full: FULL.parse().expect("valid"), incremental }
+    }
+
+    fn all(said: Result<Said, BadAnswer>) -> Answers {
+        match said.expect("good") {
+            Said::All(answers) => answers,
+            Said::Refused(_) => panic!("refused"),
+        }
     }
 
     fn read(body: &str) -> Calls {
@@ -405,11 +541,58 @@ mod tests {
             (Method::POST, "/genesis.tar.bz2", None, Some(Err(Failure::Method))),
             (Method::POST, "//", None, None),
             (Method::POST, "", None, None),
-            (Method::POST, "/health", None, None),
+            (Method::GET, "/health", None, Some(Ok(NodeRoute::Health))),
+            (Method::POST, "/health", None, Some(Err(Failure::Method))),
+            (Method::GET, "/health/", None, None),
             (Method::GET, "/genesis.tar.bz2/", None, None),
             (Method::GET, "/v1/genesis.tar.bz2", None, None),
         ] {
             assert_eq!(parse_node(&method, path, query), expected, "{method} {path} {query:?}");
+        }
+    }
+
+    fn view(groups: &[(&'static str, &str)]) -> View {
+        let mut catalog = Catalog::default();
+        let at = Now { instant: Instant::now(), wall: UNIX_EPOCH };
+        for (group, name) in groups {
+            let name = name.parse().expect("valid");
+            let archives = vec![Listed { name, size: None, modified: None, location: None }];
+            let target = target(group);
+            catalog.apply(Event::Answered { target, at, archives });
+        }
+        let (pair_hold, publish) = (Duration::ZERO, Publish::Seen);
+        let policy = Policy { probe_failures: 3, pair_hold, publish };
+        let names = ["a", "b", "c"].map(Arc::from);
+        catalog.view(&View::default(), &names, policy, at.instant)
+    }
+
+    fn target(group: &str) -> TargetId {
+        TargetId { group: group.into(), authority: "10.0.0.1:8899".into() }
+    }
+
+    #[test]
+    fn which_nodes_are_asked() {
+        let newer = FULL.replace("1000", "2000");
+        let nothing = view(&[]);
+        let of_a = view(&[("a", FULL), ("b", &newer[..]), ("c", &newer[..])]);
+        let of_one = view(&[("a", FULL), ("b", FULL), ("c", &newer[..])]);
+        for (view, nodes, group, expected) in [
+            (&of_a, "abc", Some("a"), "a"),
+            (&of_a, "bc", Some("a"), ""),
+            // The newest is offered, and these hold it.
+            (&of_a, "abc", None, "bc"),
+            (&of_a, "ac", None, "c"),
+            // What is offered is held by no group with nodes, or nothing is.
+            (&of_one, "ab", None, "ab"),
+            (&nothing, "ab", None, "ab"),
+            (&nothing, "ab", Some("b"), "b"),
+            (&of_a, "", None, ""),
+        ] {
+            let nodes: Vec<(TargetId, char)> =
+                nodes.chars().map(|group| (target(&group.to_string()), group)).collect();
+            let asked = nodes_asked(nodes, view, group);
+            let asked: String = asked.into_iter().map(|(_, group)| group).collect();
+            assert_eq!(asked, expected, "{group:?}");
         }
     }
 
@@ -428,6 +611,9 @@ mod tests {
             (r#"{"jsonrpc":"2.0","id":"a b","method":""}"#, not_found("a b".into())),
             (r#"{"jsonrpc":"2.0","id":null,"method":"x"}"#, not_found(Value::Null)),
             (r#"{"jsonrpc":"2.0","id":-1.5,"method":"GETSLOT"}"#, not_found((-1.5).into())),
+            (r#"{"jsonrpc":"2.0","id":1,"id":1,"method":"getSlot"}"#, invalid(Value::Null)),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"x","method":"getSlot"}"#, invalid(Value::Null)),
+            (r#"["2.0",1,"getSlot"]"#, vec![invalid(Value::Null); 3].into()),
             (r#"{"jsonrpc":"2.0","id":[1],"method":"getSlot"}"#, invalid(Value::Null)),
             (r#"{"jsonrpc":"2.0","id":true,"method":"getSlot"}"#, invalid(Value::Null)),
             (r#"{"jsonrpc":"1.0","id":1,"method":"getSlot"}"#, invalid(1.into())),
@@ -466,7 +652,7 @@ mod tests {
             let refused = Calls::read(body.as_bytes(), &rules(), None);
             assert_eq!(refused.err(), Some(expected), "{body}");
         }
-        let deep = "[".repeat(10_000);
+        let deep = "[".repeat(100_000);
         let refused = Calls::read(deep.as_bytes(), &rules(), None);
         assert_eq!(refused.err(), Some(RpcError::Parse));
         for (error, status, code) in [
@@ -474,8 +660,11 @@ mod tests {
             (RpcError::Invalid, 200, -32600),
             (RpcError::Batch, 200, -32600),
             (RpcError::Body, 413, -32600),
+            (RpcError::Broken, 400, -32700),
             (RpcError::Late, 408, -32600),
             (RpcError::Unhealthy, 200, -32005),
+            (RpcError::Busy, 503, -32005),
+            (RpcError::Answer, 200, -32603),
         ] {
             let reply = error.reply();
             let answer = text(&reply);
@@ -514,7 +703,7 @@ mod tests {
         let params = json!([{ "commitment": "finalized" }]);
         let expected = json!({ "jsonrpc": "2.0", "id": 0, "method": "getSlot", "params": params });
         assert_eq!(question, expected);
-        let answers = calls.check(br#"{"jsonrpc":"2.0","id":0,"result":7}"#).expect("good");
+        let answers = all(calls.check(br#"{"jsonrpc":"2.0","id":0,"result":7}"#));
         let expected = json!({ "jsonrpc": "2.0", "id": "x", "result": 7 });
         assert_eq!(text(&calls.reply(Some(answers))), expected);
 
@@ -527,7 +716,7 @@ mod tests {
         ]);
         assert_eq!(question, expected);
         let answers = r#"[{"id":1,"error":{"code":1}},{"id":0,"result":null,"error":null}]"#;
-        let answers = calls.check(answers.as_bytes()).expect("good");
+        let answers = all(calls.check(answers.as_bytes()));
         let expected = json!([
             { "jsonrpc": "2.0", "id": 5, "result": null },
             { "jsonrpc": "2.0", "id": 5, "result": { "full": 1000, "incremental": 1200 } },
@@ -548,13 +737,16 @@ mod tests {
             (SINGLE, "<html>", BadAnswer::Shape),
             (SINGLE, "null", BadAnswer::Shape),
             (SINGLE, r#"[{"id":0,"result":1}]"#, BadAnswer::Shape),
-            (SINGLE, r#"{"result":1}"#, BadAnswer::Shape),
+            (SINGLE, r#"{"result":1}"#, BadAnswer::Id),
             (SINGLE, r#"{"id":0}"#, BadAnswer::Shape),
             (SINGLE, r#"{"id":0,"result":1,"error":{}}"#, BadAnswer::Shape),
             (SINGLE, r#"{"id":0,"error":"no"}"#, BadAnswer::Shape),
             (SINGLE, r#"{"id":1,"result":1}"#, BadAnswer::Id),
             (SINGLE, r#"{"id":"x","result":1}"#, BadAnswer::Id),
             (SINGLE, r#"{"id":null,"result":1}"#, BadAnswer::Id),
+            (SINGLE, r#"{"id":null,"error":"no"}"#, BadAnswer::Id),
+            (SINGLE, r#"{"id":0.0,"result":1}"#, BadAnswer::Id),
+            (SINGLE, r#"{"id":0,"id":0,"result":1}"#, BadAnswer::Shape),
             (BATCH, r#"{"id":0,"result":1}"#, BadAnswer::Shape),
             (BATCH, r#"[{"id":0,"result":1}]"#, BadAnswer::Id),
             (BATCH, r#"[{"id":0,"result":1},{"id":0,"result":2}]"#, BadAnswer::Id),
@@ -562,6 +754,58 @@ mod tests {
         ] {
             let refused = read(body).check(answer.as_bytes());
             assert_eq!(refused.err(), Some(expected), "{answer}");
+        }
+    }
+
+    #[test]
+    fn one_error_in_the_place_of_all_answers() {
+        let error = json!({ "code": -32600, "message": "no batches", "data": [1] });
+        let with_id = json!({ "jsonrpc": "2.0", "error": error, "id": null }).to_string();
+        let without = json!({ "error": error }).to_string();
+        for (body, answer) in [(SINGLE, &with_id), (BATCH, &with_id), (BATCH, &without)] {
+            let calls = read(body);
+            let Ok(Said::Refused(answers)) = calls.check(answer.as_bytes()) else {
+                panic!("it is refused: {body}");
+            };
+            let answer = text(&calls.reply(Some(answers)));
+            let last = answer.get(2).unwrap_or(&answer);
+            assert_eq!((&last["error"], &last["id"]), (&error, &json!("x")), "{body}");
+        }
+    }
+
+    #[test]
+    fn depth_of_parameters() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        for (params, expected) in [
+            ("[]".to_owned(), true),
+            ("{}".to_owned(), true),
+            ("1".to_owned(), false),
+            ("\"[\"".to_owned(), false),
+            (nested(MAX_DEPTH), true),
+            (nested(MAX_DEPTH + 1), false),
+            (format!("{{\"a\":{}}}", nested(MAX_DEPTH)), false),
+            // As many one after the other, and in texts.
+            (format!("[{}[]]", "[],".repeat(1000)), true),
+            (format!(r#"["{}"]"#, r#"[\"["#.repeat(1000)), true),
+            (format!(r#"["\\",{}]"#, nested(MAX_DEPTH)), false),
+        ] {
+            assert_eq!(is_good(&params), expected, "{params:.40}");
+        }
+    }
+
+    #[test]
+    fn words_of_health() {
+        for (body, expected) in [
+            ("ok", Some("ok")),
+            (" behind\n", Some("behind")),
+            ("unknown", Some("unknown")),
+            ("transaction status behind", Some("behind")),
+            ("OK", None),
+            ("ok ok", None),
+            ("", None),
+        ] {
+            let reply = node_health(body.as_bytes());
+            assert_eq!(reply, expected.map(|word| Reply::text(StatusCode::OK, word)), "{body}");
         }
     }
 
@@ -622,9 +866,12 @@ mod tests {
             let results: Vec<Value> =
                 (0..asked).rev().map(|id| json!({ "id": id, "result": id })).collect();
             let answer = if asked == 1 { results[0].clone() } else { results.into() };
-            let answers = calls.check(answer.to_string().as_bytes());
-            prop_assert_eq!(answers.is_ok(), asked > 0);
-            for answers in [answers.ok(), None] {
+            let answers = match calls.check(answer.to_string().as_bytes()) {
+                Ok(Said::All(answers)) => Some(answers),
+                Ok(Said::Refused(_)) | Err(_) => None,
+            };
+            prop_assert_eq!(answers.is_some(), asked > 0);
+            for answers in [answers, None] {
                 let answer = text(&calls.clone().reply(answers));
                 let found: Vec<Value> = answer.as_array().into_iter().flatten()
                     .map(|answer| answer["id"].clone()).collect();

@@ -191,6 +191,11 @@ pub(super) struct Head {
 }
 
 impl Line {
+    /// How the target is reached.
+    pub(super) fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// Asks for the head of a place. HEAD first; where that is refused, GET whose body is not read
     /// (Firedancer's RPC port closes the connection on HEAD, others answer 405).
     pub(super) async fn head(&self, at: &Place) -> Result<Head, ClientError> {
@@ -219,17 +224,18 @@ impl Line {
         Ok((head, read_bounded(response, most).await?))
     }
 
-    /// Posts JSON and reads an answer of at most `most` bytes.
-    pub(super) async fn post(
-        &self,
-        at: &Place,
-        json: Bytes,
-        most: usize,
-    ) -> Result<(Head, Vec<u8>), ClientError> {
-        let request = self.request(Method::POST, at).header(CONTENT_TYPE, "application/json");
-        let response = answered(request.body(json), Method::POST, at).await?;
-        let head = head_of(&response);
-        Ok((head, read_bounded(response, most).await?))
+    /// Posts JSON that may be posted twice: a connection that was kept and is closed in this very
+    /// moment is no failure of the target, and of one that is the second try is no harm.
+    pub(super) async fn post(&self, at: &Place, json: Bytes) -> Result<Pending, ClientError> {
+        let post = || {
+            let request = self.request(Method::POST, at).header(CONTENT_TYPE, "application/json");
+            answered(request.body(json.clone()), Method::POST, at)
+        };
+        let response = match post().await {
+            Err(ClientError::Request { source, .. }) if is_broken(&source) => post().await?,
+            answer => answer?,
+        };
+        Ok(Pending { response, body: Vec::new() })
     }
 
     async fn send(&self, method: Method, at: &Place) -> Result<reqwest::Response, ClientError> {
@@ -250,6 +256,35 @@ impl Line {
             Some(value) => request.header(AUTHORIZATION, value),
             None => request,
         }
+    }
+}
+
+/// An answer whose body is read when there is room for it.
+pub(super) struct Pending {
+    response: reqwest::Response,
+    body: Vec<u8>,
+}
+
+impl Pending {
+    pub(super) fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    /// Bytes of the body, where the head tells.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.response.content_length()
+    }
+
+    /// Reads on until `most` bytes are there, or all: what is read then is all of it.
+    pub(super) async fn read(&mut self, most: usize) -> Result<Option<Vec<u8>>, ClientError> {
+        let broken = |error: reqwest::Error| ClientError::Body(error.without_url());
+        while self.body.len() <= most {
+            match self.response.chunk().await.map_err(broken)? {
+                Some(chunk) => self.body.extend_from_slice(&chunk),
+                None => return Ok(Some(std::mem::take(&mut self.body))),
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -17,7 +17,7 @@ pub use client::{Client, ClientError, GroupClient};
 pub use conduct::Conduct;
 pub use discovery::{DiscoveryCounts, DiscoveryError, Form, SourceKind, parse_targets};
 pub use doors::{Doors, Entrance, Sighting};
-pub use nodes::{Node, NodeError, Nodes};
+pub use nodes::{Coming, Node, NodeError, Nodes};
 pub use probe::{ProbeError, Prober};
 pub use reference::ReferenceSlot;
 pub(crate) use reference::chain;

@@ -160,6 +160,10 @@ impl Scraper {
         };
         let names = config.groups.iter().map(|group| Arc::clone(&group.name));
         let discovery = Arc::new(DiscoveryCounts::new(names));
+        // So that a group is known before the first probe, and has nothing.
+        let first =
+            Catalog::default().view(&View::default(), &index.groups, index.policy, Instant::now());
+        views.store(first);
         let (publisher, reference) = (Arc::new(index), Arc::default());
         let ledgers = Arc::new(Ledgers::new(&config));
         Ok(Self {

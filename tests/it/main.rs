@@ -27,6 +27,8 @@ mod process;
 mod ranges;
 mod routes;
 mod rpc;
+mod rpc_clients;
+mod rpc_nodes;
 mod scraping;
 mod slow_clients;
 mod support;

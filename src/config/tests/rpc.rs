@@ -52,6 +52,8 @@ fn rejected() {
         ("methods: []", "rpc_proxy.methods", "at least one method"),
         ("methods: [getSlot, getSlot]", "rpc_proxy.methods", "twice"),
         ("methods: ['get slot']", "rpc_proxy.methods[0]", "`get slot` is not a method"),
+        ("methods: [sendTransaction]", "rpc_proxy.methods[0]", "list only methods that read"),
+        ("methods: [getSlot, requestAirdrop]", "rpc_proxy.methods[1]", "changes something"),
         ("methods: ['']", "rpc_proxy.methods[0]", "is not a method"),
         (&long, "rpc_proxy.methods[0]", "is not a method"),
         (&many, "rpc_proxy.methods", "at most 100"),

@@ -48,9 +48,24 @@ pub fn config(extra: &str, groups: &[&[&Origin]]) -> String {
     text
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Probes {
+    Run,
+    Wait,
+}
+
 impl Edge {
     /// Starts an edge from the text of a configuration file.
     pub fn start(config: &str) -> Self {
+        Self::begin(config, Probes::Run)
+    }
+
+    /// The same in the moment before the first probe, which never comes.
+    pub fn start_unprobed(config: &str) -> Self {
+        Self::begin(config, Probes::Wait)
+    }
+
+    fn begin(config: &str, probes: Probes) -> Self {
         let config = match snapedge::config::parse(config) {
             Ok(config) => config,
             Err(problems) => panic!("{problems:?} in\n{config}"),
@@ -70,9 +85,11 @@ impl Edge {
         let (stop, shutdown): (_, ShutdownWatch) = watch::channel(false);
         let watch = shutdown.clone();
         tokio::spawn(async move { public.start_service(None, watch, 1).await });
-        let task = scraper.task();
-        let watch = shutdown.clone();
-        tokio::spawn(async move { task.start(watch).await });
+        if probes == Probes::Run {
+            let task = scraper.task();
+            let watch = shutdown.clone();
+            tokio::spawn(async move { task.start(watch).await });
+        }
         if let Some(fetcher) = fetcher {
             let task = fetcher.task();
             tokio::spawn(async move { task.start(shutdown).await });

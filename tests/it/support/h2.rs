@@ -35,6 +35,32 @@ pub async fn begin(to: SocketAddr, path: &str) -> Begun {
     Begun { _sender: sender, body: response.into_body() }
 }
 
+/// Posts a body; returns status and body of the answer.
+pub async fn post(to: SocketAddr, path: &str, body: String, expects: bool) -> (u16, Vec<u8>) {
+    let stream = TcpStream::connect(to).await.expect("connected");
+    let (sender, connection) = h2::client::handshake(stream).await.expect("a handshake");
+    tokio::spawn(async move {
+        // It ends with the client.
+        let _ = connection.await;
+    });
+    let mut sender: SendRequest<Bytes> = sender.ready().await.expect("ready");
+    let mut request = http::Request::post(format!("http://{to}{path}"));
+    if expects {
+        request = request.header("expect", "100-continue");
+    }
+    let request = request.body(()).expect("a request");
+    let (response, mut sending) = sender.send_request(request, false).expect("sent");
+    sending.send_data(body.into(), true).expect("sent");
+    let response = response.await.expect("an answer");
+    let (status, mut body, mut taken) = (response.status(), response.into_body(), Vec::new());
+    while let Some(piece) = body.data().await {
+        let piece = piece.expect("a piece");
+        body.flow_control().release_capacity(piece.len()).expect("within the window");
+        taken.extend_from_slice(&piece);
+    }
+    (status.as_u16(), taken)
+}
+
 /// Takes all of it; returns how many bytes that were.
 pub async fn get(to: SocketAddr, path: &str) -> u64 {
     begin(to, path).await.take().await

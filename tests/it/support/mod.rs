@@ -10,6 +10,7 @@ pub mod listing;
 pub mod origin;
 pub mod process;
 pub mod server;
+pub mod speaker;
 pub mod tls;
 pub mod trouble;
 
