@@ -14,6 +14,8 @@ use crate::target::Conduct;
 
 /// Most requests that wait for a target. More are told at once that all are busy.
 const MAX_WAITING: usize = 1024;
+/// Longest time between two looks of one that waits at who may carry more by now.
+const LOOK: Duration = Duration::from_secs(1);
 /// Most targets that are remembered; far above what discovery admits.
 const MAX_REMEMBERED: usize = 100_000;
 /// Bytes of a transfer, again and again, after which a target that came back is given more of them.
@@ -112,11 +114,12 @@ impl Fleet {
             (Place { fleet: self, number }, granted)
         };
         let granted = loop {
-            let rests_until = self.rests_until(&targets).filter(|at| *at < until);
-            let at = rests_until.unwrap_or(until);
+            // A target may begin to rest at any time, and nobody tells when that is over.
+            let look = self.rests_until(&targets).unwrap_or(until);
+            let at = look.min(Instant::now() + LOOK).min(until);
             match tokio::time::timeout_at(at.into(), &mut granted).await {
                 Ok(granted) => break granted.map_err(|_| Busy::Targets),
-                Err(_) if rests_until.is_none() => break Err(Busy::Targets),
+                Err(_) if at == until => break Err(Busy::Targets),
                 Err(_) => self.serve_all(&targets),
             }
         };

@@ -20,6 +20,8 @@ pub(super) const QUEUE: usize = 64;
 /// How long a request waits for the head of an archive that is being asked for, over all sources
 /// that are tried. No client waits longer for an answer.
 const HEAD_PATIENCE: Duration = Duration::from_secs(30);
+/// How long it takes at most until an order that could be carried is.
+const PICK_UP: Duration = Duration::from_secs(1);
 /// Most archives of which it is remembered that fetching them failed. Only what is the best is
 /// fetched, so there are few.
 const MAX_FAILED: usize = 1024;
@@ -102,7 +104,7 @@ impl Ticket {
     /// Who asks waits for a source at most for `queue_wait`; the order itself waits on.
     pub async fn join(&mut self, queue_wait: Duration) -> Joined {
         let begun = self.stage.wait_for(|stage| !matches!(stage, Stage::Waiting));
-        if tokio::time::timeout(queue_wait, begun).await.is_err() {
+        if tokio::time::timeout(queue_wait + PICK_UP, begun).await.is_err() {
             return Joined::Not(Unfetched::Failed(Failure::Busy(Busy::Targets)));
         }
         let ready = self.stage.wait_for(|stage| match stage {
