@@ -36,13 +36,14 @@ const CLIENTS: u8 = 4;
 /// How long a moment may be waited for before the process is killed anyway.
 const LATEST: Duration = Duration::from_secs(1);
 
-/// A configuration with a cache. Names that no target lists are not looked for: what is found on one
-/// of two origins and listed by none is a copy that a client may not be able to go on with.
+/// A configuration with a cache. Names that no target lists are not looked for: what is found on
+/// one of two origins and listed by none is a copy that a client may not be able to go on with.
 fn config(directory: &Path, sharing: &str, origins: &[Origin]) -> String {
     let targets: Vec<String> =
         origins.iter().map(|origin| format!("'{}'", origin.address())).collect();
     format!(
-        "scrape_interval: 100ms\nlimits: {{unknown_name_probe: 0s}}\nserver: {{threads: 2}}\nproxy_snapshot_cache_dir: '{}'\n\
+        "scrape_interval: 100ms\nlimits: {{unknown_name_probe: 0s}}\n\
+         server: {{threads: 2}}\nproxy_snapshot_cache_dir: '{}'\n\
          cache: {{sharing: {sharing}, min_free_space: 0B, verify: length}}\ntarget_groups: \
          [{{group: a, static_targets: {{targets: [{}]}}}}]\n",
         directory.display(),
