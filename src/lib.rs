@@ -17,6 +17,8 @@ pub mod index;
 pub mod ledger;
 pub mod pace;
 pub mod proxy;
+pub mod refusals;
 pub mod route;
 pub mod snapshot;
+pub mod tally;
 pub mod target;

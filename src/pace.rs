@@ -5,6 +5,12 @@ use std::time::{Duration, Instant};
 /// How far a transfer may fall behind its rate and make up for it later. More would be a burst.
 const SLACK: Duration = Duration::from_millis(200);
 
+/// The time that bytes take at a rate, which is not zero.
+pub fn time_of(bytes: u64, rate: u64) -> Duration {
+    let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate);
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
 /// Holds a transfer to a rate.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -24,8 +30,7 @@ impl Pace {
     pub fn pass(&mut self, bytes: usize, now: Instant) -> Duration {
         let earliest = now.checked_sub(SLACK).unwrap_or(now);
         let from = self.due.map_or(now, |due| due.max(earliest));
-        let nanos = u128::from(bytes as u64) * 1_000_000_000 / u128::from(self.rate);
-        let due = from + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        let due = from + time_of(bytes as u64, self.rate);
         self.due = Some(due);
         due.saturating_duration_since(now)
     }

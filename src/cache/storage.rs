@@ -119,7 +119,7 @@ impl Storage for ArchiveStorage {
         _trace: &SpanHandle,
     ) -> Result<MissHandler> {
         match key.extensions.get::<Handover>().and_then(Handover::take) {
-            Some(fill) => Ok(Box::new(Miss { fill, pace: Pace::new(Instant::now()) })),
+            Some(fill) => Ok(Box::new(Miss { fill, holdup: Holdup::new(Instant::now()) })),
             None => Error::e_explain(ErrorType::InternalError, "no fill was begun"),
         }
     }
@@ -285,17 +285,17 @@ impl Hit {
 /// The writer of a fill.
 struct Miss {
     fill: Fill,
-    pace: Pace,
+    holdup: Holdup,
 }
 
 /// How much the disk holds up the client.
-struct Pace {
+struct Holdup {
     began: Instant,
     waited: Duration,
     bytes: u64,
 }
 
-impl Pace {
+impl Holdup {
     fn new(began: Instant) -> Self {
         Self { began, waited: Duration::ZERO, bytes: 0 }
     }
@@ -317,7 +317,7 @@ impl HandleMiss for Miss {
         let (reason, length, before) = (self.fill.reason(), data.len() as u64, Instant::now());
         in_time(&reason, self.fill.write(data)).await?;
         let now = Instant::now();
-        if self.pace.step(length, now.saturating_duration_since(before), now) {
+        if self.holdup.step(length, now.saturating_duration_since(before), now) {
             reason.give(Abandoned::Slow);
         }
         Ok(())

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::meter::{Meter, Sample};
 use crate::index::TargetId;
 use crate::route::{Busy, Merit};
+use crate::tally::Tally;
 use crate::target::Conduct;
 
 /// Most requests that wait for a target. More are told at once that all are busy.
@@ -40,9 +41,8 @@ struct Books {
 #[derive(Debug, Default)]
 struct Member {
     conduct: Conduct,
-    /// Transfers that it carries, of each client.
-    clients: HashMap<Client, usize>,
-    running: usize,
+    /// Transfers that it carries.
+    running: Tally<Client>,
     /// Those of them that have brought something.
     delivering: usize,
 }
@@ -134,7 +134,7 @@ impl Fleet {
         let Some(member) = books.members.get(target) else { return Merit::default() };
         Merit {
             resting: member.conduct.is_resting(now),
-            load: member.running,
+            load: member.running.all(),
             cost: member.conduct.cost(now),
         }
     }
@@ -201,7 +201,7 @@ impl Books {
             self.may_carry_more(target, now) && (is_last_resort || !self.rests(target, now))
         })?;
         // Where nothing more can be remembered nothing is counted, and nothing allowed.
-        self.member(wanted.targets.get(at)?, now)?.begin(wanted.client);
+        self.member(wanted.targets.get(at)?, now)?.running.begin(wanted.client);
         Some(at)
     }
 
@@ -214,7 +214,7 @@ impl Books {
             else {
                 break;
             };
-            member.begin(waiting.wanted.client);
+            member.running.begin(waiting.wanted.client);
             granted.push((at, waiting));
         }
         granted
@@ -231,8 +231,7 @@ impl Books {
         let has = |client: Client| match client {
             Client::Everyone => (0, 0),
             Client::One(_) => {
-                let member = self.members.get(target);
-                (1, member.and_then(|member| member.clients.get(&client)).copied().unwrap_or(0))
+                (1, self.members.get(target).map_or(0, |member| member.running.of(client)))
             }
         };
         let waiting =
@@ -247,7 +246,7 @@ impl Books {
     fn may_carry_more(&self, target: &TargetId, now: Instant) -> bool {
         let member = self.members.get(target);
         member.is_none_or(|Member { conduct, running, .. }| {
-            *running < conduct.allowance(self.per_target, now)
+            running.all() < conduct.allowance(self.per_target, now)
         })
     }
 
@@ -262,30 +261,13 @@ impl Books {
     /// What is known of a target, kept from now on; nothing where that would be too many.
     fn member(&mut self, target: &TargetId, now: Instant) -> Option<&mut Member> {
         if self.members.len() >= MAX_REMEMBERED && !self.members.contains_key(target) {
-            self.members.retain(|_, member| member.running > 0 || member.conduct.is_resting(now));
+            self.members
+                .retain(|_, member| member.running.all() > 0 || member.conduct.is_resting(now));
             if self.members.len() >= MAX_REMEMBERED {
                 return None;
             }
         }
         Some(self.members.entry(target.clone()).or_default())
-    }
-}
-
-impl Member {
-    fn begin(&mut self, client: Client) {
-        self.running += 1;
-        *self.clients.entry(client).or_default() += 1;
-    }
-
-    fn end(&mut self, client: Client, delivering: bool) {
-        self.running = self.running.saturating_sub(1);
-        self.delivering = self.delivering.saturating_sub(usize::from(delivering));
-        let left = self.clients.get(&client).map_or(0, |count| count.saturating_sub(1));
-        if left == 0 {
-            self.clients.remove(&client);
-        } else {
-            self.clients.insert(client, left);
-        }
     }
 }
 
@@ -347,7 +329,8 @@ impl Drop for Slot {
         let sample = self.meter.rest();
         self.measured(sample);
         if let Some(member) = self.fleet.books().members.get_mut(&self.target) {
-            member.end(self.client, self.carried > 0);
+            member.running.end(self.client);
+            member.delivering = member.delivering.saturating_sub(usize::from(self.carried > 0));
         }
         self.fleet.serve(&self.target);
     }
@@ -511,7 +494,7 @@ mod tests {
         drop(more.await.expect("no panic").expect("granted"));
         drop(greedy);
         assert_eq!(running(&fleet, 1), 0);
-        assert!(fleet.books().members.values().all(|member| member.clients.is_empty()));
+        assert!(fleet.books().members.values().all(|member| member.running.owners() == 0));
     }
 
     /// In real time, which rests are measured in.

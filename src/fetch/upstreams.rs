@@ -78,17 +78,20 @@ impl Upstreams {
         client: Client,
         until: Instant,
     ) -> Result<(usize, Slot), Busy> {
-        let now = Instant::now();
-        let is_pinned = sources.first().is_some_and(|source| {
-            self.balances.get(&source.target.group) == Some(&Balance::Pinned)
-        });
-        let rests = |source: &Arc<Source>| self.fleet.merit(&source.target, now).resting;
-        let first = sources.iter().position(|source| !rests(source)).unwrap_or(0);
-        let would_do = if is_pinned { sources.get(first..=first) } else { Some(sources) };
-        let targets = would_do.unwrap_or_default().iter().map(|source| source.target.clone());
-        let wanted = Wanted { targets: targets.collect(), client, until };
-        let (at, slot) = self.fleet.slot(wanted).await?;
-        let at = if is_pinned { first } else { at };
+        let known = self.at(Instant::now());
+        let well = |source: &Arc<Source>| !known.merit(&source.target).resting;
+        let is_pinned =
+            |source: &Arc<Source>| known.balance(&source.target.group) == Balance::Pinned;
+        // Where they begin that would do, and how many those are.
+        let (first, count) = if sources.first().is_some_and(is_pinned) {
+            (sources.iter().position(well).unwrap_or(0), 1)
+        } else {
+            (0, sources.len())
+        };
+        let would_do = sources.iter().skip(first).take(count);
+        let targets = would_do.map(|source| source.target.clone()).collect();
+        let (at, slot) = self.fleet.slot(Wanted { targets, client, until }).await?;
+        let at = first + at;
         if let Some(source) = sources.get(at) {
             self.turn_of(&source.listed.name).fetch_add(1, Ordering::Relaxed);
         }

@@ -1,7 +1,6 @@
 //! How many archives go to clients at once, and at which rate together: rather one client less
 //! than all of them too slow.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::config::Limits;
 use crate::pace::Pace;
 use crate::route::Busy;
+use crate::tally::Tally;
 
 /// Bytes of one turn where the rate of all is bounded, and so of one piece out of the cache: as
 /// much as of a target's archive is passed on at once.
@@ -18,7 +18,7 @@ pub const PACED_PIECE: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Admission {
     bounds: Bounds,
-    running: Mutex<Running>,
+    running: Mutex<Tally<IpAddr>>,
     /// What the archives' bytes are held to, where they are.
     pace: Option<Mutex<Pace>>,
 }
@@ -30,13 +30,6 @@ struct Bounds {
     per_client: usize,
     /// Those that have the least rate each when all have the same.
     at_rate: usize,
-}
-
-#[derive(Debug, Default)]
-struct Running {
-    all: usize,
-    /// Only clients that have any.
-    clients: HashMap<IpAddr, usize>,
 }
 
 /// One transfer to a client, for as long as it is kept.
@@ -86,14 +79,12 @@ impl Admission {
     pub(super) fn admit(self: &Arc<Self>, client: IpAddr) -> Result<Permit, Busy> {
         let client = client.to_canonical();
         let mut running = self.running();
-        let of_client = running.clients.get(&client).copied().unwrap_or(0);
-        self.bounds.admit(running.all, of_client)?;
-        running.all += 1;
-        running.clients.insert(client, of_client + 1);
+        self.bounds.admit(running.all(), running.of(client))?;
+        running.begin(client);
         Ok(Permit { admission: Arc::clone(self), client, unpaced: 0 })
     }
 
-    fn running(&self) -> MutexGuard<'_, Running> {
+    fn running(&self) -> MutexGuard<'_, Tally<IpAddr>> {
         // No change of the counts can panic half-way.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -118,14 +109,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut running = self.admission.running();
-        running.all = running.all.saturating_sub(1);
-        let left = running.clients.get(&self.client).map_or(0, |count| count.saturating_sub(1));
-        if left == 0 {
-            running.clients.remove(&self.client);
-        } else {
-            running.clients.insert(self.client, left);
-        }
+        self.admission.running().end(self.client);
     }
 }
 
@@ -183,8 +167,8 @@ mod tests {
         drop(first);
         drop(admission.admit(client(1)).expect("again"));
         drop(second);
-        assert!(admission.running().clients.is_empty());
-        assert_eq!(admission.running().all, 0);
+        assert_eq!(admission.running().owners(), 0);
+        assert_eq!(admission.running().all(), 0);
     }
 
     #[test]
@@ -250,10 +234,10 @@ mod tests {
                 } else if let Some(at) = permits.iter().position(|(of, _)| *of == number) {
                     permits.swap_remove(at);
                 }
-                prop_assert_eq!(admission.running().all, permits.len());
+                prop_assert_eq!(admission.running().all(), permits.len());
             }
             permits.clear();
-            prop_assert!(admission.running().clients.is_empty());
+            prop_assert_eq!(admission.running().owners(), 0);
         }
     }
 }

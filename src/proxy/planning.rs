@@ -117,7 +117,12 @@ impl Edge {
     }
 
     /// An archive: carried, or redirected to.
-    fn decide(&self, request: Request, view: &View, now: Instant) -> Result<Planned, Failure> {
+    pub(super) fn decide(
+        &self,
+        request: Request,
+        view: &View,
+        now: Instant,
+    ) -> Result<Planned, Failure> {
         match self.settings.downloads {
             Downloads::Proxy => self.archive(request, view, now),
             Downloads::Redirect => {

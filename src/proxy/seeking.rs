@@ -38,7 +38,8 @@ impl Edge {
     ) -> Result<Planned, Failure> {
         let Seeking { request, look } = seeking;
         look.over().await;
-        self.admit(&request, &self.published.load(), permit)?;
-        self.begin_again(request)
+        let (view, now) = (self.published.load(), Instant::now());
+        self.admit(&request, &view, permit)?;
+        self.decide(request, &view, now)
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::allowance::{Allowance, ClientNet};
+use crate::refusals::Refusals;
 use crate::snapshot::ArchiveName;
 
 /// Looks at once, whoever asks.
@@ -17,8 +18,6 @@ const MAX_CLIENT_AT_ONCE: usize = 4;
 const MAX_MEMORY: Duration = Duration::from_secs(5);
 /// Most names of which that is remembered. The allowance admits far fewer looks in that time.
 const MAX_UNFOUND: usize = 1024;
-/// Time from one line of the log about looks that did not begin to the next.
-const LOG_PAUSE: Duration = Duration::from_secs(10);
 
 /// What is to be done about a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +46,7 @@ pub struct Lookout<T> {
     running: BTreeMap<ArchiveName, (ClientNet, T)>,
     /// Until when.
     unfound: BTreeMap<ArchiveName, Instant>,
-    refused: u64,
-    said: Option<Instant>,
+    refused: Refusals,
 }
 
 impl<T: Clone> Lookout<T> {
@@ -60,8 +58,7 @@ impl<T: Clone> Lookout<T> {
             allowance: Allowance::new(now),
             running: BTreeMap::new(),
             unfound: BTreeMap::new(),
-            refused: 0,
-            said: None,
+            refused: Refusals::default(),
         }
     }
 
@@ -88,19 +85,10 @@ impl<T: Clone> Lookout<T> {
         let reserve = if self.allowance.is_newcomer(client, now) { 0 } else { RESERVE };
         let fits = self.running.len() + reserve < MAX_AT_ONCE && own < MAX_CLIENT_AT_ONCE;
         if !fits || !self.allowance.take(client, now) {
-            return Err(self.refuse(now));
+            return Err(Refused { said: self.refused.count(now) });
         }
         self.running.insert(name, (client, place));
         Ok(())
-    }
-
-    fn refuse(&mut self, now: Instant) -> Refused {
-        self.refused += 1;
-        if self.said.is_some_and(|said| now < said + LOG_PAUSE) {
-            return Refused { said: None };
-        }
-        self.said = Some(now);
-        Refused { said: Some(std::mem::take(&mut self.refused)) }
     }
 
     /// Ends a look. What it found is in the index.

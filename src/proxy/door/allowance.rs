@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use crate::pace::time_of;
+
 /// How long a client may take nothing at all.
 pub(super) const WINDOW: Duration = Duration::from_secs(10);
 /// Bytes that the system of a slow reader may take at once and then none for a while, a sixteenth
@@ -30,7 +32,7 @@ impl Allowance {
     /// than `most`, in which it must take one piece, where that is longer than [`WINDOW`].
     pub(super) fn new(rate: u64, most: Duration) -> Self {
         let rate = rate.max(1);
-        let full = WINDOW.max(worth(GRAIN, rate).min(most));
+        let full = WINDOW.max(time_of(GRAIN, rate).min(most));
         Self { rate, full, left: full, taken: 0 }
     }
 
@@ -39,7 +41,7 @@ impl Allowance {
     pub(super) fn spend(&mut self, waited: Duration, taken: u64) -> bool {
         let more = taken.saturating_sub(self.taken);
         self.taken = taken;
-        let left = self.left.saturating_add(worth(more, self.rate));
+        let left = self.left.saturating_add(time_of(more, self.rate));
         self.left = left.saturating_sub(waited).min(self.full);
         waited < left
     }
@@ -53,12 +55,6 @@ impl Allowance {
     pub(super) fn renew(&mut self) {
         self.left = self.full;
     }
-}
-
-/// The time that bytes take at a rate.
-fn worth(bytes: u64, rate: u64) -> Duration {
-    let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate);
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

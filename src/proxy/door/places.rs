@@ -1,15 +1,13 @@
 //! How many connections there are, in all and of each client address. Whoever has a [`Place`] is
 //! counted, and its end gives it back, however that comes.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::config::Limits;
-
-/// Least time between two lines of the log about refused connections.
-const SAID_EVERY: Duration = Duration::from_secs(10);
+use crate::refusals::Refusals;
+use crate::tally::Tally;
 
 /// The places of a listener.
 #[derive(Debug)]
@@ -28,12 +26,8 @@ pub(super) struct Place {
 
 #[derive(Debug, Default)]
 struct Taken {
-    all: usize,
-    /// Only of addresses that have a connection.
-    of_each: HashMap<IpAddr, usize>,
-    /// Connections that were refused and not spoken of yet.
-    refused: u64,
-    said: Option<Instant>,
+    places: Tally<IpAddr>,
+    refused: Refusals,
 }
 
 impl Places {
@@ -48,12 +42,12 @@ impl Places {
 
     /// Connections of clients that are open.
     pub fn open(&self) -> usize {
-        self.lock().all
+        self.lock().places.all()
     }
 
     /// Addresses that have one.
     pub fn clients(&self) -> usize {
-        self.lock().of_each.len()
+        self.lock().places.owners()
     }
 
     /// A place for a client, where there is one. Otherwise a line in the log says so, unless one
@@ -62,8 +56,8 @@ impl Places {
         let refused = self.lock().take(client, self.most, self.most_of_one, now);
         match refused {
             Ok(()) => Some(Place { places: Arc::clone(self), client }),
-            Err(0) => None,
-            Err(refused) => {
+            Err(None) => None,
+            Err(Some(refused)) => {
                 log::warn!(
                     "{refused} connections closed unread, above `limits.max_connections` ({}) or \
                      `limits.per_client_connections` ({}), the last one of {client}",
@@ -82,7 +76,7 @@ impl Places {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.lock().give_back(self.client);
+        self.places.lock().places.end(self.client);
     }
 }
 
@@ -94,34 +88,19 @@ impl Taken {
         most: usize,
         most_of_one: usize,
         now: Instant,
-    ) -> Result<(), u64> {
-        let of_one = self.of_each.get(&client).copied().unwrap_or(0);
-        if self.all < most && of_one < most_of_one {
-            self.all += 1;
-            self.of_each.insert(client, of_one + 1);
+    ) -> Result<(), Option<u64>> {
+        if self.places.all() < most && self.places.of(client) < most_of_one {
+            self.places.begin(client);
             return Ok(());
         }
-        self.refused += 1;
-        if self.said.is_some_and(|said| now.saturating_duration_since(said) < SAID_EVERY) {
-            return Err(0);
-        }
-        self.said = Some(now);
-        Err(std::mem::take(&mut self.refused))
-    }
-
-    fn give_back(&mut self, client: IpAddr) {
-        self.all = self.all.saturating_sub(1);
-        let Some(of_one) = self.of_each.get_mut(&client) else { return };
-        *of_one -= 1;
-        if *of_one == 0 {
-            self.of_each.remove(&client);
-        }
+        Err(self.refused.count(now))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::time::Duration;
 
     use proptest::prelude::*;
     use proptest::sample::Index;
@@ -159,8 +138,8 @@ mod tests {
             let now = start + Duration::from_secs(seconds);
             taken.take(client(1), 0, 1, now).expect_err("no place")
         };
-        let said: Vec<u64> = [0, 0, 1, 9, 10, 11, 19, 25].map(&mut refuse).into();
-        assert_eq!(said, [1, 0, 0, 0, 4, 0, 0, 3]);
+        let said = [0, 0, 1, 9, 10, 11, 19, 25].map(&mut refuse);
+        assert_eq!(said, [Some(1), None, None, None, Some(4), None, None, Some(3)]);
     }
 
     proptest! {
