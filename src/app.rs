@@ -2,9 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use pingora::server::configuration::ServerConf;
-use pingora::server::{RunArgs, Server};
+use pingora::server::{
+    RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, UnixShutdownSignalWatch,
+};
 use pingora::services::background::{GenBackgroundService, background_service};
 use pingora::services::listening::Service;
 use tokio::sync::watch;
@@ -14,6 +18,7 @@ use crate::cache::{ArchiveStorage, OpenError, Options, Retention, Store};
 use crate::clock::Now;
 use crate::config::{Config, Downloads, Group, Prefetch, Scheme, Sharing, Verification};
 use crate::descriptors;
+use crate::drain::Drain;
 use crate::fetch::{Fetcher, LookCounts, Upstreams};
 use crate::proxy::{BindError, Bound, Door, Edge, PACED_PIECE, Places, cached_head};
 use crate::target::{ClientError, DiscoveryCounts, Published, Scraper};
@@ -21,6 +26,12 @@ use crate::target::{ClientError, DiscoveryCounts, Published, Scraper};
 /// Most tries of one request that Pingora allows. The number of sources and the rules of `route/`
 /// end a request long before; this is the fuse behind them.
 const MAX_TRIES: usize = 32;
+
+/// Longest time in seconds that what still runs at the end is waited for: threads that are in the
+/// middle of a call.
+const STRAGGLERS: u64 = 1;
+/// How often it is asked whether an archive that came whole is on the disk, at the end.
+const SEALING_PAUSE: Duration = Duration::from_millis(20);
 
 /// A module whose log is turned off. It writes an error for every client that leaves while it is
 /// served from the cache; the access log says that, and what is wrong with the disk is said where
@@ -66,6 +77,10 @@ pub struct Services {
     pub discovery: Arc<DiscoveryCounts>,
     /// How often archives were looked for that the index does not know.
     pub looks: Arc<LookCounts>,
+    /// What is under way, for the end of the process.
+    pub drain: Arc<Drain>,
+    /// The archives that the cache has, where there is one.
+    pub store: Option<Store>,
 }
 
 impl Services {
@@ -86,15 +101,29 @@ impl Services {
             Fetcher::new(config.cache.clone(), store, views, Arc::clone(&upstreams))
         });
         let orders = fetcher.as_ref().map(Fetcher::orders);
-        let edge = Edge::new(config, &scraper, upstreams, cache, orders);
+        let drain = Arc::<Drain>::default();
+        let edge = Edge::new(config, &scraper, upstreams, cache, orders, Arc::clone(&drain));
         let looks = edge.looks();
         let door = Door::new(&conf, config, edge);
         let places = door.places();
-        let public = Bound::new(Service::new("edge".to_owned(), door), &config.listen)?;
+        let service = Service::new("edge".to_owned(), door);
+        let public = Bound::new(service, &config.listen, Arc::clone(&drain))?;
         let fetcher = fetcher.map(|fetcher| background_service("fetcher", fetcher));
         let discovery = scraper.discovery();
         let scraper = background_service("scraper", scraper);
-        Ok(Self { public, places, scraper, fetcher, published, accesses, discovery, looks })
+        let store = cache.map(|cache| cache.store().clone());
+        Ok(Self {
+            public,
+            places,
+            scraper,
+            fetcher,
+            published,
+            accesses,
+            discovery,
+            looks,
+            drain,
+            store,
+        })
     }
 
     /// The public addresses as bound.
@@ -126,9 +155,57 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     for address in services.addresses() {
         log::info!("listening on {address}");
     }
+    let stop = Stop {
+        drain: Arc::clone(&services.drain),
+        store: services.store.clone(),
+        grace_period: config.server.grace_period,
+    };
     services.add_to(&mut server);
-    server.run(RunArgs::default());
+    server.run(RunArgs { shutdown_signal: Box::new(stop) });
     Ok(())
+}
+
+/// Ends the process: at once, or with the last of what is under way.
+struct Stop {
+    drain: Arc<Drain>,
+    store: Option<Store>,
+    grace_period: Duration,
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Stop {
+    async fn recv(&self) -> ShutdownSignal {
+        let signal = UnixShutdownSignalWatch.recv().await;
+        if !matches!(signal, ShutdownSignal::GracefulTerminate) {
+            return signal;
+        }
+        self.drain.begin();
+        let (grace, left) = (self.grace_period, || self.drain.under_way());
+        log::info!("stopping: {} requests under way may finish, within {grace:?}", left());
+        tokio::select! {
+            () = self.done() => log::info!("stopping: nothing is under way any more"),
+            () = tokio::time::sleep(grace) => {
+                let left = left();
+                log::warn!("stopping: `server.grace_period` is over, {left} requests break off");
+            }
+            _ = UnixShutdownSignalWatch.recv() => {
+                log::warn!("stopping: told again, {} requests break off", left());
+            }
+        }
+        // Pingora would sleep through its own grace period, whatever there is to wait for: it has
+        // none left.
+        ShutdownSignal::GracefulTerminate
+    }
+}
+
+impl Stop {
+    /// Waits for the last request, and for archives that came whole with it to be on the disk.
+    async fn done(&self) {
+        self.drain.idle().await;
+        while self.store.as_ref().is_some_and(Store::is_sealing) {
+            tokio::time::sleep(SEALING_PAUSE).await;
+        }
+    }
 }
 
 /// The cache, where the configuration asks for one. Pingora wants it to live as long as the
@@ -172,7 +249,9 @@ pub fn new_server(config: &Config) -> Server {
 fn server_conf(config: &Config) -> ServerConf {
     ServerConf {
         threads: config.server.threads,
-        grace_period_seconds: Some(config.server.grace_period.as_secs()),
+        // What there is to wait for is known here, and waited for before Pingora hears of the end.
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(STRAGGLERS),
         max_retries: MAX_TRIES,
         ..ServerConf::default()
     }

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod descriptors;
+pub mod drain;
 pub mod fetch;
 pub mod index;
 pub mod ledger;

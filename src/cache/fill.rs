@@ -14,6 +14,7 @@ use super::inspection::{Finding, Inspection};
 use super::progress::{End, Progress};
 use super::record::Record;
 use super::reservation::{Refusal, Reservation};
+use super::store::{Sealing, Shared};
 use crate::snapshot::ArchiveName;
 
 /// Bytes that are written at once.
@@ -25,8 +26,8 @@ const QUEUE: usize = 8;
 /// What the writer of a fill is sent.
 enum Step {
     Write(Bytes),
-    /// That was all.
-    Seal,
+    /// That was all. What it carries is kept until the archive is found or given up.
+    Seal(Sealing),
 }
 
 /// Where those who end a fill say why. The first reason stays.
@@ -54,6 +55,7 @@ pub struct Fill {
     written: u64,
     length: u64,
     reason: Reason,
+    shared: Arc<Shared>,
 }
 
 /// How a fill ended, once its thread is done with it and its name is free.
@@ -99,6 +101,7 @@ impl Fill {
         let Record { name, target, .. } = reservation.record();
         log::info!("cache: refresh of {name} from target {target} started, {length} bytes");
         let inspection = reservation.inspection().map_err(Refusal::Disk)?;
+        let shared = reservation.shared();
         let writer = Writer {
             reservation,
             inspection,
@@ -114,7 +117,7 @@ impl Fill {
             let _ = done.send(writer.run());
         };
         thread.spawn(run).map_err(Refusal::Thread)?;
-        let fill = Self { steps, block: BytesMut::new(), written: 0, length, reason };
+        let fill = Self { steps, block: BytesMut::new(), written: 0, length, reason, shared };
         Ok((fill, Ending(ending)))
     }
 
@@ -173,8 +176,9 @@ impl Fill {
         if self.written != self.length {
             return Err(self.abandon(Abandoned::Length));
         }
+        let sealing = self.shared.sealing();
         self.flush().await?;
-        self.send(Step::Seal).await
+        self.send(Step::Seal(sealing)).await
     }
 
     async fn send(&self, step: Step) -> Result<(), Abandoned> {
@@ -203,23 +207,23 @@ impl Writer {
     fn run(mut self) -> Result<(), Abandoned> {
         let mut written = 0;
         let complete = self.write_all(&mut written);
-        if let Err((why, _)) = complete {
+        if let Err((why, _)) = &complete {
             // What the client's side noticed is the cause of what is noticed here.
-            self.reason.give(why);
+            self.reason.give(*why);
         }
         // Nobody is to wait for a queue that is not emptied any more.
         self.inbox.close();
         let Self { reservation, inspection, progress, superseded, reason, began, .. } = self;
         let name = reservation.record().name;
-        let outcome = match complete {
-            Ok(()) => reservation.seal(superseded),
+        let (outcome, _sealing) = match complete {
+            Ok(sealing) => (reservation.seal(superseded), Some(sealing)),
             Err((why, error)) => {
                 let why = reason.given().unwrap_or(why);
                 // Before the file goes: no reader is to wait for that.
                 progress.send_modify(|progress| progress.finish(End::Failed(why)));
                 drop(inspection);
                 drop(reservation);
-                Err((why, error))
+                (Err((why, error)), None)
             }
         };
         report(outcome.as_ref().err(), name, written, began);
@@ -238,13 +242,16 @@ impl Writer {
 
     /// Writes what comes, and shows it to readers; the last of it only once the archive was found
     /// sound, so that nobody gets all of one that is not.
-    fn write_all(&mut self, written: &mut u64) -> Result<(), Stopped> {
+    fn write_all(&mut self, written: &mut u64) -> Result<Sealing, Stopped> {
         let length = self.reservation.record().length;
         while let Some(step) = self.inbox.blocking_recv() {
-            let Step::Write(block) = step else {
-                self.inspection.finish().map_err(|found| self.unsound(found))?;
-                self.advance(length);
-                return Ok(());
+            let block = match step {
+                Step::Write(block) => block,
+                Step::Seal(sealing) => {
+                    self.inspection.finish().map_err(|found| self.unsound(found))?;
+                    self.advance(length);
+                    return Ok(sealing);
+                }
             };
             if self.superseded == WhenSuperseded::End {
                 self.reservation.check_worth()?;

@@ -254,6 +254,11 @@ impl Reservation {
         self.claim.shared.show(&self.claim.name, growing);
     }
 
+    /// The store that the archive is for.
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.claim.shared)
+    }
+
     /// What looks into the archive as it is written.
     pub(super) fn inspection(&self) -> io::Result<Inspection> {
         Inspection::begin(self.claim.shared.verify(), &self.record, &self.unfinished.path)

@@ -6,6 +6,7 @@ use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -112,6 +113,17 @@ pub(super) struct Shared {
     held: watch::Sender<Arc<[Held]>>,
     distrusted: watch::Sender<Arc<[Distrusted]>>,
     loads: Arc<Semaphore>,
+    sealing: Arc<AtomicUsize>,
+}
+
+/// An archive all of whose bytes came, until it is found or given up.
+#[derive(Debug)]
+pub(super) struct Sealing(Arc<AtomicUsize>);
+
+impl Drop for Sealing {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 #[derive(Default)]
@@ -170,6 +182,7 @@ impl Store {
             held: watch::Sender::default(),
             distrusted: watch::Sender::default(),
             loads: sealed::loads(),
+            sealing: Arc::default(),
         };
         for record in found {
             let name = record.name;
@@ -226,6 +239,11 @@ impl Store {
         let state = self.0.state();
         let mut all = state.distrusted.iter();
         all.any(|found| found.name == *name && found.target == *target && now < found.until)
+    }
+
+    /// Whether an archive that came whole is on its way to being found.
+    pub fn is_sealing(&self) -> bool {
+        self.0.sealing.load(Ordering::Acquire) > 0
     }
 
     /// The archives that were not sound of late, always those of this moment.
@@ -285,6 +303,12 @@ impl Shared {
     /// The bound on threads that wait for the disk.
     pub(super) fn loads(&self) -> Arc<Semaphore> {
         Arc::clone(&self.loads)
+    }
+
+    /// Notes that all bytes of an archive came.
+    pub(super) fn sealing(&self) -> Sealing {
+        self.sealing.fetch_add(1, Ordering::AcqRel);
+        Sealing(Arc::clone(&self.sealing))
     }
 
     /// From now on requests find an archive that is being fetched.

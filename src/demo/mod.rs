@@ -78,7 +78,7 @@ fn bind(fleet: &Fleet) -> anyhow::Result<Vec<Bound<Origin>>> {
     let bind = |(name, origin): (&str, Origin)| {
         let mut service = Service::new(name.to_owned(), origin);
         service.threads = Some(1);
-        Ok(Bound::new(service, &[any_port])?)
+        Ok(Bound::new(service, &[any_port], Arc::default())?)
     };
     fleet.origins().map(bind).collect()
 }

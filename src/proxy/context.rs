@@ -10,6 +10,7 @@ use http::{Method, StatusCode};
 use super::admission::Permit;
 use super::door::Serving;
 use crate::cache::{Abandoned, Announced, Archive, Claim, Handover, Reason};
+use crate::drain::UnderWay;
 use crate::fetch::Slot;
 use crate::index::Source;
 use crate::route::{
@@ -34,6 +35,15 @@ pub struct Context {
     pub(super) permit: Option<Permit>,
     /// What its connection is told of it.
     pub(super) serving: Option<Serving>,
+    /// What the end of the process waits for.
+    pub(super) _under_way: UnderWay,
+}
+
+impl Context {
+    pub(super) fn new(under_way: UnderWay, now: Instant) -> Self {
+        let (phase, permit, serving) = (Phase::Local, None, None);
+        Self { started: now, phase, permit, serving, _under_way: under_way }
+    }
 }
 
 /// What is done with a request.

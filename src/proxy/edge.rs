@@ -26,6 +26,7 @@ use super::planning::Planned;
 use super::rpc::NodeProxy;
 use crate::cache::ArchiveStorage;
 use crate::config::Config;
+use crate::drain::Drain;
 use crate::fetch::{self, LookCounts, Looks, Orders, Upstreams};
 use crate::ledger::Ledgers;
 use crate::route::{self, Failure, Settings, SourceFailure, Terms, Verdict};
@@ -55,6 +56,8 @@ pub struct Edge {
     pub(super) rpc: Option<NodeProxy>,
     /// How long a range waits for what is being fetched.
     pub(super) range_wait: Duration,
+    /// Counts requests, for the end of the process.
+    pub(super) drain: Arc<Drain>,
 }
 
 impl Edge {
@@ -66,14 +69,10 @@ impl Edge {
         upstreams: Arc<Upstreams>,
         cache: Option<&'static ArchiveStorage>,
         orders: Option<Orders>,
+        drain: Arc<Drain>,
     ) -> Self {
         Self {
-            settings: Settings {
-                downloads: config.downloads,
-                default_group: config.default_group.clone(),
-                public_url: config.public_url.clone(),
-                max_snapshot_age: config.max_snapshot_age,
-            },
+            settings: Settings::of(config),
             upstreams,
             published: scraper.published(),
             reference: scraper.reference(),
@@ -86,6 +85,7 @@ impl Edge {
             terms: Terms { sharing: config.cache.sharing, keeps: config.cache.keep_previous },
             rpc: NodeProxy::new(config, scraper.nodes()),
             range_wait: config.cache.range_wait,
+            drain,
         }
     }
 
@@ -169,7 +169,7 @@ impl ProxyHttp for Edge {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context { started: Instant::now(), phase: Phase::Local, permit: None, serving: None }
+        Context::new(self.drain.enter(), Instant::now())
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {

@@ -9,7 +9,7 @@ use super::balance::{Targets, order};
 use super::failure::Failure;
 use super::reply::Reply;
 use super::request::{ShortForm, Wanted};
-use crate::config::Downloads;
+use crate::config::{Config, Downloads};
 use crate::index::View;
 use crate::snapshot::ArchiveName;
 
@@ -24,6 +24,15 @@ pub struct Settings {
     pub public_url: Option<String>,
     /// Slots that the newest archive may be behind the cluster.
     pub max_snapshot_age: u64,
+}
+
+impl Settings {
+    /// That part of it.
+    pub fn of(config: &Config) -> Self {
+        let Config { downloads, max_snapshot_age, .. } = *config;
+        let (default_group, public_url) = (config.default_group.clone(), config.public_url.clone());
+        Self { downloads, default_group, public_url, max_snapshot_age }
+    }
 }
 
 /// Who asks, and what is known of the targets that it may be sent to.

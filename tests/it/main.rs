@@ -31,6 +31,7 @@ mod rpc_clients;
 mod rpc_nodes;
 mod scraping;
 mod slow_clients;
+mod stopping;
 mod support;
 mod tracker;
 mod unknown_names;

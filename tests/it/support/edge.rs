@@ -81,6 +81,7 @@ impl Edge {
             accesses,
             discovery,
             looks,
+            ..
         } = services;
         let (stop, shutdown): (_, ShutdownWatch) = watch::channel(false);
         let watch = shutdown.clone();

@@ -48,7 +48,17 @@ impl Running {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = socket.local_addr().expect("bound");
         drop(socket);
-        let file = File::new(&format!("listen: ['{address}']\n{config}"));
+        let config = format!("listen: ['{address}']\n{config}");
+        Self::run(other, &config, address).await
+    }
+
+    /// Starts it with a configuration that has `address` among those it listens on.
+    pub async fn listening(config: &str, address: SocketAddr) -> Self {
+        Self::run(&[], config, address).await
+    }
+
+    async fn run(other: &[&str], config: &str, address: SocketAddr) -> Self {
+        let file = File::new(config);
         let path = file.path.to_str().expect("a path");
         let words = [other, &[PROGRAM, "-c", path]].concat();
         // To a file, since a pipe that nobody reads would stop the process once it is full.

@@ -1,0 +1,164 @@
+//! The orderly end: it comes with the last of what is under way, and not before.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use tokio::io::AsyncReadExt;
+
+use super::support::body::Content;
+use super::support::client::Ask;
+use super::support::origin::{Fault, Origin, Program};
+use super::support::process::Running;
+use super::support::{eventually, full};
+
+/// Far longer than any of these tests waits.
+const GRACE: &str = "server: {grace_period: 10m}\n";
+const CONTENT: Content = Content::new(1, 24 << 20);
+
+async fn assert_ends(running: &mut Running, why: &str) {
+    let mut code = None;
+    eventually(why, || {
+        code = running.ended();
+        let ended = code.is_some();
+        async move { ended }
+    })
+    .await;
+    assert_eq!(code.and_then(|code| code.code()), Some(0), "{why}: {}", running.log());
+    assert!(!running.log().contains("panicked"), "{}", running.log());
+}
+
+async fn assert_refuses(address: SocketAddr) {
+    eventually("nothing new is accepted", || async {
+        tokio::net::TcpStream::connect(address).await.is_err()
+    })
+    .await;
+}
+
+/// An edge before one node, whose archive it knows.
+async fn before(origin: &Origin, more: &str) -> Running {
+    let config = format!(
+        "scrape_interval: 100ms\n{more}target_groups: \
+         [{{group: a, static_targets: {{targets: ['{}']}}}}]\n",
+        origin.address()
+    );
+    let running = Running::start(&config).await;
+    let (to, path) = (running.address, format!("/{}", full(1000)));
+    eventually("the archive is known", || async { Ask::head(&path).send(to).await.status == 200 })
+        .await;
+    running
+}
+
+fn connect(address: SocketAddr, begin: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).expect("accepted");
+    stream.write_all(begin.as_bytes()).expect("written");
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_under_way_is_waited_for_by_nobody() {
+    let silent = "";
+    let half = "GET /snapshot.tar.bz2 HTTP/1.1\r\nhost:";
+    let kept = "GET /snapshot.tar.bz2 HTTP/1.1\r\nhost: edge\r\n\r\n";
+    let none = "target_groups: [{group: a, static_targets: {targets: ['127.0.0.1:1']}}]\n";
+    for begin in [None, Some(silent), Some(half), Some(kept)] {
+        let mut running = Running::start(&format!("{GRACE}{none}")).await;
+        // Signals are listened to once requests are.
+        assert_eq!(Ask::get("/snapshot.tar.bz2").send(running.address).await.status, 404);
+        let _connection = begin.map(|begin| connect(running.address, begin));
+        let began = Instant::now();
+        running.signal("-TERM");
+        assert_ends(&mut running, "nothing is under way").await;
+        assert!(began.elapsed() < Duration::from_secs(60), "{begin:?}");
+    }
+}
+
+/// From a node past the cache, into the cache, as it grows there, and out of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_comes_with_the_last_transfer() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (case, cache) in [("", ""), ("exclusive", "exclusive"), ("shared", "shared")] {
+        let origin = Origin::run(Program::Agave, &[(&full(1000), CONTENT)]).await;
+        let path = directory.path().join(case);
+        let cache = match cache {
+            "" => String::new(),
+            sharing => format!(
+                "proxy_snapshot_cache_dir: {}\ncache: {{sharing: {sharing}, verify: length}}\n",
+                path.display()
+            ),
+        };
+        let mut running = before(&origin, &format!("{GRACE}{cache}")).await;
+        origin.fail(Fault::Hold(CONTENT.len / 2));
+        let ask = Ask::get(format!("/{}", full(1000)));
+        let (head, mut stream) = ask.begin(running.address).await;
+        assert_eq!((head.status, head.length()), (200, CONTENT.len), "{case}");
+        running.signal("-TERM");
+        assert_refuses(running.address).await;
+        assert_eq!(running.ended(), None, "{case}: {}", running.log());
+        origin.fail(None);
+        let mut body = head.body.clone();
+        stream.read_to_end(&mut body).await.expect("readable");
+        assert!(CONTENT.matches(0, &body) && body.len() as u64 == CONTENT.len, "{case}");
+        assert_ends(&mut running, case).await;
+        if !case.is_empty() {
+            let kept = std::fs::read(path.join(full(1000))).expect("promoted");
+            assert!(CONTENT.matches(0, &kept) && kept.len() as u64 == CONTENT.len, "{case}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_end_is_broken_off() {
+    let again = |signal| (GRACE, Some(signal), "told again, 1 requests break off");
+    let over = "`server.grace_period` is over, 1 requests break off";
+    let cases = [again("-TERM"), again("-INT"), ("server: {grace_period: 300ms}\n", None, over)];
+    for (grace, second, said) in cases {
+        let origin = Origin::run(Program::Agave, &[(&full(1000), CONTENT)]).await;
+        let mut running = before(&origin, grace).await;
+        origin.fail(Fault::Hold(CONTENT.len / 2));
+        let ask = Ask::get(format!("/{}", full(1000)));
+        let (head, mut stream) = ask.begin(running.address).await;
+        assert_eq!(head.status, 200);
+        running.signal("-TERM");
+        assert_refuses(running.address).await;
+        if let Some(second) = second {
+            assert_eq!(running.ended(), None, "{}", running.log());
+            running.signal(second);
+        }
+        assert_ends(&mut running, said).await;
+        assert!(running.log().contains(said), "{}", running.log());
+        let mut body = head.body.clone();
+        // Reset or closed, in any case short of its length.
+        let _ = stream.read_to_end(&mut body).await;
+        assert!((body.len() as u64) < CONTENT.len);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_port_is_listened_on_in_both_families() {
+    let pairs =
+        [["0.0.0.0", "[::]"], ["[::]", "0.0.0.0"], ["127.0.0.1", "[::]"], ["[::1]", "0.0.0.0"]];
+    for hosts in pairs {
+        let socket = std::net::TcpListener::bind("[::]:0").expect("a port");
+        let port = socket.local_addr().expect("bound").port();
+        drop(socket);
+        let listen = hosts.map(|host| format!("'{host}:{port}'")).join(", ");
+        let text = format!(
+            "listen: [{listen}]\n\
+             target_groups: [{{group: a, static_targets: {{targets: ['127.0.0.1:1']}}}}]\n"
+        );
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut running = Running::listening(&text, address).await;
+        for host in ["127.0.0.1", "[::1]"] {
+            let mut stream = TcpStream::connect(format!("{host}:{port}")).expect("accepted");
+            let request =
+                format!("GET /health HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).expect("written");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("readable");
+            assert!(answer.starts_with("HTTP/1.1 200"), "{hosts:?}: {answer}");
+        }
+        running.signal("-TERM");
+        assert_ends(&mut running, &listen).await;
+    }
+}
