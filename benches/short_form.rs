@@ -53,6 +53,7 @@ fn archives(at: u16) -> Vec<Listed> {
             address: ([10, 0, high, low], 8899).into(),
             authority: format!("10.0.{high}.{low}:8899").into(),
             path: format!("/{name}"),
+            access: 0,
         }),
     };
     names.into_iter().map(listed).collect()

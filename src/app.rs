@@ -230,7 +230,7 @@ fn cache(
             Retention::UntilRefresh
         },
         verify: config.cache.verify,
-        groups: config.groups.iter().map(|group| Arc::clone(&group.name)).collect(),
+        groups: config.group_names(),
         appraise: Arc::new(move |name, group| published.load().worth(name, group)),
         successor: Arc::new(move |group| wanted.load().group(group).and_then(|view| view.wanted)),
     };

@@ -84,7 +84,7 @@ const WITH_PINGORA: [&str; 8] = [
     "src/app.rs",
     "src/demo/",
 ];
-const WITH_YAML: [&str; 1] = ["src/config/yaml.rs"];
+const WITH_YAML: [&str; 3] = ["src/config/yaml.rs", "src/config/tree.rs", "src/config/scalar.rs"];
 /// Where files of certificates are read, and where connections get their settings.
 const WITH_RUSTLS: [&str; 2] = ["src/config/access.rs", "src/access/"];
 const WITH_DNS: [&str; 1] = ["src/target/discovery/dns.rs"];

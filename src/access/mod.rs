@@ -9,7 +9,6 @@ mod tls;
 pub use fault::{Fault, Faults};
 pub use tls::AccessError;
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -21,8 +20,9 @@ use crate::config::{Config, Group, Scheme};
 use credentials::Presented;
 use tls::{Authorities, Session};
 
-/// The access to the targets of one group.
+/// The access to the targets that one entry of the configuration names for its group.
 pub struct Access {
+    entry: usize,
     group: Arc<str>,
     session: Option<Session>,
     presented: Option<Presented>,
@@ -30,40 +30,47 @@ pub struct Access {
     pub faults: Faults,
 }
 
-/// The access to the targets of each group.
-pub struct Accesses(BTreeMap<Arc<str>, Arc<Access>>);
+/// The access to the targets of each entry of the configuration, in their order.
+pub struct Accesses(Vec<Arc<Access>>);
 
 impl Accesses {
     /// Sets up what the configuration says.
     pub fn new(config: &Config) -> Result<Self, AccessError> {
         let system = Authorities::default();
-        let access = |group: &Group| {
-            let access = Access::new(group, &system)?;
-            Ok((Arc::clone(&group.name), Arc::new(access)))
-        };
-        config.groups.iter().map(access).collect::<Result<_, _>>().map(Self)
+        let access = |(entry, group)| Access::new(entry, group, &system).map(Arc::new);
+        config.groups.iter().enumerate().map(access).collect::<Result<_, _>>().map(Self)
     }
 
-    /// That of a group of the configuration.
+    /// That of the entry at a place in the configuration.
+    pub fn at(&self, entry: usize) -> Option<&Arc<Access>> {
+        self.0.get(entry)
+    }
+
+    /// That of the first entry of a group.
     pub fn of(&self, group: &str) -> Option<&Arc<Access>> {
-        self.0.get(group)
+        self.0.iter().find(|access| *access.group == *group)
     }
 
     /// All of them.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Access>> {
-        self.0.values()
+        self.0.iter()
     }
 }
 
 impl Access {
-    fn new(group: &Group, system: &Authorities) -> Result<Self, AccessError> {
+    fn new(entry: usize, group: &Group, system: &Authorities) -> Result<Self, AccessError> {
         let session = match group.scheme {
             Scheme::Http => None,
             Scheme::Https => Some(Session::new(&group.name, &group.tls, system)?),
         };
         let presented = group.credentials.clone().map(Presented::new).transpose()?;
         let (group, faults) = (Arc::clone(&group.name), Faults::default());
-        Ok(Self { group, session, presented, faults })
+        Ok(Self { entry, group, session, presented, faults })
+    }
+
+    /// The place of its entry in the configuration.
+    pub fn entry(&self) -> usize {
+        self.entry
     }
 
     /// How targets are spoken to.
@@ -137,7 +144,7 @@ mod tests {
             "target_groups: [{{group: g, static_targets: {{targets: ['a.example:80']}}, {group}}}]"
         );
         let config = crate::config::parse(&text).expect("valid");
-        Access::new(&config.groups[0], &Authorities::default()).expect("usable")
+        Access::new(0, &config.groups[0], &Authorities::default()).expect("usable")
     }
 
     #[test]

@@ -13,7 +13,7 @@ use rustls::sign::CertifiedKey;
 
 use super::secret::{Credentials, Kept, Secret, bytes_in, password, secret_in, token};
 use super::units::Scheme;
-use super::yaml::{Node, Section};
+use super::yaml::Section;
 
 /// Most certificates in one file: they are gone through for each connection.
 const MAX_CERTIFICATES: usize = 1000;
@@ -52,14 +52,18 @@ pub enum Verification {
 
 /// Reads `tls_config`; `scheme` is unset where it was wrong.
 pub(super) fn tls(group: &mut Section, scheme: Option<Scheme>) -> Tls {
-    let Some(node) = group.take("tls_config") else { return Tls::default() };
+    let keys = ["ca_file", "cert_file", "key_file", "insecure_skip_verify"];
+    let Some(mut section) = group.take_section("tls_config", &keys) else {
+        return Tls::default();
+    };
     if scheme == Some(Scheme::Http) {
-        node.reject("needs `scheme: https`");
+        group.reject("tls_config", "needs `scheme: https`");
     }
-    let mut section = node.section();
-    let authorities = section.take("ca_file").and_then(|node| node.parsed("a path", authorities));
-    let chain = section.take("cert_file").and_then(|node| node.parsed("a path", certificates));
-    let key = section.take("key_file").and_then(|node| node.parsed("a path", key));
+    let mut path = |key| section.take_filled(key);
+    let [authorities_in, chain_in, key_in] = [path("ca_file"), path("cert_file"), path("key_file")];
+    let authorities = authorities_in.and_then(|node| node.parsed("a path", authorities));
+    let chain = chain_in.and_then(|node| node.parsed("a path", certificates));
+    let key = key_in.and_then(|node| node.parsed("a path", key));
     let skip = section.take("insecure_skip_verify").and_then(|node| node.boolean());
     for (given, missing) in [("cert_file", "key_file"), ("key_file", "cert_file")] {
         if section.is_given(given) && !section.is_given(missing) {
@@ -84,17 +88,17 @@ pub(super) fn tls(group: &mut Section, scheme: Option<Scheme>) -> Tls {
 
 /// Reads `basic_auth` and `bearer_auth`, of which there may be one.
 pub(super) fn credentials(group: &mut Section) -> Option<Credentials> {
-    let basic = group.take("basic_auth").map(basic);
-    let bearer = group.take("bearer_auth").map(bearer);
+    let keys = ["username", "password", "password_file"];
+    let basic = group.take_section("basic_auth", &keys).map(basic);
+    let bearer = group.take_section("bearer_auth", &["token", "token_file"]).map(bearer);
     if basic.is_some() && bearer.is_some() {
         group.reject("bearer_auth", "contradicts `basic_auth`, remove one");
     }
     basic.or(bearer).flatten()
 }
 
-fn basic(node: Node) -> Option<Credentials> {
-    let mut section = node.section();
-    let name = section.take("username").and_then(|node| node.parsed("a name", username));
+fn basic(mut section: Section) -> Option<Credentials> {
+    let name = section.take("username").and_then(|node| node.literal("a name", username));
     if !section.is_given("username") {
         section.reject("username", "expected the name of a user");
     }
@@ -103,8 +107,7 @@ fn basic(node: Node) -> Option<Credentials> {
     Some(Credentials::Basic { username: name?, password: password? })
 }
 
-fn bearer(node: Node) -> Option<Credentials> {
-    let mut section = node.section();
+fn bearer(mut section: Section) -> Option<Credentials> {
     let token = kept(&mut section, ["token", "token_file"], token);
     section.close(&[]);
     token.map(Credentials::Bearer)
@@ -120,14 +123,18 @@ fn username(text: &str) -> Result<String, String> {
     }
 }
 
-/// A secret, or a file that holds it; exactly one of the two.
+/// A secret, or a file that holds it; exactly one of the two. An empty one counts where there is
+/// no file: there are empty passwords.
 fn kept(
     section: &mut Section,
     [here, file]: [&'static str; 2],
     parse: fn(&str) -> Result<Secret, &'static str>,
 ) -> Option<Kept> {
-    let secret = section.take(here).and_then(|node| node.secret(parse));
-    let in_file = section.take(file).and_then(|node| {
+    let file_node = section.take_filled(file);
+    let secret_node =
+        if file_node.is_some() { section.take_filled(here) } else { section.take(here) };
+    let secret = secret_node.and_then(|node| node.secret(parse));
+    let in_file = file_node.and_then(|node| {
         node.parsed("a path", |text| {
             let path = PathBuf::from(text);
             let first = secret_in(&path, parse)?;

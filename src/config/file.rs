@@ -1,6 +1,6 @@
 //! From the text of the file to a [`Config`], in one pass that collects every problem.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use super::access::{credentials, tls};
 use super::cache::cache;
 use super::limits::limits;
 use super::rpc::rpc_proxy;
-use super::sources::sources;
-use super::units::{Scheme, duration, listen_address};
+use super::sources::{MAX_TARGETS, Sources, sources};
+use super::units::{HostPort, Scheme, duration, listen_address};
 use super::yaml::{self, Node, Problem, Report, Section};
 use super::{Balance, Cache, Config, Downloads, Group, Limits, Server, Sharing, TargetKind};
 
@@ -102,17 +102,14 @@ fn root(node: Node) -> Config {
     let limits = root.take("limits").map_or_else(Limits::default, limits);
     let config = Config {
         listen: listen(&mut root),
-        public_url: root.take("public_url").and_then(|node| node.parsed("a URL", public_url)),
-        default_group: text(&mut root, "default_group").map(Arc::from),
-        rpc: root.take("rpc").and_then(|node| node.parsed("a URL", rpc_url)),
+        public_url: root
+            .take_filled("public_url")
+            .and_then(|node| node.parsed("a URL", public_url)),
+        default_group: default_group(&mut root),
+        rpc: root.take_filled("rpc").and_then(|node| node.parsed("a URL", rpc_url)),
         max_snapshot_age: integer(&mut root, "max_snapshot_age", 0, u64::MAX, 5000),
         pair_hold: time(&mut root, "pair_hold", Duration::ZERO, Duration::from_secs(600)),
-        scrape_interval: time(
-            &mut root,
-            "scrape_interval",
-            Duration::from_millis(100),
-            Duration::from_secs(15),
-        ),
+        scrape_interval: scrape_interval(&mut root),
         downloads: downloads(&mut root),
         cache_dir: root.take("proxy_snapshot_cache_dir").and_then(|node| cache_dir(&node)),
         cache: root.take("cache").map_or_else(Cache::default, cache),
@@ -150,8 +147,10 @@ fn root(node: Node) -> Config {
     config
 }
 
-pub(super) fn text(section: &mut Section, key: &'static str) -> Option<String> {
-    section.take(key)?.parsed("a text", |text| Ok(text.to_owned()))
+/// The default group. A group's name may be a number, and is what is written of it.
+fn default_group(root: &mut Section) -> Option<Arc<str>> {
+    let node = root.take_filled("default_group")?;
+    node.literal("a text", |text| Ok(Arc::from(text)))
 }
 
 pub(super) fn integer(
@@ -170,12 +169,28 @@ pub(super) fn time(
     least: Duration,
     default: Duration,
 ) -> Duration {
-    let bounded = |text: &str| match duration(text)? {
-        value if value < least => Err(format!("`{text}` is too short, the least is {least:?}")),
-        value => Ok(value),
-    };
+    let bounded = |text: &str| at_least(text, least);
     let parsed = |node: Node| node.parsed("a duration such as `15s`", bounded);
     section.take(key).and_then(parsed).unwrap_or(default)
+}
+
+fn at_least(text: &str, least: Duration) -> Result<Duration, String> {
+    match duration(text)? {
+        value if value < least => Err(format!("`{text}` is too short, the least is {least:?}")),
+        value => Ok(value),
+    }
+}
+
+/// As every other time, and in whole seconds where it is a number, as in files of the tracker.
+fn scrape_interval(root: &mut Section) -> Duration {
+    let bounded = |text: &str| {
+        let seconds = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let text = if seconds { format!("{text}s") } else { text.to_owned() };
+        at_least(&text, Duration::from_millis(100))
+    };
+    let node = root.take("scrape_interval");
+    let interval = node.and_then(|node| node.parsed("a duration such as `15s`", bounded));
+    interval.unwrap_or(Duration::from_secs(15))
 }
 
 fn listen(root: &mut Section) -> Vec<std::net::SocketAddr> {
@@ -266,19 +281,52 @@ fn groups(root: &mut Section) -> Vec<Group> {
     if nodes.is_empty() {
         root.reject("target_groups", "expected at least one group with its targets");
     }
-    let mut names = BTreeSet::new();
-    nodes.into_iter().map(|node| group(node, &mut names)).collect()
+    let mut together = Together::default();
+    let mut groups: Vec<Group> = nodes.into_iter().map(|node| group(node, &mut together)).collect();
+    for group in &mut groups {
+        group.balance = together.balances.get(&group.name).copied().unwrap_or_default();
+    }
+    groups
 }
 
-fn group(node: Node, names: &mut BTreeSet<String>) -> Group {
+/// What the entries of one name have in common, by their name.
+#[derive(Default)]
+struct Together {
+    /// Where one of them says it.
+    balances: BTreeMap<Arc<str>, Balance>,
+    /// The targets that all of them name.
+    targets: BTreeMap<Arc<str>, BTreeSet<HostPort>>,
+}
+
+impl Together {
+    /// Takes in one more entry. What contradicts another one is a problem of this one.
+    fn add(&mut self, section: &Section, group: &Group, balance: Option<Balance>) {
+        let name = || Arc::clone(&group.name);
+        if let Some(balance) = balance
+            && *self.balances.entry(name()).or_insert(balance) != balance
+        {
+            let message = format!("contradicts an entry of group `{}` above", group.name);
+            section.reject("balance", message);
+        }
+        let targets = self.targets.entry(name()).or_default();
+        let before = targets.len();
+        targets.extend(group.sources.static_targets.iter().cloned());
+        if before > 0 && before <= MAX_TARGETS && targets.len() > MAX_TARGETS {
+            let message = format!("expected at most {MAX_TARGETS} targets over all its entries");
+            section.reject("static_targets.targets", message);
+        }
+    }
+}
+
+fn group(node: Node, together: &mut Together) -> Group {
     let mut section = node.section();
-    let stated = match section.take("scheme") {
+    let stated = match section.take_filled("scheme") {
         Some(node) => node.parsed("a scheme", Scheme::parse),
         None => Some(Scheme::default()),
     };
     let scheme = stated.unwrap_or_default();
-    let group = Group {
-        name: group_name(&mut section, names),
+    let mut group = Group {
+        name: group_name(&mut section),
         scheme,
         tls: tls(&mut section, stated),
         credentials: credentials(&mut section),
@@ -286,25 +334,29 @@ fn group(node: Node, names: &mut BTreeSet<String>) -> Group {
             .take("api_path")
             .and_then(|node| node.parsed("a path", api_path))
             .unwrap_or_default(),
-        kind: section.take("kind").and_then(|node| node.parsed("a kind", kind)).unwrap_or_default(),
-        balance: section
-            .take("balance")
-            .and_then(|node| node.parsed("a way to choose", balance))
+        kind: section
+            .take_filled("kind")
+            .and_then(|node| node.parsed("a kind", kind))
             .unwrap_or_default(),
-        sources: sources(&mut section, scheme),
+        balance: Balance::default(),
+        sources: Sources::default(),
     };
+    let stated = section.take_filled("balance");
+    let stated = stated.and_then(|node| node.parsed("a way to choose", balance));
+    group.sources = sources(&mut section, scheme);
+    together.add(&section, &group, stated);
     section.close(&[]);
     group
 }
 
-fn group_name(section: &mut Section, names: &mut BTreeSet<String>) -> Arc<str> {
-    let name = text(section, "group").unwrap_or_default();
+fn group_name(section: &mut Section) -> Arc<str> {
+    let name =
+        section.take("group").and_then(|node| node.literal("a text", |text| Ok(text.to_owned())));
+    let name = name.unwrap_or_default();
     if name.is_empty() {
         section.reject("group", "expected a name");
     } else if name.len() > MAX_GROUP_NAME || name.contains(|c: char| c.is_control()) {
         section.reject("group", format!("expected at most {MAX_GROUP_NAME} printable characters"));
-    } else if !names.insert(name.clone()) {
-        section.reject("group", format!("there is a group `{name}` already, choose another name"));
     }
     name.into()
 }

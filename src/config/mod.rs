@@ -9,8 +9,10 @@ mod file;
 mod limits;
 mod private_url;
 mod rpc;
+mod scalar;
 mod secret;
 mod sources;
+mod tree;
 pub(crate) mod units;
 pub(crate) mod yaml;
 
@@ -59,7 +61,9 @@ pub struct Config {
     pub cache: Cache,
     /// What clients may ask of RPC nodes; nothing where unset.
     pub rpc_proxy: Option<RpcProxy>,
-    /// The groups, in the order of the file. At least one; names are unique.
+    /// The entries of groups, in the order of the file. At least one. Those that have one name are
+    /// one group, whose targets are reached in several ways; a target that several of them name is
+    /// reached as the first one says.
     pub groups: Vec<Group>,
     /// Bounds on time and number.
     pub limits: Limits,
@@ -67,6 +71,19 @@ pub struct Config {
     pub log_level: log::LevelFilter,
     /// The process.
     pub server: Server,
+}
+
+impl Config {
+    /// The name of each group, once, in the order of the file.
+    pub fn group_names(&self) -> Vec<Arc<str>> {
+        let mut names: Vec<Arc<str>> = Vec::new();
+        for group in &self.groups {
+            if !names.contains(&group.name) {
+                names.push(Arc::clone(&group.name));
+            }
+        }
+        names
+    }
 }
 
 /// What a request for an archive's name is answered with.
@@ -78,10 +95,10 @@ pub enum Downloads {
     Redirect,
 }
 
-/// Upstreams of one cluster, or of one region of it.
+/// Upstreams of one cluster, or of one region of it, that are reached in one way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// Unique name.
+    /// Name of the group. Other entries may add to it.
     pub name: Arc<str>,
     /// How the targets are spoken to.
     pub scheme: Scheme,
@@ -93,7 +110,7 @@ pub struct Group {
     pub api_path: String,
     /// What the targets are.
     pub kind: TargetKind,
-    /// How one of several targets is chosen.
+    /// How one of several targets is chosen; the same in all entries of the group.
     pub balance: Balance,
     /// Where its targets come from.
     pub sources: Sources,

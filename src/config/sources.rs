@@ -31,6 +31,10 @@ const KEYS: [&str; 6] = [
     "ledger_targets",
 ];
 
+/// The keys of `consul_sd_config`.
+const CONSUL_KEYS: [&str; 7] =
+    ["scheme", "host", "token", "token_file", "datacenter", "service", "filter"];
+
 /// The sources of a group's targets: at least one, and all of them count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
@@ -99,9 +103,9 @@ pub(super) fn sources(section: &mut Section, scheme: Scheme) -> Sources {
     let static_targets = section.take("static_targets");
     let sources = Sources {
         static_targets: static_targets.map(|node| targets(node, scheme)).unwrap_or_default(),
-        file_targets: section.take("file_targets").and_then(file_targets),
-        http_targets: section.take("http_targets").and_then(http_targets),
-        consul: section.take("consul_sd_config").and_then(consul),
+        file_targets: section.take_section("file_targets", &["path"]).and_then(file_targets),
+        http_targets: section.take_section("http_targets", &["url"]).and_then(http_targets),
+        consul: section.take_section("consul_sd_config", &CONSUL_KEYS).and_then(consul),
         dns_targets: dns_targets(section),
         ledger_targets: section.take("ledger_targets").map(ledger_targets).unwrap_or_default(),
     };
@@ -125,9 +129,8 @@ fn targets(node: Node, scheme: Scheme) -> Vec<HostPort> {
         let Some(target) = node.parsed("a target", |text| HostPort::parse(text, scheme)) else {
             continue;
         };
-        if let Some(twice) = targets.replace(target) {
-            node.reject(format!("`{twice}` is listed twice, remove one"));
-        }
+        // Lists that are put together from several have some twice.
+        targets.insert(target);
     }
     section.close(&[]);
     targets.into_iter().collect()
@@ -144,11 +147,11 @@ fn required<T>(
     if node.is_none() {
         section.reject(key, format!("expected {expected}"));
     }
-    node?.parsed(expected, parse)
+    node?.literal(expected, parse)
 }
 
 fn optional(section: &mut Section, key: &'static str, expected: &str) -> Option<String> {
-    section.take(key)?.parsed(expected, |text| printable(text, expected))
+    section.take_filled(key)?.literal(expected, |text| printable(text, expected))
 }
 
 /// A text that is not empty and has no control characters.
@@ -157,16 +160,14 @@ fn printable(text: &str, expected: &str) -> Result<String, String> {
     if printable { Ok(text.to_owned()) } else { Err(format!("expected {expected}")) }
 }
 
-fn file_targets(node: Node) -> Option<PathBuf> {
-    let mut section = node.section();
+fn file_targets(mut section: Section) -> Option<PathBuf> {
     let expected = "the path of a file that lists targets";
     let path = required(&mut section, "path", expected, |text| printable(text, expected));
     section.close(&[]);
     path.map(PathBuf::from)
 }
 
-fn http_targets(node: Node) -> Option<PrivateUrl> {
-    let mut section = node.section();
+fn http_targets(mut section: Section) -> Option<PrivateUrl> {
     let expected = "a URL such as `http://sd.example/targets`";
     // What it is instead is not repeated: it may hold a key.
     let parse = |text: &str| {
@@ -178,17 +179,19 @@ fn http_targets(node: Node) -> Option<PrivateUrl> {
     url
 }
 
-fn consul(node: Node) -> Option<Consul> {
-    let mut section = node.section();
-    let scheme = section.take("scheme").and_then(|node| node.parsed("a scheme", consul_scheme));
-    let scheme = scheme.unwrap_or("http");
+fn consul(mut section: Section) -> Option<Consul> {
+    let scheme = section.take_filled("scheme");
+    let scheme = scheme.and_then(|node| node.parsed("a scheme", consul_scheme));
     let expected = "Consul's host and port, such as `127.0.0.1:8500`";
     let parse = |text: &str| {
+        // Consul's own clients take the scheme from there.
+        let default = if text.starts_with("https://") { "https" } else { "http" };
+        let scheme = scheme.unwrap_or(default);
         let url = consul_url(scheme, text);
         url.ok_or_else(|| format!("expected {expected}, that agrees with `scheme: {scheme}`"))
     };
     let url = required(&mut section, "host", expected, parse);
-    let token = section.take("token").and_then(|node| node.parsed("a token", token));
+    let token = section.take_filled("token").and_then(|node| node.literal("a token", token));
     let token_file = optional(&mut section, "token_file", "the path of a file with a token");
     if section.is_given("token") && section.is_given("token_file") {
         section.reject("token_file", "there is a `token` as well, remove one of them");
@@ -291,7 +294,7 @@ fn dns_name(node: Node) -> Option<DnsTargets> {
     });
     let port = section.take("port").and_then(|node| node.integer(1, u16::MAX.into()));
     let port = port.and_then(|port| u16::try_from(port).ok());
-    let server = section.take("server");
+    let server = section.take_filled("server");
     let server = server.and_then(|node| node.parsed("an address and port", dns_server));
     let records = kind.and_then(|kind| records(&section, &kind, port));
     section.close(&[]);

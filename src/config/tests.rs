@@ -11,6 +11,7 @@ use super::{
 
 mod access;
 mod rpc;
+mod tracker;
 
 const REFERENCE: &str = include_str!("../../conf/snapedge.yaml");
 
@@ -308,26 +309,14 @@ fn bad_sources_are_rejected() {
     let at = |key: &str, value: &str, path: &str, part: &str| {
         reject_in_group(&format!("{key}: {value}"), &format!("{key}{path}"), part);
     };
-    for url in ["", "targets", "ftp://a", "http://", "file:///a", "unix:/a"] {
+    for url in ["targets", "ftp://a", "http://", "file:///a", "unix:/a"] {
         at("http_targets", &format!("{{url: '{url}'}}"), ".url", "expected a URL such as `http://");
     }
     at("http_targets", "{}", ".url", "expected a URL such as");
     at("http_targets", "{url: [a]}", ".url", "expected a URL such as `http://sd.example/targets`,");
 
     let consul = |value: &str, path: &str, part: &str| at("consul_sd_config", value, path, part);
-    for host in [
-        "a",
-        "a:0",
-        "a:99999",
-        "a:x",
-        "''",
-        "a:1/",
-        "a:1/b",
-        "a:1?b",
-        "u:p@a:1",
-        "https://a:1",
-        "::1",
-    ] {
+    for host in ["a", "a:0", "a:99999", "a:x", "''", "a:1/", "a:1/b", "a:1?b", "u:p@a:1", "::1"] {
         let value = format!("{{host: \"{host}\", service: s}}");
         consul(&value, ".host", "expected Consul's host and port, such as `127.0.0.1:8500`");
     }
@@ -340,11 +329,10 @@ fn bad_sources_are_rejected() {
     let with = |more: &str| format!("{{host: 'a:1', service: s, {more}}}");
     consul(&with("scheme: ftp"), ".scheme", "`ftp` is not a scheme, write `http` or `https`");
     consul(&with("token: a, token_file: b"), ".token_file", "`token` as well, remove one of them");
-    for token in ["''", "a b", "\"a\\nb\"", "\u{e9}"] {
+    for token in ["a b", "\"a\\nb\"", "\u{e9}"] {
         consul(&with(&format!("token: {token}")), ".token", "expected a token of visible ASCII");
     }
     for key in ["token_file", "datacenter", "filter"] {
-        consul(&with(&format!("{key}: ''")), &format!(".{key}"), "expected ");
         consul(&with(&format!("{key}: [a]")), &format!(".{key}"), "found a list");
     }
 
@@ -498,7 +486,7 @@ fn a_file_without_targets_is_rejected() {
     );
     reject_file(
         "target_groups: [{group: main, file_targets: {path: ''}}]",
-        &[("target_groups[0].file_targets.path", "expected the path of a file")],
+        &[("target_groups[0]", "the group has no targets")],
     );
 }
 
@@ -512,12 +500,13 @@ fn what_is_not_yaml_is_rejected() {
         ("rpc: x\nrpc: y", "duplicate entry with key \"rpc\""),
         ("target_groups: [{group: a, group: b}]", "duplicate entry with key \"group\""),
         ("--- {}\n--- {}", "more than one document"),
-        // No value of the YAML library holds it; the message names the key all the same.
-        ("max_snapshot_age: 18446744073709551616", "not valid YAML: max_snapshot_age: "),
         (&"[".repeat(100_000), "not valid YAML: "),
     ] {
         reject_file(text, &[("", part)]);
     }
+    // No value of the YAML library holds it; the message names the key all the same.
+    let huge = "max_snapshot_age: 18446744073709551616";
+    reject(huge, "max_snapshot_age", "expected a whole number from 0 to 18446744073709551615");
 }
 
 #[test]
@@ -527,8 +516,6 @@ fn bad_groups_are_rejected() {
         let groups: Vec<String> = names.iter().map(|name| group(name)).collect();
         format!("target_groups: [{}]", groups.join(", "))
     };
-    let twice = "there is a group `a` already, choose another name";
-    reject_file(&groups(&["a", "b", "a"]), &[("target_groups[2].group", twice)]);
     reject_file(&groups(&["''"]), &[("target_groups[0].group", "expected a name")]);
     reject_file(&groups(&["null"]), &[("target_groups[0].group", "expected a name")]);
     let long = "x".repeat(65);
@@ -606,7 +593,6 @@ fn bad_targets_are_rejected() {
         ("''", "has no port"),
         ("null", "expected a target, found nothing"),
         ("[a]", "expected a target, found a list"),
-        ("b:1", "`b:1` is listed twice, remove one"),
     ] {
         let text = format!(
             "target_groups: [{{group: main, static_targets: {{targets: [\"b:1\", {target}]}}}}]"
@@ -625,7 +611,9 @@ fn bad_targets_are_rejected() {
 #[test]
 fn bad_values_are_rejected() {
     for bad in ["15", "-1s", "1x", "''", "1s1s", "P1D"] {
-        reject(&format!("scrape_interval: {bad}"), "scrape_interval", "is not a duration");
+        // Of this one key a number is one of seconds.
+        let interval = if bad == "15" { "1.5" } else { bad };
+        reject(&format!("scrape_interval: {interval}"), "scrape_interval", "is not a duration");
         reject(&format!("pair_hold: {bad}"), "pair_hold", "write it like `15s`, `1m30s`");
         let limits = format!("limits: {{read_timeout: {bad}}}");
         reject(&limits, "limits.read_timeout", "is not a duration");
@@ -809,7 +797,7 @@ fn all_errors_of_a_file_are_reported_at_once() {
     let text = "\
 listen: [nonsense, '0.0.0.0:1']
 default_group: nowhere
-scrape_interval: 15
+scrape_interval: 1.5
 cache: {sharing: shared, verify: all}
 limits: {probe_failures: 0, typo: 1}
 target_groups:
@@ -829,14 +817,13 @@ zzz: 1
             ("limits.probe_failures", "from 1 to 1000"),
             ("limits.typo", "unknown key"),
             ("listen[0]", "is not an address and port"),
-            ("scrape_interval", "`15` is not a duration"),
+            ("scrape_interval", "`1.5` is not a duration"),
             ("cache.verify", "expected `length`"),
             ("target_groups[0].scheme", "`ftp` is not a scheme"),
             ("target_groups[0].static_targets.targets[0]", "has no port"),
             ("target_groups[0].static_targets.targets[1]", "contradicts"),
             ("target_groups[0].consul_sd_config.host", "expected Consul's host and port"),
             ("target_groups[0].consul_sd_config.service", "expected the name of a service"),
-            ("target_groups[1].group", "there is a group `a` already"),
             ("target_groups[1].basic_auth", "add `password` or `password_file`"),
             ("target_groups[1].file_targets.path", "expected the path of a file"),
             ("log.level", "is not a level"),

@@ -1,7 +1,7 @@
 //! Reads YAML strictly and to the end: every wrong key, type and value of a file is reported at
 //! once, each with its path. (A derived `Deserialize` stops at the first one.)
 //!
-//! The only module that knows the YAML library.
+//! The only module that knows the YAML library, with `tree.rs` and `scalar.rs` below it.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -9,6 +9,9 @@ use std::rc::Rc;
 
 use serde::de::DeserializeOwned;
 use serde_yaml::Value;
+
+use super::scalar;
+use super::tree::Tree;
 
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,9 +31,10 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What went wrong so far, and which keys were asked for.
+/// The text, what went wrong so far, and which keys were asked for.
 #[derive(Default)]
 struct Findings {
+    text: String,
     problems: RefCell<Vec<Problem>>,
     asked: RefCell<Vec<String>>,
 }
@@ -63,9 +67,9 @@ pub(super) struct Report {
 ///
 /// Text that is not YAML yields no value and one problem.
 pub(super) fn read<T>(text: &str, read: impl FnOnce(Node) -> T) -> (Option<T>, Report) {
-    let findings = Rc::new(Findings::default());
-    let value = match serde_yaml::from_str::<Value>(text) {
-        Ok(value) => value,
+    let findings = Rc::new(Findings { text: text.to_owned(), ..Findings::default() });
+    let value = match serde_yaml::from_str::<Tree>(text) {
+        Ok(Tree(value)) => value,
         Err(error) => {
             let message = format!("not valid YAML: {error}");
             let problems = vec![Problem { path: String::new(), message }];
@@ -117,12 +121,34 @@ impl Node {
         }
     }
 
-    /// A text that is not shown, whatever is wrong with it. No number counts: what YAML makes of
-    /// `1e5` or `007` is not what was written.
+    /// The value as it is written: a number or a truth value counts as its own text, since what
+    /// YAML makes of `1e5` or `0x10` is not what was meant.
+    fn written(&self) -> Option<String> {
+        match &self.value {
+            Value::Number(_) | Value::Bool(_) => scalar::written(&self.findings.text, &self.path),
+            _ => self.text(),
+        }
+    }
+
+    /// As [`parsed`](Node::parsed), where a number is what is written of it.
+    pub(super) fn literal<T>(
+        &self,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let text = self.written().filter(|_| !self.value.is_bool());
+        let Some(text) = text else {
+            self.reject(format!("expected {expected}, found {}", kind_of(&self.value)));
+            return None;
+        };
+        parse(&text).map_err(|message| self.reject(message)).ok()
+    }
+
+    /// A text that is not shown, whatever is wrong with it; of the value as it is written.
     pub(super) fn secret<T>(&self, parse: fn(&str) -> Result<T, &'static str>) -> Option<T> {
-        let parsed = match &self.value {
-            Value::String(text) => parse(text).map_err(|reason| format!("the value {reason}")),
-            other => Err(format!("expected a text in quotes, found {}", kind_of(other))),
+        let parsed = match self.written() {
+            Some(text) => parse(&text).map_err(|reason| format!("the value {reason}")),
+            None => Err(format!("expected a text, found {}", kind_of(&self.value))),
         };
         parsed.map_err(|message| self.reject(message)).ok()
     }
@@ -192,6 +218,37 @@ impl Section {
         Some(Node { path, value, findings: Rc::clone(&self.findings) })
     }
 
+    /// Takes a key's value; `None` when the key is absent, null or an empty text, which is how
+    /// templates leave what is not set.
+    pub(super) fn take_filled(&mut self, key: &'static str) -> Option<Node> {
+        let node = self.take(key)?;
+        if !is_empty(&node.value) {
+            return Some(node);
+        }
+        self.given.retain(|given| *given != key);
+        None
+    }
+
+    /// Takes the section at a key, of which these are the keys; `None` when it is absent or null,
+    /// or when it has keys and all of them are empty.
+    pub(super) fn take_section(
+        &mut self,
+        key: &'static str,
+        keys: &[&'static str],
+    ) -> Option<Section> {
+        let mut section = self.take(key)?.section();
+        let says_nothing = section.entries.iter().all(|(_, value)| is_empty(value));
+        if section.entries.is_empty() || !says_nothing {
+            return Some(section);
+        }
+        for key in keys {
+            section.take(key);
+        }
+        section.close(&[]);
+        self.given.retain(|given| *given != key);
+        None
+    }
+
     /// True when the key was taken and had a value.
     pub(super) fn is_given(&self, key: &str) -> bool {
         self.given.contains(&key)
@@ -223,6 +280,15 @@ impl Section {
             ("", key) => key.to_owned(),
             (path, key) => format!("{path}.{key}"),
         }
+    }
+}
+
+/// What sets nothing.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        _ => false,
     }
 }
 

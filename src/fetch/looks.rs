@@ -279,6 +279,7 @@ mod tests {
             address: ([10, 0, 0, 1], 8899).into(),
             authority: "10.0.0.1:8899".into(),
             path: format!("/{name}"),
+            access: 0,
         };
         let target = TargetId { group: "g".into(), authority: "10.0.0.1:8899".into() };
         let status = StatusCode::from_u16(status).expect("a status");

@@ -105,7 +105,7 @@ impl Upstreams {
     }
 
     fn access(&self, source: &Source) -> Option<&Arc<Access>> {
-        self.accesses.of(&source.target.group)
+        self.accesses.at(source.listed.location.as_ref()?.access)
     }
 
     /// The head of a request for a source's archive; nothing where it is nowhere.

@@ -56,6 +56,8 @@ pub struct Location {
     pub authority: Arc<str>,
     /// Absolute path of the archive there.
     pub path: String,
+    /// Which access leads there: the place of an entry among those of the configuration.
+    pub access: usize,
 }
 
 impl Location {

@@ -73,6 +73,7 @@ fn listed(name: ArchiveName) -> Listed {
         address: ([127, 0, 0, 1], 8899).into(),
         authority: "127.0.0.1:8899".into(),
         path: format!("/{name}"),
+        access: 0,
     };
     Listed { name, size: None, modified: None, location: Some(location) }
 }

@@ -297,6 +297,7 @@ mod tests {
                     address: ([10, 0, 0, 1], 8899).into(),
                     authority: "10.0.0.1:8899".into(),
                     path: "/x".to_owned(),
+                    access: 0,
                 }),
             },
             updated_at: UNIX_EPOCH,

@@ -237,6 +237,7 @@ mod tests {
                         address: ([10, 0, 0, at], 8899).into(),
                         authority,
                         path: format!("/{NAME}"),
+                        access: 0,
                     }),
                 },
                 updated_at: UNIX_EPOCH,

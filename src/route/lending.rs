@@ -117,6 +117,7 @@ mod tests {
                 address: ([10, 0, 0, 1], 8899).into(),
                 authority: Arc::clone(&target.authority),
                 path: format!("/{}", name()),
+                access: 0,
             });
             let listed = Listed { name: name(), size: Some(SIZE), modified: None, location };
             catalog.apply(Event::Answered { target, at, archives: vec![listed] });

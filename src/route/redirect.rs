@@ -133,6 +133,7 @@ mod tests {
                     address: ([10, 0, 0, number], 8899).into(),
                     authority: Arc::clone(&authority),
                     path: format!("/at/{name}"),
+                    access: 0,
                 }),
             };
             let archives = names.into_iter().map(listed).collect();

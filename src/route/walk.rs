@@ -79,7 +79,8 @@ mod tests {
         let address = ([10, 0, 0, number], 8899).into();
         let authority: Arc<str> = format!("10.0.0.{number}:8899").into();
         let path = "/x".to_owned();
-        let location = Location { scheme: "http", address, authority: authority.clone(), path };
+        let location =
+            Location { scheme: "http", address, authority: authority.clone(), path, access: 0 };
         Arc::new(Source {
             target: TargetId { group: "g".into(), authority },
             listed: Listed { name, size: None, modified: None, location: Some(location) },

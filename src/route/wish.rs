@@ -155,6 +155,7 @@ mod tests {
                     address: ([10, 0, 0, number], 8899).into(),
                     authority: target(number).authority,
                     path: format!("/{name}"),
+                    access: 0,
                 }),
             };
             let archives = vec![listed(full(1000)), listed(full(900))];

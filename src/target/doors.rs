@@ -164,26 +164,27 @@ impl Door {
         for _ in 0..MAX_REDIRECTS {
             let head = self.line.head_alone(&place).await?;
             if !matches!(head.status.as_u16(), 301..=303 | 307 | 308) {
-                return Ok(sighting(place, head));
+                return Ok(self.sighting(place, head));
             }
             let next = redirected(&self.target, &place, &head.headers)?;
             if archive_at(&next.path) != Some(*name) {
-                return Ok(sighting(place, head));
+                return Ok(self.sighting(place, head));
             }
             place = next;
         }
         Err(ProbeError::Loop { path: place.path })
     }
-}
 
-fn sighting(place: Place, Head { status, headers }: Head) -> Sighting {
-    let location = Location {
-        scheme: place.scheme.as_str(),
-        address: place.address,
-        authority: place.authority.into(),
-        path: place.path,
-    };
-    Sighting { location, status, headers }
+    fn sighting(&self, place: Place, Head { status, headers }: Head) -> Sighting {
+        let location = Location {
+            scheme: place.scheme.as_str(),
+            address: place.address,
+            authority: place.authority.into(),
+            path: place.path,
+            access: self.line.access().entry(),
+        };
+        Sighting { location, status, headers }
+    }
 }
 
 #[cfg(test)]

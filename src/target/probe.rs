@@ -252,6 +252,7 @@ impl Prober {
             address: line.address,
             authority: Arc::clone(&self.authority),
             path: format!("{}/v1/snapshot/{name}", self.api_path),
+            access: line.access().entry(),
         };
         Ok(parse_listing(&body, location)
             .map_err(|source| ProbeError::Listing { path: place.path, source }))
@@ -299,7 +300,7 @@ impl Prober {
         };
         let head = tokio::time::timeout(REMEMBERED_TIMEOUT, line.head(&place)).await;
         let head = head.ok()?.ok()?;
-        (head.status == StatusCode::OK).then(|| listed(name, &place, &head.headers))
+        (head.status == StatusCode::OK).then(|| listed(name, line, &place, &head.headers))
     }
 
     /// Follows a short form to an archive; `None` where the node has none.
@@ -315,7 +316,7 @@ impl Prober {
                 200 => {
                     // A 200 on the short form itself is bytes without a name.
                     let name = archive_at(&place.path);
-                    return Ok(name.map(|name| listed(name, &place, &headers)));
+                    return Ok(name.map(|name| listed(name, line, &place, &headers)));
                 }
                 202 | 400 | 403..=405 | 500 | 503 => return Ok(None),
                 status => return Err(ProbeError::Status { path: place.path, status }),
@@ -364,7 +365,7 @@ pub(super) fn archive_at(path: &str) -> Option<ArchiveName> {
     path.rsplit('/').next()?.parse().ok()
 }
 
-fn listed(name: ArchiveName, place: &Place, headers: &HeaderMap) -> Listed {
+fn listed(name: ArchiveName, line: &Line, place: &Place, headers: &HeaderMap) -> Listed {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     Listed {
         name,
@@ -377,6 +378,7 @@ fn listed(name: ArchiveName, place: &Place, headers: &HeaderMap) -> Listed {
             address: place.address,
             authority: place.authority.as_str().into(),
             path: place.path.clone(),
+            access: line.access().entry(),
         }),
     }
 }
@@ -465,6 +467,7 @@ mod tests {
             address: ([127, 0, 0, 1], 1).into(),
             authority: "localhost:1".into(),
             path: format!("/v1/snapshot/{name}"),
+            access: 0,
         };
         let found = parse_listing(body.as_bytes(), location).ok();
         let found: Option<Vec<(String, Option<u64>)>> = found.map(|listed| {
@@ -512,6 +515,7 @@ mod tests {
                 address: ([127, 0, 0, 1], 1).into(),
                 authority: "localhost:1".into(),
                 path: "/".to_owned(),
+                access: 0,
             };
             parse_listing(body.as_bytes(), location).expect("a listing")[0].modified
         };

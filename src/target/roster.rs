@@ -1,6 +1,6 @@
 //! The targets of one group, each watched by a task of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,6 @@ pub(super) struct Means {
     pub(super) interval: Duration,
     /// Time for one probe.
     pub(super) timeout: Duration,
-    pub(super) client: GroupClient,
     /// Where those appear that are nodes.
     pub(super) nodes: Arc<Nodes>,
     /// Where all of them appear, for what they did not list yet.
@@ -35,16 +34,32 @@ pub(super) struct Means {
     pub(super) probes: Arc<Semaphore>,
 }
 
+/// One entry of a group in the configuration: a way to some of its targets.
+#[derive(Clone)]
+pub(super) struct Member {
+    pub(super) group: Arc<Group>,
+    pub(super) client: GroupClient,
+}
+
 /// The targets of one group.
 pub(super) struct Roster {
-    group: Group,
+    name: Arc<str>,
+    members: Vec<Member>,
     means: Means,
-    running: BTreeMap<HostPort, JoinHandle<()>>,
+    running: BTreeMap<HostPort, Running>,
+}
+
+/// The task of one target.
+struct Running {
+    /// Which member says how it is reached.
+    member: usize,
+    task: JoinHandle<()>,
 }
 
 impl Roster {
-    pub(super) fn new(group: &Group, means: Means) -> Self {
-        Self { group: group.clone(), means, running: BTreeMap::new() }
+    /// The targets of the group that has this name and these members.
+    pub(super) fn new(name: Arc<str>, members: Vec<Member>, means: Means) -> Self {
+        Self { name, members, means, running: BTreeMap::new() }
     }
 
     /// Watches what is found, for as long as it is; never returns.
@@ -59,43 +74,56 @@ impl Roster {
         }
     }
 
-    async fn reconcile(&mut self, targets: BTreeSet<HostPort>) {
+    async fn reconcile(&mut self, targets: BTreeMap<HostPort, usize>) {
         let gone: Vec<HostPort> =
-            self.running.keys().filter(|target| !targets.contains(target)).cloned().collect();
+            self.running.keys().filter(|target| !targets.contains_key(target)).cloned().collect();
         for target in gone {
-            let Some(task) = self.running.remove(&target) else { continue };
+            let Some(mut running) = self.running.remove(&target) else { continue };
             // Ended before it is taken out, so that no last answer of its puts it back.
-            task.abort();
-            let _ = task.await;
-            log::info!("target {target} left group `{}`", self.group.name);
+            running.end().await;
+            log::info!("target {target} left group `{}`", self.name);
             if self.means.events.send(Event::Removed { target: self.id(&target) }).await.is_err() {
                 return;
             }
         }
-        for target in targets {
-            match self.running.get(&target) {
-                Some(task) if !task.is_finished() => continue,
-                // None ends by itself, so this was a panic; the target is watched anew.
-                Some(_) => log::error!("the probes of target {target} ended, they begin again"),
+        for (target, at) in targets {
+            let Some(member) = self.members.get(at) else { continue };
+            match self.running.get_mut(&target) {
+                Some(Running { task, .. }) if task.is_finished() => {
+                    // None ends by itself, so this was a panic; the target is watched anew.
+                    log::error!("the probes of target {target} ended, they begin again");
+                }
+                Some(running) if running.member == at => continue,
+                // What it has stays listed until the first answer to who asks in the other way.
+                Some(running) => running.end().await,
                 None => {}
             }
-            let prober = Prober::new(self.means.client.clone(), &self.group, target.clone());
+            let prober = Prober::new(member.client.clone(), &member.group, target.clone());
             let id = self.id(&target);
             let place = self.means.nodes.place(id.clone());
             let door = self.means.doors.place(id.clone());
             let watch = Watch { id, place, door, means: self.means.clone() };
-            self.running.insert(target, tokio::spawn(watch.keep(prober)));
+            let running = Running { member: at, task: tokio::spawn(watch.keep(prober)) };
+            self.running.insert(target, running);
         }
     }
 
     fn id(&self, target: &HostPort) -> TargetId {
-        TargetId { group: Arc::clone(&self.group.name), authority: target.to_string().into() }
+        TargetId { group: Arc::clone(&self.name), authority: target.to_string().into() }
     }
 }
 
 impl Drop for Roster {
     fn drop(&mut self) {
-        self.running.values().for_each(JoinHandle::abort);
+        self.running.values().for_each(|running| running.task.abort());
+    }
+}
+
+impl Running {
+    /// Stops it, and waits until it has stopped.
+    async fn end(&mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
     }
 }
 

@@ -22,8 +22,8 @@ use super::doors::Doors;
 use super::ledger::LedgerWatch;
 use super::nodes::Nodes;
 use super::reference::ReferenceSlot;
-use super::roster::{Means, Roster};
-use crate::access::Accesses;
+use super::roster::{Means, Member, Roster};
+use crate::access::{Access, Accesses};
 use crate::config::{self, Config, Downloads, Group};
 use crate::index::{
     Catalog, Conflict, Distrusted, Event, Generation, Held, Listed, Policy, Publish, TargetId, View,
@@ -102,7 +102,7 @@ pub struct Scraper {
     accesses: Arc<Accesses>,
     /// For the reference node.
     client: Client,
-    groups: Vec<(Arc<Group>, GroupClient)>,
+    members: Vec<Member>,
     /// For sources of targets, which may be farther away than the targets.
     discovery_client: Client,
     publisher: Arc<Publisher>,
@@ -145,21 +145,20 @@ impl Scraper {
         let connect_timeout = config.limits.connect_timeout;
         let client = Client::new(connect_timeout)?;
         let discovery_client = Client::new(config.limits.probe_timeout)?;
-        let with_client = |group: &Group| {
-            let access = accesses.of(&group.name)?;
+        let member = |(group, access): (&Group, &Arc<Access>)| {
             let client = GroupClient::new(Arc::clone(access), connect_timeout);
-            Some(client.map(|client| (Arc::new(group.clone()), client)))
+            client.map(|client| Member { group: Arc::new(group.clone()), client })
         };
-        let groups = config.groups.iter().filter_map(with_client).collect::<Result<_, _>>()?;
+        let entries = config.groups.iter().zip(accesses.all());
+        let members = entries.map(member).collect::<Result<_, _>>()?;
         let (events, inbox) = mpsc::channel(QUEUE);
         let index = Publisher {
             policy: policy(&config),
-            groups: config.groups.iter().map(|group| Arc::clone(&group.name)).collect(),
+            groups: config.group_names(),
             published: Arc::clone(&views),
             inbox: Mutex::new(Inbox { events: inbox, held, distrusted }),
         };
-        let names = config.groups.iter().map(|group| Arc::clone(&group.name));
-        let discovery = Arc::new(DiscoveryCounts::new(names));
+        let discovery = Arc::new(DiscoveryCounts::new(config.group_names()));
         // So that a group is known before the first probe, and has nothing.
         let first =
             Catalog::default().view(&View::default(), &index.groups, index.policy, Instant::now());
@@ -170,7 +169,7 @@ impl Scraper {
             config,
             accesses,
             client,
-            groups,
+            members,
             discovery_client,
             publisher,
             published: views,
@@ -229,21 +228,25 @@ impl Scraper {
         let (interval, timeout) = (self.config.scrape_interval, self.config.limits.probe_timeout);
         let (client, counts) = (self.discovery_client.clone(), Arc::clone(&self.discovery));
         let conduct = Conduct { interval, timeout, client, counts };
-        for (group, client) in &self.groups {
-            let findings = Findings::new(&group.sources.static_targets);
-            for search in Search::all(group, &findings, &conduct) {
-                tasks.spawn(search.keep());
+        for name in self.config.group_names() {
+            let members: Vec<Member> =
+                self.members.iter().filter(|member| member.group.name == name).cloned().collect();
+            let named = members.iter().map(|member| &*member.group.sources.static_targets);
+            let findings = Findings::new(named);
+            for (at, member) in members.iter().enumerate() {
+                for search in Search::all(&member.group, at, &findings, &conduct) {
+                    tasks.spawn(search.keep());
+                }
             }
             let means = Means {
                 interval,
                 timeout,
-                client: client.clone(),
                 nodes: Arc::clone(&self.nodes),
                 doors: Arc::clone(&self.doors),
                 events: self.events.clone(),
                 probes: Arc::clone(&probes),
             };
-            tasks.spawn(Roster::new(group, means).keep(findings.subscribe()));
+            tasks.spawn(Roster::new(name, members, means).keep(findings.subscribe()));
         }
         for ledger in self.ledgers.all() {
             let (ledger, events) = (Arc::clone(ledger), self.events.clone());

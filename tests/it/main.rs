@@ -23,6 +23,7 @@ mod failover;
 mod fleet;
 mod hostile;
 mod ledger;
+mod members;
 mod process;
 mod ranges;
 mod routes;

@@ -237,9 +237,7 @@ fn bad_credentials_are_rejected_without_being_shown() {
     for (token, part) in [
         ("'hunter2 x'", "the value holds a character that no token has"),
         ("\"hunter2\\r\\nx: y\"", "the value holds a character that no token has"),
-        ("''", "the value is empty"),
-        ("1e5", "expected a text in quotes, found a number"),
-        ("[hunter2]", "expected a text in quotes, found a list"),
+        ("[hunter2]", "expected a text, found a list"),
         (&format!("hunter2{}", "x".repeat(4096)), "the value is longer than 4096 bytes"),
     ] {
         check(&format!("bearer_auth: {{token: {token}}}"), "bearer_auth.token", part);

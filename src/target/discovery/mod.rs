@@ -188,13 +188,18 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// The searches of a group, one for each source that it has.
-    pub(super) fn all(group: &Group, findings: &Findings, conduct: &Conduct) -> Vec<Self> {
+    /// The searches of one entry of a group, `member` of them, one for each source that it has.
+    pub(super) fn all(
+        group: &Group,
+        member: usize,
+        findings: &Findings,
+        conduct: &Conduct,
+    ) -> Vec<Self> {
         let search = |source| Self {
             group: Arc::clone(&group.name),
             source,
             findings: findings.clone(),
-            seat: findings.seat(),
+            seat: findings.seat(member),
             conduct: conduct.clone(),
         };
         Source::all(group, conduct).into_iter().map(search).collect()
