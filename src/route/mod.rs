@@ -13,6 +13,7 @@ mod failure;
 mod lending;
 mod lookout;
 mod news;
+mod path;
 mod range;
 mod redirect;
 mod reply;

@@ -3,6 +3,7 @@
 use http::Method;
 
 use super::failure::Failure;
+use super::path::merged;
 use crate::snapshot::{ArchiveName, Slot};
 
 /// Most entries of one best-snapshots answer, as in the Go tracker.
@@ -94,10 +95,10 @@ enum Place {
     Health,
 }
 
-/// Understands a request. Paths are compared byte by byte: nothing that is served needs an
-/// escape, so a path with one is another path.
+/// Understands a request. Slashes that mean nothing are left out; then paths are compared byte by
+/// byte: nothing that is served needs an escape, so a path with one is another path.
 pub fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<Route, Failure> {
-    let place = place(path).ok_or(Failure::NoSuchPath)?;
+    let place = place(&merged(path)).ok_or(Failure::NoSuchPath)?;
     if !matches!(*method, Method::GET | Method::HEAD) {
         return Err(Failure::Method);
     }
@@ -234,10 +235,15 @@ mod tests {
             "/snapshot.tar.lz4",
             "/snapshot.tar",
             "/Snapshot.tar.bz2",
-            "//snapshot.tar.bz2",
-            "/snapshot.tar.bz2/",
             "/./snapshot.tar.bz2",
-            "/v1//snapshot.tar.bz2",
+            "//./snapshot.tar.bz2",
+            "/snapshot.tar.bz2/.",
+            "/v1/../snapshot.tar.bz2",
+            "/%2Fsnapshot.tar.bz2",
+            "/snapshot.tar.bz2%2F",
+            "/v1%2Fsnapshot.tar.bz2",
+            "/\\snapshot.tar.bz2",
+            "//v1",
             "/v2/snapshot.tar.bz2",
             "/v1/snapshot/snapshot.tar.bz2",
             "snapshot.tar.bz2",
@@ -258,14 +264,16 @@ mod tests {
         check(&format!("/v1/snapshot/{FULL}"), archive.clone());
         check(&format!("/{FULL}?anything=goes"), archive);
         for path in [
-            format!("//{FULL}"),
+            format!("/%2F{FULL}"),
+            format!("//../{FULL}"),
             format!("/../{FULL}"),
             format!("/v1/{FULL}"),
             format!("/v1/snapshots/{FULL}"),
             format!("/v1/snapshot/../{FULL}"),
             format!("/v1/snapshot%2F{FULL}"),
             format!("/x/{FULL}"),
-            format!("/{FULL}/"),
+            format!("/{FULL}/."),
+            format!("/{FULL}%2F"),
             format!("/{FULL}%00"),
             format!("/{}", FULL.replace('-', "%2D")),
         ] {
@@ -308,14 +316,48 @@ mod tests {
             Ok(Route::Api(ApiCall::TrackerHealth { group: Some("a".to_owned()) })),
         );
         check("/health", Ok(Route::Api(ApiCall::Health)));
-        for path in ["/v1", "/v1/", "/v1/snapshots/", "/v1/health/x", "/metrics", "/status"] {
+        for path in ["/v1", "/v1/", "/v1/snapshots/x", "/v1/health/x", "/metrics", "/status"] {
             check(path, Err(Failure::NoSuchPath));
         }
     }
 
+    /// Slashes that mean nothing, before, within and after the path of everything that is served.
+    #[test]
+    fn slashes_that_mean_nothing_change_no_route() {
+        let archive = format!("/{FULL}");
+        let below_v1 = format!("/v1/snapshot/{FULL}");
+        for path in [
+            "/snapshot.tar.bz2",
+            "/incremental-snapshot.tar.zst",
+            "/v1/snapshot.tar.zst",
+            "/v1/incremental-snapshot.tar.bz2",
+            "/v1/snapshots",
+            "/v1/best_snapshots",
+            "/v1/health",
+            "/health",
+            &archive,
+            &below_v1,
+        ] {
+            for query in [None, Some("group=a"), Some("max=//")] {
+                let plain = parse(&Method::GET, path, query);
+                assert!(!matches!(plain, Err(Failure::NoSuchPath)), "{path}");
+                let wide = path.replace('/', "//");
+                for other in [
+                    format!("/{path}"),
+                    format!("{path}/"),
+                    format!("{wide}//"),
+                    path.replace('/', "///////////////"),
+                ] {
+                    assert_eq!(parse(&Method::GET, &other, query), plain, "{other}");
+                    assert_eq!(parse(&Method::PUT, &other, query), Err(Failure::Method));
+                }
+            }
+        }
+    }
+
     /// Paths that look like an archive's, of which some are.
-    const SHAPES: &str =
-        "/?(v1/|snapshot/|\\./)?snapshot-[0-9]{1,3}-[1-9A-HJ-NP-Z]{43,44}\\.tar(\\.zst)?/?";
+    const SHAPES: &str = "/{0,2}(v1//?|snapshot//?|\\./)?(snapshot/)?\
+                          snapshot-[0-9]{1,3}-[1-9A-HJ-NP-Z]{43,44}\\.tar(\\.zst)?/{0,2}";
 
     proptest! {
         #[test]
@@ -329,7 +371,7 @@ mod tests {
         fn only_the_path_of_a_name_leads_to_it(path in SHAPES) {
             if let Ok(Route::Archive(name)) = parse(&Method::GET, &path, None) {
                 let paths = [Style::Root.path(&name), Style::V1.path(&name)];
-                prop_assert!(paths.contains(&path));
+                prop_assert!(paths.iter().any(|known| **known == *merged(&path)));
             }
         }
     }

@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
+use super::path::merged;
 use super::reply::Reply;
 use super::request::group_of;
 use crate::config::RpcProxy;
@@ -51,7 +52,7 @@ pub fn parse_node(
 ) -> Option<Result<NodeRoute, Failure>> {
     let group = || group_of(query.unwrap_or_default());
     let reads = matches!(*method, Method::GET | Method::HEAD);
-    match path {
+    match &*merged(path) {
         "/" if *method == Method::POST => Some(Ok(NodeRoute::Calls { group: group() })),
         "/" => Some(Err(Failure::PostOnly)),
         "/genesis.tar.bz2" if reads => Some(Ok(NodeRoute::Genesis { group: group() })),
@@ -539,12 +540,15 @@ mod tests {
             (Method::GET, "/genesis.tar.bz2", None, genesis(None)),
             (Method::HEAD, "/genesis.tar.bz2", Some("group=b"), genesis(Some("b"))),
             (Method::POST, "/genesis.tar.bz2", None, Some(Err(Failure::Method))),
-            (Method::POST, "//", None, None),
+            (Method::POST, "//", None, calls(None)),
             (Method::POST, "", None, None),
+            (Method::POST, "/.", None, None),
             (Method::GET, "/health", None, Some(Ok(NodeRoute::Health))),
             (Method::POST, "/health", None, Some(Err(Failure::Method))),
-            (Method::GET, "/health/", None, None),
-            (Method::GET, "/genesis.tar.bz2/", None, None),
+            (Method::GET, "//health/", None, Some(Ok(NodeRoute::Health))),
+            (Method::GET, "/genesis.tar.bz2/", Some("group=b"), genesis(Some("b"))),
+            (Method::GET, "/health/.", None, None),
+            (Method::GET, "/%2Fgenesis.tar.bz2", None, None),
             (Method::GET, "/v1/genesis.tar.bz2", None, None),
         ] {
             assert_eq!(parse_node(&method, path, query), expected, "{method} {path} {query:?}");

@@ -31,6 +31,7 @@ mod rpc;
 mod rpc_clients;
 mod rpc_nodes;
 mod scraping;
+mod slashes;
 mod slow_clients;
 mod stopping;
 mod support;
