@@ -49,25 +49,33 @@ struct File {
     url: Option<String>,
 }
 
-/// Every archive on every target, by group, target and worth. `base` selects by base slot, also
-/// together with `group` (the Go tracker fails on both at once).
+/// Every archive on every target, by group, target and worth; where all of them are had from this
+/// process, each archive of a group once. `base` selects by base slot, also together with `group`
+/// (the Go tracker fails on both at once).
 pub(super) fn snapshots(
     view: &View,
     group: Option<&str>,
     base: Option<Slot>,
     urls: &Urls,
 ) -> Reply {
-    let selected = view.entries().iter().filter(|entry| {
+    let is_selected = |entry: &&Entry| {
         in_group(entry, group)
             && base.is_none_or(|base| entry.source.listed.name.base_slot() == base)
-    });
-    list(selected, urls)
+    };
+    match urls {
+        Urls::Own(_) => list(view.distinct().filter(is_selected), urls),
+        Urls::Targets => list(view.entries().iter().filter(is_selected), urls),
+    }
 }
 
 /// The `max` newest archives, the newest first. Exactly `max` (the Go tracker answers one more),
-/// and none whose hash most targets contradict.
+/// and none whose hash most targets contradict. Where all of them are had from this process, no
+/// archive is there twice.
 pub(super) fn best_snapshots(view: &View, group: Option<&str>, max: usize, urls: &Urls) -> Reply {
-    list(view.newest().filter(|entry| in_group(entry, group)).take(max), urls)
+    match urls {
+        Urls::Own(_) => list(view.newest_distinct(group).take(max), urls),
+        Urls::Targets => list(view.newest().filter(|entry| in_group(entry, group)).take(max), urls),
+    }
 }
 
 fn in_group(entry: &Entry, group: Option<&str>) -> bool {

@@ -27,6 +27,11 @@ impl Generation {
         std::iter::once(self.full).chain(self.incremental)
     }
 
+    /// True for an archive that is no newer than the one of its kind here.
+    pub(super) fn reaches(&self, name: &ArchiveName) -> bool {
+        *name <= if name.is_full() { self.full } else { self.tip() }
+    }
+
     /// The best of several generations, given what was offered before: the newest one that does not
     /// lead back from `before` while that can still be served. Where all of them do, what is left
     /// of `before` stays.

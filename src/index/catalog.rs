@@ -162,9 +162,10 @@ pub struct Policy {
 }
 
 /// When short names lead to a generation that is new.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Publish {
     /// As soon as targets list it.
+    #[default]
     Seen,
     /// When the cache holds all of it for the group. Somebody must fetch it then: clients come for
     /// what they are led to.

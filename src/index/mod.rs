@@ -6,6 +6,7 @@
 mod best;
 mod catalog;
 mod copy;
+mod distinct;
 mod view;
 mod vote;
 

@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 use super::best::{Choice, Generation, choose, promoted};
 use super::catalog::{Answer, Held, Listed, Policy, Publish, TargetId};
 use super::copy::CopyId;
+use super::distinct::distinct;
 use super::vote::{Conflict, elect};
 use crate::snapshot::{ArchiveHash, ArchiveName, Compression, Kind, Slot};
 
@@ -59,6 +60,8 @@ pub struct GroupView {
     /// What the cache holds for it.
     cached: BTreeSet<ArchiveName>,
     until: Option<Instant>,
+    /// How it came to `best`.
+    pub(super) publish: Publish,
 }
 
 /// Everything that requests are answered from.
@@ -68,8 +71,11 @@ pub struct View {
     groups: BTreeMap<Arc<str>, GroupView>,
     sources: HashMap<ArchiveName, Vec<Arc<Source>>>,
     entries: Vec<Entry>,
-    /// Positions in `entries` of the believed ones, the newest first.
+    /// Positions in `entries` of the believed ones that are told of, the newest first.
     newest: Vec<usize>,
+    /// The same of all entries, and of those, but one for each archive of each group.
+    distinct: Vec<usize>,
+    newest_distinct: Vec<usize>,
 }
 
 impl GroupView {
@@ -115,6 +121,7 @@ impl GroupView {
             elected: elected.names.iter().map(State::of).collect(),
             cached,
             until,
+            publish: policy.publish,
         }
     }
 }
@@ -156,11 +163,21 @@ impl View {
                 (sources.contains_key(name) || cached) && believed(name)
             },
         );
-        let mut newest: Vec<usize> =
-            (0..entries.len()).filter(|at| entries[*at].believed).collect();
-        // Stable: at equal worth by group and target, as the entries are.
-        newest.sort_by_key(|at| Reverse(entries[*at].source.listed.name));
-        Self { best, groups, sources, entries, newest }
+        let is_told = |entry: &Entry| {
+            let group = groups.get(&entry.source.target.group);
+            entry.believed && group.is_some_and(|group| group.tells_of(entry))
+        };
+        let newest_of = |places: &[usize]| {
+            let mut newest: Vec<usize> =
+                places.iter().copied().filter(|at| is_told(&entries[*at])).collect();
+            // Stable: at equal worth by group and target, as the entries are.
+            newest.sort_by_key(|at| Reverse(entries[*at].source.listed.name));
+            newest
+        };
+        let all: Vec<usize> = (0..entries.len()).collect();
+        let distinct = distinct(&entries);
+        let (newest, newest_distinct) = (newest_of(&all), newest_of(&distinct));
+        Self { best, groups, sources, entries, newest, distinct, newest_distinct }
     }
 
     /// The generation that short names of `group` lead to, over all groups for `None`.
@@ -237,9 +254,28 @@ impl View {
         &self.entries
     }
 
-    /// The archives that are believed, over all targets, the best first.
+    /// The archives that are believed, over all targets, the best first. Where clients are led to
+    /// nothing but what is cached, none is among them that is newer than what they are led to.
     pub fn newest(&self) -> impl Iterator<Item = &Entry> {
         self.newest.iter().map(|at| &self.entries[*at])
+    }
+
+    /// One of the entries for each archive of each group, by group and worth, the best first.
+    pub fn distinct(&self) -> impl Iterator<Item = &Entry> {
+        self.distinct.iter().map(|at| &self.entries[*at])
+    }
+
+    /// The same of [`View::newest`], of one group or, for `None`, of all of them: then an archive
+    /// that several groups have is there once.
+    pub fn newest_distinct(&self, group: Option<&str>) -> impl Iterator<Item = &Entry> {
+        let in_group =
+            move |entry: &&Entry| group.is_none_or(|group| *entry.source.target.group == *group);
+        let newest = self.newest_distinct.iter().map(|at| &self.entries[*at]).filter(in_group);
+        let mut before = None;
+        newest.filter(move |entry| {
+            let name = entry.source.listed.name;
+            before.replace(name) != Some(name)
+        })
     }
 
     /// When a choice changes although no target says anything new.

@@ -1,4 +1,4 @@
-//! Slashes of a request's path that mean nothing, merged as nginx does by default (`merge_slashes`).
+//! Slashes of a path that mean nothing, merged as nginx does by default (`merge_slashes`).
 
 use std::borrow::Cow;
 

@@ -24,6 +24,7 @@ mod fleet;
 mod hostile;
 mod ledger;
 mod members;
+mod once;
 mod process;
 mod ranges;
 mod routes;

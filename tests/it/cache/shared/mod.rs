@@ -6,6 +6,7 @@ mod failover;
 mod following;
 mod keeping;
 mod load;
+mod told;
 
 use tokio::task::JoinHandle;
 
