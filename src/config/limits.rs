@@ -43,9 +43,9 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Time that a connection is kept open on which nothing is asked.
     pub idle_timeout: Duration,
-    /// Time in which a client must take one piece of an answer, of a few tens of KiB.
+    /// Longest that a client may take nothing of an answer.
     pub send_timeout: Duration,
-    /// Bytes per second that a client must take of an answer.
+    /// Bytes per second that a client must take of an answer, by and large.
     pub min_send_rate: u64,
 }
 

@@ -175,7 +175,8 @@ impl ProxyHttp for Edge {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         ctx.started = Instant::now();
         ctx.serving = Serving::begin(session);
-        session.as_downstream_mut().set_write_timeout(Some(self.upstreams.limits().send_timeout));
+        let patience = head::patience(self.upstreams.limits());
+        session.as_downstream_mut().set_write_timeout(Some(patience));
         let client = client_address(session);
         let planned = match self.answer_for_nodes(session).await {
             Some(answer) => answer.map(Planned::Reply),

@@ -12,7 +12,9 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
+use crate::cache::SLICE;
 use crate::config::Limits;
+use crate::pace::time_of;
 use crate::route::{ArchiveHead, Reply};
 
 /// Longest host and port that is repeated in an answer: a name of 255 bytes, and a port.
@@ -25,6 +27,14 @@ pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-statu
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// How long one piece of an answer may take. The door looks after connections that are too slow, so
+/// that for most this is the fuse behind it: who pauses for as long as may be, and then takes the
+/// piece at the least rate, is not too slow. A stream of HTTP/2 that stands still while others of
+/// its connection go on has no other bound.
+pub(super) fn patience(limits: &Limits) -> Duration {
+    limits.send_timeout.saturating_add(time_of(SLICE, limits.min_send_rate.max(1)))
+}
 
 /// Writes a reply to a client that takes it in time: in that of one piece, and in what all of it
 /// takes at the least rate. A reply is in memory until then. (The door leaves connections that are

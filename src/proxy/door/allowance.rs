@@ -1,26 +1,20 @@
 //! Whether a client is too slow. Pure: what it took, how long it was waited for, nothing else.
 //!
 //! A client owes bytes for the time in which it is waited for, and for no other time. It may be
-//! behind by what it owes for [`WINDOW`]: networks stall, disks are busy. What it takes is made
-//! good at the rate, up to that and no further, so that no fast start pays for a long stall.
+//! behind by what it owes for one pause: who unpacks while reading takes nothing for a while, and
+//! then everything at once. What it takes is made good at the rate, up to that and no further, so
+//! that no fast start pays for a long stall, and a client that drips is left in the end.
 
 use std::time::Duration;
 
 use crate::pace::time_of;
-
-/// How long a client may take nothing at all.
-pub(super) const WINDOW: Duration = Duration::from_secs(10);
-/// Bytes that the system of a slow reader may take at once and then none for a while, a sixteenth
-/// of a large receive buffer. At a rate at which these take longer than [`WINDOW`], that is how
-/// long the client may take nothing.
-const GRAIN: u64 = 512 << 10;
 
 /// What a client has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Allowance {
     /// Bytes per second, never zero.
     rate: u64,
-    /// The most that is ever left.
+    /// The most that is ever left: how long a client may take nothing at all.
     full: Duration,
     left: Duration,
     /// Bytes that had been taken when that was last reckoned.
@@ -28,12 +22,9 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
-    /// For clients that are to take so many bytes per second. None is ever waited for much longer
-    /// than `most`, in which it must take one piece, where that is longer than [`WINDOW`].
-    pub(super) fn new(rate: u64, most: Duration) -> Self {
-        let rate = rate.max(1);
-        let full = WINDOW.max(time_of(GRAIN, rate).min(most));
-        Self { rate, full, left: full, taken: 0 }
+    /// For clients that are to take so many bytes per second, and may pause for so long.
+    pub(super) fn new(rate: u64, pause: Duration) -> Self {
+        Self { rate: rate.max(1), full: pause, left: pause, taken: 0 }
     }
 
     /// Reckons with a client that was `waited` for since the last time, and that has taken so many
@@ -51,6 +42,11 @@ impl Allowance {
         self.left
     }
 
+    /// How long a client may be waited for that owes nothing.
+    pub(super) fn full(&self) -> Duration {
+        self.full
+    }
+
     /// Forgives what is owed: another answer begins.
     pub(super) fn renew(&mut self) {
         self.left = self.full;
@@ -64,12 +60,12 @@ mod tests {
     use super::*;
 
     const RATE: u64 = 64 << 10;
-    const MOST: Duration = Duration::from_secs(60);
+    const PAUSE: Duration = Duration::from_secs(60);
 
     /// Steps of seconds waited and bytes taken in them; after how many the client is left.
     #[track_caller]
     fn check(what: &str, steps: &[(u64, u64)], left_after: Option<usize>) {
-        let mut allowance = Allowance::new(RATE, MOST);
+        let mut allowance = Allowance::new(RATE, PAUSE);
         let mut taken = 0;
         let cut = steps.iter().position(|(waited, bytes)| {
             taken += bytes;
@@ -81,42 +77,37 @@ mod tests {
     #[test]
     fn a_client_is_left_for_what_it_does_not_take_while_it_is_waited_for() {
         let of = |count, step| vec![step; count];
-        check("takes nothing", &of(20, (1, 0)), Some(10));
-        check("takes next to nothing", &of(20, (1, 1 << 10)), Some(11));
-        check("half of the rate", &of(40, (1, RATE / 2)), Some(20));
-        check("three quarters of the rate", &of(200, (1, RATE * 3 / 4)), Some(40));
+        check("takes nothing", &of(100, (1, 0)), Some(60));
+        check("takes next to nothing", &of(100, (1, 1 << 10)), Some(61));
+        check("half of the rate", &of(200, (1, RATE / 2)), Some(120));
+        check("three quarters of the rate", &of(400, (1, RATE * 3 / 4)), Some(240));
         check("just the rate", &of(2000, (1, RATE)), None);
         check("is never waited for", &of(2000, (0, 0)), None);
         check("takes little, and is never waited for", &of(2000, (0, 1)), None);
-        check("pauses for nine seconds", &[(9, 0), (0, 9 * RATE), (9, 0), (0, RATE)], None);
-        check("pauses again too early", &[(9, 0), (0, RATE), (2, 0)], Some(3));
-        check("a fast start pays for no stall", &[(0, 1 << 40), (9, 0), (1, 0)], Some(3));
-        check("in pieces of eight seconds", &of(200, (8, 8 * RATE)), None);
-        check("one long silence", &[(10, 0)], Some(1));
+        check("a fast start pays for no stall", &[(0, 1 << 40), (59, 0), (1, 0)], Some(3));
+        check("one long silence", &[(60, 0)], Some(1));
     }
 
     #[test]
-    fn a_low_rate_is_measured_for_longer() {
-        for (rate, most, full) in [
-            (RATE, MOST, WINDOW),
-            (10 << 20, MOST, WINDOW),
-            (16 << 10, MOST, Duration::from_secs(32)),
-            (1, MOST, MOST),
-            (1, Duration::from_millis(1), WINDOW),
-            (0, MOST, MOST),
-        ] {
-            assert_eq!(Allowance::new(rate, most).left(), full, "{rate} B/s");
-        }
+    fn a_client_may_pause_again_and_again_where_it_takes_its_rate_in_all() {
+        let again = |count, steps: [(u64, u64); 2]| steps.repeat(count);
+        let unpacks = [(50, 0), (1, 100 << 20)];
+        check("unpacks for fifty seconds", &again(100, unpacks), None);
+        check("takes just enough after each", &again(100, [(50, 0), (1, 51 * RATE)]), None);
+        check("in pieces of fifty seconds", &vec![(50, 50 * RATE); 200], None);
+        check("takes half of it after each", &again(100, [(50, 0), (0, 25 * RATE)]), Some(3));
+        check("a byte is no end of a pause", &again(100, [(20, 0), (0, 1)]), Some(7));
+        check("one pause is too long", &[(50, 0), (1, 1 << 30), (61, 0)], Some(3));
     }
 
     #[test]
     fn another_answer_begins_with_all_of_it() {
-        let mut allowance = Allowance::new(RATE, MOST);
-        assert!(allowance.spend(Duration::from_secs(9), 0));
+        let mut allowance = Allowance::new(RATE, PAUSE);
+        assert!(allowance.spend(Duration::from_secs(59), 0));
         assert_eq!(allowance.left(), Duration::from_secs(1));
         allowance.renew();
-        assert_eq!(allowance.left(), WINDOW);
-        assert!(allowance.spend(Duration::from_secs(9), 0));
+        assert_eq!(allowance.left(), PAUSE);
+        assert!(allowance.spend(Duration::from_secs(59), 0));
     }
 
     proptest! {
@@ -124,9 +115,9 @@ mod tests {
         #[test]
         fn whoever_keeps_the_rate_stays(
             rate in 1_u64..1 << 40,
-            steps in prop::collection::vec(1_u64..9_999, 1..200),
+            steps in prop::collection::vec(1_u64..59_999, 1..200),
         ) {
-            let mut allowance = Allowance::new(rate, MOST);
+            let mut allowance = Allowance::new(rate, PAUSE);
             let mut taken = 0;
             for millis in steps {
                 taken += (rate * millis).div_ceil(1000);
@@ -137,7 +128,7 @@ mod tests {
         /// Whoever takes less than the rate is left, however the seconds are cut.
         #[test]
         fn whoever_does_not_is_left(rate in 1000_u64..1 << 30, part in 0_u64..90) {
-            let mut allowance = Allowance::new(rate, MOST);
+            let mut allowance = Allowance::new(rate, PAUSE);
             let full = allowance.left().as_secs();
             let left = (1..=full * 11).find(|second| {
                 !allowance.spend(Duration::from_secs(1), rate * part / 100 * second)

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::allowance::{Allowance, WINDOW};
+use super::allowance::Allowance;
 use crate::config::Limits;
 
 /// How often a connection is looked at that has a request, at least.
@@ -126,7 +126,7 @@ impl Watch {
             return if self.requests > 0 { Judgement::Cut } else { Judgement::Close(Why::Slow) };
         }
         // Whatever begins after this look is over no sooner than after this time.
-        let shortest = self.header_timeout.min(self.idle_timeout).min(WINDOW);
+        let shortest = self.header_timeout.min(self.idle_timeout).min(self.allowance.full());
         let wait = |time: Duration| Judgement::Wait(time.max(SHORTEST_TICK));
         if self.waiting > 0 {
             return wait(self.allowance.left().min(shortest).min(TICK));
@@ -187,7 +187,7 @@ mod tests {
         let limits = Limits {
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
-            send_timeout: Duration::from_secs(60),
+            send_timeout: Duration::from_secs(10),
             min_send_rate: RATE,
             ..Limits::default()
         };

@@ -59,7 +59,7 @@ async fn files_that_run_out_end_no_listener() {
 async fn clients_that_are_left_or_refused_are_in_the_log() {
     let name = full(1000);
     let origin = Origin::run(Program::Agave, &[(&name, Content::new(1, 64 << 20))]).await;
-    let limits = "per_client_connections: 3, min_send_rate: 1MiB/s";
+    let limits = "per_client_connections: 3, min_send_rate: 1MiB/s, send_timeout: 10s";
     let edge = Running::start(&configuration(&origin, limits)).await;
     knows(&edge).await;
     let mut reader = narrow(address(0), edge.address).await;

@@ -22,7 +22,7 @@ const CLIENTS: usize = 1000;
 /// What one of Firedancer's requests may take, and the HEAD of a finder.
 const DEADLINE: Duration = Duration::from_secs(1);
 const HEADER: Duration = Duration::from_secs(3);
-/// What a client may be behind.
+/// What a client may be behind: `send_timeout`.
 const WINDOW: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(300);
 const FULL: Content = Content::new(1, 16 << 20);
@@ -162,7 +162,7 @@ async fn a_thousand_slow_clients_leave_others_served_in_time() {
          cache: {{min_free_space: 0B, verify: length}}",
         directory.path().display()
     );
-    let limits = "header_timeout: 3s, idle_timeout: 3s, min_send_rate: 64KiB/s";
+    let limits = "header_timeout: 3s, idle_timeout: 3s, send_timeout: 10s, min_send_rate: 64KiB/s";
     let edge = Arc::new(bounded(limits, &more, &[&origin, &node]).await);
     let hit = "snapedge; hit";
     eventually("the archive is cached", || async {

@@ -4,6 +4,7 @@
 mod heads;
 mod log;
 mod loris;
+mod pauses;
 mod places;
 mod takers;
 

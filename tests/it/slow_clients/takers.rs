@@ -18,31 +18,43 @@ use super::super::support::full;
 use super::super::support::origin::{Origin, Program};
 use super::{MARGIN, address, bounded, empties, narrow, request};
 
-/// What a client may be behind, in time.
+/// What a client may be behind, in time: `send_timeout`.
 const WINDOW: Duration = Duration::from_secs(10);
 /// More than all systems between the two take over.
-const LARGE: Content = Content::new(1, 24 << 20);
-const LIMITS: &str = "min_send_rate: 256KiB/s, send_timeout: 60s";
+pub(super) const LARGE: Content = Content::new(1, 24 << 20);
+const LIMITS: &str = "min_send_rate: 256KiB/s, send_timeout: 10s";
 
 /// What a client takes.
 #[derive(Clone, Copy, Debug)]
-enum Taker {
+pub(super) enum Taker {
     /// Nothing but the head.
     Nothing,
     /// So many bytes in each second.
     PerSecond(usize),
     /// Nothing for a while after the first bytes, and then everything.
     AllAfter(Duration),
+    /// A pause after every so many bytes, and in between as fast as it can.
+    Pausing(u64, &'static [Duration]),
+}
+
+impl Taker {
+    /// The pause between having had `before` and `after` bytes.
+    fn pause(self, before: u64, after: u64) -> Duration {
+        let Self::Pausing(every, pauses) = self else { return Duration::ZERO };
+        let number = usize::try_from(after / every).expect("small");
+        let pause = pauses.get(number.wrapping_sub(1)).filter(|_| before / every < after / every);
+        pause.copied().unwrap_or_default()
+    }
 }
 
 /// How it ended: after so many bytes of the body, and so long after the head.
-struct Outcome {
-    bytes: u64,
-    after: Duration,
+pub(super) struct Outcome {
+    pub(super) bytes: u64,
+    pub(super) after: Duration,
 }
 
 /// A client that speaks HTTP/1.
-async fn http1(to: SocketAddr, path: &str, taker: Taker) -> Outcome {
+pub(super) async fn http1(to: SocketAddr, path: &str, taker: Taker) -> Outcome {
     let mut stream = narrow(address(1), to).await;
     stream.write_all(request("GET", path).as_bytes()).await.expect("sent");
     let head = read_head(&mut stream, false).await;
@@ -52,11 +64,12 @@ async fn http1(to: SocketAddr, path: &str, taker: Taker) -> Outcome {
     match taker {
         Taker::Nothing => is_reset(&stream).await,
         Taker::AllAfter(pause) => sleep(pause).await,
-        Taker::PerSecond(_) => {}
+        Taker::PerSecond(_) | Taker::Pausing(..) => {}
     }
     loop {
         let count = stream.read(&mut buffer).await.unwrap_or(0);
         bytes += count as u64;
+        sleep(taker.pause(bytes - count as u64, bytes)).await;
         if count == 0 || bytes == head.length() {
             return Outcome { bytes, after: began.elapsed() };
         }
@@ -79,7 +92,7 @@ async fn is_reset(stream: &TcpStream) {
 }
 
 /// A client that speaks HTTP/2, and opens its windows by what it takes.
-async fn http2(to: SocketAddr, path: &str, taker: Taker) -> Outcome {
+pub(super) async fn http2(to: SocketAddr, path: &str, taker: Taker) -> Outcome {
     let stream = narrow(address(2), to).await;
     let mut builder = h2::client::Builder::new();
     builder.initial_window_size(1 << 20).initial_connection_window_size(1 << 20);
@@ -99,10 +112,11 @@ async fn http2(to: SocketAddr, path: &str, taker: Taker) -> Outcome {
             return Outcome { bytes, after: began.elapsed() };
         }
         Taker::AllAfter(pause) => sleep(pause).await,
-        Taker::PerSecond(_) => {}
+        Taker::PerSecond(_) | Taker::Pausing(..) => {}
     }
     while let Some(Ok(piece)) = body.data().await {
         bytes += piece.len() as u64;
+        sleep(taker.pause(bytes - piece.len() as u64, bytes)).await;
         if let Taker::PerSecond(rate) = taker {
             sleep(Duration::from_secs_f64(piece.len() as f64 / rate as f64)).await;
         }
@@ -197,7 +211,7 @@ async fn min_send_rate_is_for_what_is_carried_and_cached_and_growing() {
 }
 
 /// Waits until an archive is served from the cache.
-async fn cached(edge: &Edge, name: &str) {
+pub(super) async fn cached(edge: &Edge, name: &str) {
     eventually("the archive is cached", || async {
         let answer = edge.get(&format!("/{name}")).await;
         answer.header("cache-status") == Some("snapedge; hit")
@@ -213,7 +227,7 @@ async fn min_send_rate_does_not_count_what_the_target_lets_wait_for() {
     // A quarter of what clients must take, for longer than a window.
     origin.slow_to(content.len / 12);
     let directory = tempfile::tempdir().expect("a directory");
-    let limits = "min_send_rate: 1MiB/s";
+    let limits = "min_send_rate: 1MiB/s, send_timeout: 10s";
     let carries = bounded(limits, "server: {h2c: true}", &[&origin]).await;
     let settings = cache(directory.path(), ", sharing: shared");
     let shares = bounded(limits, &settings, &[&origin]).await;
