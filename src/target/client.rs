@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION};
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::access::{Access, Fault};
 use crate::config::{HostPort, Scheme};
 
-/// Largest document that is read, in bytes: a listing of thousands of archives.
-pub(super) const MAX_DOCUMENT: usize = 2 << 20;
+/// Largest answer to a call, in bytes.
+const MAX_DOCUMENT: usize = 2 << 20;
+/// Redirects that are followed from a URL of the configuration.
+const MAX_REDIRECTS: usize = 5;
 /// Idle connections that are kept for each target.
 const IDLE_PER_HOST: usize = 2;
 
@@ -53,6 +55,28 @@ pub enum ClientError {
         /// The status.
         status: StatusCode,
     },
+    /// A redirect to somebody whom the configuration does not name.
+    #[error(
+        "`{url}` redirects to `{to}`, which is another server; write that into the configuration"
+    )]
+    Elsewhere {
+        /// The URL without what nobody needs to see.
+        url: String,
+        /// Scheme, host and port that it leads to.
+        to: String,
+    },
+    /// A redirect without a usable `location`.
+    #[error("`{url}` redirects to nowhere")]
+    Nowhere {
+        /// The URL without what nobody needs to see.
+        url: String,
+    },
+    /// Redirects without end.
+    #[error("`{url}` redirects more than {MAX_REDIRECTS} times")]
+    Loop {
+        /// The URL without what nobody needs to see.
+        url: String,
+    },
     /// The client could not be set up.
     #[error("cannot set up the HTTP client")]
     Setup(#[source] reqwest::Error),
@@ -63,12 +87,19 @@ impl ClientError {
     pub fn fault(&self) -> Option<Fault> {
         match self {
             Self::Request { source, .. } | Self::Body(source) => Fault::behind(source),
-            Self::Resolve { .. } | Self::TooLarge(_) | Self::Status { .. } | Self::Setup(_) => None,
+            Self::Resolve { .. }
+            | Self::TooLarge(_)
+            | Self::Status { .. }
+            | Self::Elsewhere { .. }
+            | Self::Nowhere { .. }
+            | Self::Loop { .. }
+            | Self::Setup(_) => None,
         }
     }
 }
 
-/// A client that follows no redirect and obeys no `HTTP_PROXY`: what is asked is what answers.
+/// A client that follows no redirect by itself and obeys no `HTTP_PROXY`: what is asked is what
+/// answers.
 fn builder(connect_timeout: Duration) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .user_agent(concat!("snapedge/", env!("CARGO_PKG_VERSION")))
@@ -104,7 +135,8 @@ impl Client {
         read_bounded(request.send().await.map_err(failed)?, MAX_DOCUMENT).await
     }
 
-    /// Reads a document of at most `most` bytes from a URL of the configuration.
+    /// Reads a document of at most `most` bytes from a URL of the configuration. Redirects are
+    /// followed, with all that is sent, as long as they lead to the same server.
     pub(super) async fn get(
         &self,
         url: &url::Url,
@@ -112,18 +144,42 @@ impl Client {
         most: usize,
     ) -> Result<(Head, Vec<u8>), ClientError> {
         let shown = || without_secrets(url.as_str());
-        let request = self.http.get(url.clone()).headers(headers);
-        let response = request.send().await.map_err(|source| ClientError::Request {
-            method: Method::GET,
-            url: shown(),
-            source: source.without_url(),
-        })?;
-        let head = head_of(&response);
-        if head.status != StatusCode::OK {
-            return Err(ClientError::Status { url: shown(), status: head.status });
+        let mut at = url.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let request = self.http.get(at.clone()).headers(headers.clone());
+            let response = request.send().await.map_err(|source| ClientError::Request {
+                method: Method::GET,
+                url: shown(),
+                source: source.without_url(),
+            })?;
+            let head = head_of(&response);
+            match head.status.as_u16() {
+                200 => return Ok((head, read_bounded(response, most).await?)),
+                301..=303 | 307 | 308 => at = onward(&at, &head.headers)?,
+                _ => return Err(ClientError::Status { url: shown(), status: head.status }),
+            }
         }
-        Ok((head, read_bounded(response, most).await?))
+        Err(ClientError::Loop { url: shown() })
     }
+}
+
+/// Where a redirect leads, where that is the same server still: the same host and port, or the same
+/// host by TLS, which makes it prove that it is.
+fn onward(from: &url::Url, headers: &HeaderMap) -> Result<url::Url, ClientError> {
+    let shown = || without_secrets(from.as_str());
+    let nowhere = || ClientError::Nowhere { url: shown() };
+    let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
+    let to = location.and_then(|location| from.join(location).ok()).filter(url::Url::has_host);
+    let mut to = to.ok_or_else(nowhere)?;
+    let is_same = to.origin() == from.origin();
+    let by_tls = (from.scheme(), to.scheme()) == ("http", "https") && to.host() == from.host();
+    if !is_same && !by_tls {
+        return Err(ClientError::Elsewhere { url: shown(), to: without_secrets(to.as_str()) });
+    }
+    // Name and password are part of the URL here, and none of what the server sends.
+    to.set_username(from.username()).map_err(|()| nowhere())?;
+    to.set_password(from.password()).map_err(|()| nowhere())?;
+    Ok(to)
 }
 
 /// A client for the targets of one group.
@@ -224,6 +280,16 @@ impl Line {
         Ok((head, read_bounded(response, most).await?))
     }
 
+    /// Reads a document of at most `most` bytes piece by piece: it is never held as a whole.
+    pub(super) async fn pieces(
+        &self,
+        at: &Place,
+        most: usize,
+    ) -> Result<(Head, Pieces), ClientError> {
+        let response = self.send(Method::GET, at).await?;
+        Ok((head_of(&response), Pieces { response, most, read: 0 }))
+    }
+
     /// Posts JSON that may be posted twice: a connection that was kept and is closed in this very
     /// moment is no failure of the target, and of one that is the second try is no harm.
     pub(super) async fn post(&self, at: &Place, json: Bytes) -> Result<Pending, ClientError> {
@@ -256,6 +322,26 @@ impl Line {
             Some(value) => request.header(AUTHORIZATION, value),
             None => request,
         }
+    }
+}
+
+/// A body that is read piece by piece. Who drops it leaves the rest.
+pub(super) struct Pieces {
+    response: reqwest::Response,
+    most: usize,
+    read: usize,
+}
+
+impl Pieces {
+    /// The next piece; nothing at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        let broken = |error: reqwest::Error| ClientError::Body(error.without_url());
+        let piece = self.response.chunk().await.map_err(broken)?;
+        self.read += piece.as_ref().map_or(0, Bytes::len);
+        if self.read > self.most {
+            return Err(ClientError::TooLarge(self.most));
+        }
+        Ok(piece)
     }
 }
 
@@ -367,4 +453,47 @@ pub(super) async fn resolve(
         .filter(|address| addresses.contains(address))
         .or_else(|| addresses.iter().min().copied())
         .ok_or_else(|| ClientError::Resolve { host: host(), source: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_are_followed_to_the_same_server_alone() {
+        let onward = |from: &str, to: &str| {
+            let headers = HeaderMap::from_iter([(LOCATION, to.parse().expect("a value"))]);
+            onward(&from.parse().expect("a URL"), &headers)
+        };
+        let plain = "http://u:p%40@sd.example/targets?key=hush";
+        for (from, to, expected) in [
+            (plain, "/targets/", "http://u:p%40@sd.example/targets/"),
+            (plain, "new?a=b", "http://u:p%40@sd.example/new?a=b"),
+            (plain, "http://SD.example:80/x", "http://u:p%40@sd.example/x"),
+            (plain, "//sd.example/x", "http://u:p%40@sd.example/x"),
+            (plain, "http://other:pass@sd.example/x", "http://u:p%40@sd.example/x"),
+            (plain, "https://sd.example/targets", "https://u:p%40@sd.example/targets"),
+            ("http://sd.example:8080/", "https://sd.example:8443/", "https://sd.example:8443/"),
+            ("https://sd.example/", "https://sd.example:443/x", "https://sd.example/x"),
+            ("http://[::1]:1/", "http://[0::1]:1/x", "http://[::1]:1/x"),
+        ] {
+            assert_eq!(onward(from, to).expect(to).as_str(), expected);
+        }
+        for (from, to) in [
+            (plain, "http://other.example/targets"),
+            (plain, "http://sd.example:81/targets"),
+            (plain, "https://sd.example.evil/targets"),
+            (plain, "//other.example/x"),
+            ("https://sd.example/", "http://sd.example/"),
+            ("https://sd.example/", "https://sd.example:444/"),
+            (plain, "ftp://sd.example/"),
+            (plain, "http://"),
+            (plain, "mailto:a@sd.example"),
+        ] {
+            let error = onward(from, to).expect_err(to).to_string();
+            assert!(error.contains("redirects to "), "{to}: {error}");
+            assert!(!error.contains("hush") && !error.contains("p%40"), "{to}: {error}");
+        }
+        assert!(super::onward(&plain.parse().expect("a URL"), &HeaderMap::new()).is_err());
+    }
 }

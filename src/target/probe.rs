@@ -1,17 +1,18 @@
 //! Asking one target what it has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HeaderMap, LAST_MODIFIED, LOCATION};
 use http::status::StatusCode;
-use serde::Deserialize;
 
-use super::client::{ClientError, GroupClient, Head, Line, MAX_DOCUMENT, Place, resolve};
+use super::client::{ClientError, GroupClient, Head, Line, Place, resolve};
 use super::doors::{Door, Shape};
+use super::listing::{Listing, ListingError, MAX_LISTING, MAX_SIZE};
 use super::nodes::Node;
+use super::omissions::Omissions;
 use crate::access::{Access, Fault};
 use crate::config::{Group, HostPort, Scheme, TargetKind};
 use crate::index::{Listed, Location};
@@ -19,10 +20,6 @@ use crate::snapshot::ArchiveName;
 
 /// Redirects that are followed from a short form.
 pub(super) const MAX_REDIRECTS: usize = 5;
-/// Largest size that is believed, in bytes: a pebibyte, so that sums of sizes cannot overflow.
-const MAX_SIZE: u64 = 1 << 50;
-/// Most archives that are taken from one target.
-const MAX_ARCHIVES: usize = 1000;
 /// Full archives that are looked for again after a node stopped naming them.
 const REMEMBERED_FULL: usize = 2;
 /// Time for the look at one remembered archive. Its port may be closed since, and must not take the
@@ -91,7 +88,7 @@ pub enum ProbeError {
         path: String,
         /// Why not.
         #[source]
-        source: serde_json::Error,
+        source: ListingError,
     },
 }
 
@@ -127,6 +124,8 @@ pub struct Prober {
     /// What a node named before. It names only its newest pair, and nothing at all of the old one
     /// once a new full archive is there, but it goes on serving what it still has.
     remembered: BTreeMap<ArchiveName, Location>,
+    /// What the last listing said that is not sound.
+    omitted: Omissions,
 }
 
 impl Prober {
@@ -142,11 +141,13 @@ impl Prober {
             line: None,
             nature: None,
             remembered: BTreeMap::new(),
+            omitted: Omissions::default(),
         }
     }
 
     /// One round: everything that the target has now.
     pub async fn probe(&mut self) -> Result<Vec<Listed>, ProbeError> {
+        self.omitted = Omissions::default();
         let line = self.line().await?;
         let nature = match self.kind {
             TargetKind::Rpc => Some(Nature::Rpc),
@@ -188,6 +189,11 @@ impl Prober {
         let line = self.line.as_ref()?;
         let (target, root) = (self.target.clone(), self.place(line, ""));
         Some(Door { line: Arc::clone(line), target, root, shape })
+    }
+
+    /// What was left out of the last answer.
+    pub(super) fn omitted(&self) -> &Omissions {
+        &self.omitted
     }
 
     /// How the targets of the group are reached.
@@ -239,9 +245,23 @@ impl Prober {
     }
 
     /// The listing of a sidecar. The outer error: no answer; the inner one: not a listing.
-    async fn sidecar(&self, line: &Line) -> Result<Result<Vec<Listed>, ProbeError>, ProbeError> {
+    async fn sidecar(
+        &mut self,
+        line: &Line,
+    ) -> Result<Result<Vec<Listed>, ProbeError>, ProbeError> {
+        Ok(self.list(line).await?.map(|(archives, omitted)| {
+            self.omitted = omitted;
+            archives
+        }))
+    }
+
+    /// The same, with what was left out of it.
+    async fn list(
+        &self,
+        line: &Line,
+    ) -> Result<Result<(Vec<Listed>, Omissions), ProbeError>, ProbeError> {
         let place = self.place(line, "/v1/snapshots");
-        let (head, body) = line.document(&place, MAX_DOCUMENT).await?;
+        let (head, mut body) = line.pieces(&place, MAX_LISTING).await?;
         if head.status != StatusCode::OK {
             let status = head.status.as_u16();
             let denied = self.denied(&place, head.status);
@@ -254,8 +274,16 @@ impl Prober {
             path: format!("{}/v1/snapshot/{name}", self.api_path),
             access: line.access().entry(),
         };
-        Ok(parse_listing(&body, location)
-            .map_err(|source| ProbeError::Listing { path: place.path, source }))
+        let mut listing = Listing::new();
+        let mut read = Ok(());
+        while let Some(piece) = body.next().await? {
+            read = listing.push(&piece);
+            if read.is_err() {
+                break;
+            }
+        }
+        let read = read.map_err(ListingError::from).and_then(|()| listing.end(location));
+        Ok(read.map_err(|source| ProbeError::Listing { path: place.path, source }))
     }
 
     /// What a node's short forms lead to, and what it led to before and still has.
@@ -393,136 +421,4 @@ fn remember(found: &BTreeMap<ArchiveName, Listed>) -> BTreeMap<ArchiveName, Loca
         .chain(newest(false, REMEMBERED_INCREMENTAL))
         .filter_map(|(name, listed)| Some((*name, listed.location.clone()?)))
         .collect()
-}
-
-/// The parts of the listing that matter here; see the tracker API for the rest.
-#[derive(Deserialize)]
-struct Info {
-    #[serde(default)]
-    files: Option<Vec<File>>,
-}
-
-#[derive(Deserialize)]
-struct File {
-    #[serde(rename = "file_name")]
-    name: String,
-    #[serde(default)]
-    size: Option<u64>,
-    #[serde(default)]
-    mod_time: Option<String>,
-}
-
-/// Reads `/v1/snapshots`. Files whose names are no archives' are passed over. An archive that is
-/// listed twice with different sizes (a tracker lists the copies of several nodes) has a size that
-/// is not known.
-fn parse_listing(
-    body: &[u8],
-    location: impl Fn(&ArchiveName) -> Location,
-) -> Result<Vec<Listed>, serde_json::Error> {
-    let infos: Option<Vec<Info>> = serde_json::from_slice(body)?;
-    let files = infos.into_iter().flatten().filter_map(|info| info.files).flatten();
-    let mut found: BTreeMap<ArchiveName, Listed> = BTreeMap::new();
-    let mut vague = BTreeSet::new();
-    for file in files {
-        // The file name may be a path or a URL in some trackers.
-        let Some(name) = archive_at(&file.name) else { continue };
-        let listed = Listed {
-            name,
-            size: file.size.filter(|size| (1..=MAX_SIZE).contains(size)),
-            modified: file
-                .mod_time
-                .and_then(|time| time.parse::<jiff::Timestamp>().ok())
-                .map(SystemTime::from)
-                // Go's zero time, among others: HTTP has no date for it.
-                .filter(|time| *time >= UNIX_EPOCH),
-            location: Some(location(&name)),
-        };
-        match found.get(&name) {
-            Some(known) if *known != listed => {
-                vague.insert(name);
-            }
-            None if found.len() < MAX_ARCHIVES => {
-                found.insert(name, listed);
-            }
-            Some(_) | None => {}
-        }
-    }
-    for name in vague {
-        if let Some(listed) = found.get_mut(&name) {
-            (listed.size, listed.modified) = (None, None);
-        }
-    }
-    Ok(found.into_values().collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FULL: &str = "snapshot-1000-426qDu1xtT27veQig8FUVaqbvbGgSguUuwtgsrfBh5oY.tar.zst";
-
-    fn check(body: &str, expected: Option<&[(&str, Option<u64>)]>) {
-        let location = |name: &ArchiveName| Location {
-            scheme: "http",
-            address: ([127, 0, 0, 1], 1).into(),
-            authority: "localhost:1".into(),
-            path: format!("/v1/snapshot/{name}"),
-            access: 0,
-        };
-        let found = parse_listing(body.as_bytes(), location).ok();
-        let found: Option<Vec<(String, Option<u64>)>> = found.map(|listed| {
-            listed.iter().map(|listed| (listed.name.to_string(), listed.size)).collect()
-        });
-        let expected: Option<Vec<(String, Option<u64>)>> = expected
-            .map(|list| list.iter().map(|(name, size)| ((*name).to_owned(), *size)).collect());
-        assert_eq!(found, expected, "{body}");
-    }
-
-    #[test]
-    fn listings() {
-        check("[]", Some(&[]));
-        check("null", Some(&[]));
-        check(r#"[{"files": null}]"#, Some(&[]));
-        let file = format!(r#"{{"file_name": "{FULL}", "slot": 1000, "size": 5}}"#);
-        check(&format!(r#"[{{"slot": 1000, "files": [{file}]}}]"#), Some(&[(FULL, Some(5))]));
-        check(
-            &format!(r#"[{{"files": [{file}]}}, {{"files": [{file}]}}]"#),
-            Some(&[(FULL, Some(5))]),
-        );
-        let other = file.replace("5}", "6}");
-        check(
-            &format!(r#"[{{"files": [{file}]}}, {{"files": [{other}]}}]"#),
-            Some(&[(FULL, None)]),
-        );
-        let zero = file.replace("5}", "0}");
-        check(&format!(r#"[{{"files": [{zero}]}}]"#), Some(&[(FULL, None)]));
-        let huge = file.replace("5}", "18446744073709551615}");
-        check(&format!(r#"[{{"files": [{huge}]}}]"#), Some(&[(FULL, None)]));
-        check(r#"[{"files": [{"file_name": "../../etc/passwd"}]}]"#, Some(&[]));
-        check("", None);
-        check("{}", None);
-        check("not found", None);
-        check(r#"[{"files": [{"size": 5}]}]"#, None);
-    }
-
-    #[test]
-    fn a_time_that_http_cannot_tell_is_none() {
-        let modified = |time: &str| {
-            let body =
-                format!(r#"[{{"files": [{{"file_name": "{FULL}", "mod_time": "{time}"}}]}}]"#);
-            let location = |_: &ArchiveName| Location {
-                scheme: "http",
-                address: ([127, 0, 0, 1], 1).into(),
-                authority: "localhost:1".into(),
-                path: "/".to_owned(),
-                access: 0,
-            };
-            parse_listing(body.as_bytes(), location).expect("a listing")[0].modified
-        };
-        assert!(modified("2026-09-21T14:13:20.5Z").is_some());
-        assert_eq!(modified("1970-01-01T00:00:00Z"), Some(UNIX_EPOCH));
-        for time in ["0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "yesterday", ""] {
-            assert_eq!(modified(time), None, "{time}");
-        }
-    }
 }

@@ -8,9 +8,10 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use super::client::GroupClient;
-use super::discovery::Found;
+use super::discovery::{DiscoveryCounts, Found};
 use super::doors::{DoorPlace, Doors};
 use super::nodes::{NodePlace, Nodes};
+use super::omissions::{Omissions, Told};
 use super::probe::Prober;
 use super::reference::chain;
 use crate::clock::Now;
@@ -28,6 +29,7 @@ pub(super) struct Means {
     pub(super) nodes: Arc<Nodes>,
     /// Where all of them appear, for what they did not list yet.
     pub(super) doors: Arc<Doors>,
+    pub(super) counts: Arc<DiscoveryCounts>,
     /// Where they say what they found.
     pub(super) events: mpsc::Sender<Event>,
     /// Bounds how many there are at once.
@@ -143,6 +145,7 @@ impl Watch {
         // Whether it fails, and what is wrong then, where that is known: a fault that is put right
         // and leaves another one behind is worth a line.
         let mut failing = None;
+        let mut told = Told::default();
         loop {
             ticks.tick().await;
             let Ok(permit) = self.means.probes.acquire().await else { return };
@@ -157,6 +160,7 @@ impl Watch {
                     if failing.take().is_some() {
                         log::info!("target {target} answers again");
                     }
+                    self.tell(&mut told, prober.omitted());
                     if self
                         .means
                         .events
@@ -181,6 +185,14 @@ impl Watch {
             if self.means.events.send(Event::Failed { target, at }).await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// Says what was left out of a listing, once, and counts it.
+    fn tell(&self, told: &mut Told, omitted: &Omissions) {
+        self.means.counts.unlisted(&self.id.group, omitted.count());
+        if let Some(news) = told.news(omitted) {
+            log::warn!("of what target {} lists, {news}", self.id);
         }
     }
 }

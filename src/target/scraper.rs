@@ -243,6 +243,7 @@ impl Scraper {
                 timeout,
                 nodes: Arc::clone(&self.nodes),
                 doors: Arc::clone(&self.doors),
+                counts: Arc::clone(&self.discovery),
                 events: self.events.clone(),
                 probes: Arc::clone(&probes),
             };

@@ -23,6 +23,7 @@ mod failover;
 mod fleet;
 mod hostile;
 mod ledger;
+mod listings;
 mod members;
 mod once;
 mod process;

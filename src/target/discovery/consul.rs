@@ -2,7 +2,6 @@
 //! queries (<https://developer.hashicorp.com/consul/api-docs/features/blocking>): Consul answers
 //! when something changes, and at the latest after a while.
 
-use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
@@ -10,14 +9,17 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use url::Url;
 
-use super::blocks::MAX_TARGET;
 use super::file::FileReader;
+use super::gathering::{Gathering, Named};
 use super::{Answer, DiscoveryError};
-use crate::config::{Consul, HostPort, MAX_TARGETS, Scheme, Secret, Token};
+use crate::config::{Consul, Scheme, Secret, Token};
 use crate::target::client::Client;
+use crate::target::elements::{Element, Elements, without_place};
 
 /// Largest answer that is read, in bytes. Consul says a few thousand of each instance.
 const MAX_ANSWER: usize = 64 << 20;
+/// Largest of its instances, in bytes.
+const MAX_INSTANCE: usize = 1 << 20;
 /// Largest file with a token, in bytes.
 const MAX_TOKEN_FILE: u64 = 4096;
 /// Longest that Consul is asked to wait for a change. What is between it and us may forget a
@@ -87,13 +89,13 @@ impl ConsulSource {
                 .append_pair("wait", &format!("{}ms", self.wait().as_millis()));
         }
         let (head, body) = self.client.get(&url, headers, MAX_ANSWER).await?;
-        let targets = parse(&body, self.scheme).map_err(DiscoveryError::Answer)?;
+        let named = parse(&body, self.scheme).map_err(DiscoveryError::Answer)?;
         let said = head.headers.get(INDEX).and_then(|value| value.to_str().ok());
         self.index = next_index(self.index, said);
         // Without an index the next query does not wait, and so we do.
         let again =
             if self.index.is_some() { LEAST_PAUSE.min(self.interval) } else { self.interval };
-        Ok(Answer { targets, again })
+        Ok(Answer { named, again })
     }
 
     async fn headers(&mut self) -> Result<HeaderMap, DiscoveryError> {
@@ -101,7 +103,7 @@ impl ConsulSource {
         let token = match &mut self.token {
             None => return Ok(headers),
             Some(TokenSource::Given(token)) => token.clone(),
-            Some(TokenSource::InFile(file)) => Secret::new(file.read().await?.trim().to_owned()),
+            Some(TokenSource::InFile(file)) => Secret::new(file.read().await?.trim_ascii()),
         };
         // What is wrong with a value is not said, and so not its value.
         let value = HeaderValue::from_bytes(token.expose()).ok().filter(|value| !value.is_empty());
@@ -141,7 +143,8 @@ fn next_index(before: Option<u64>, said: Option<&str>) -> Option<u64> {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Entry {
-    node: Node,
+    /// Needed where the service has no address.
+    node: Option<Node>,
     service: Service,
 }
 
@@ -155,35 +158,44 @@ struct Node {
 #[serde(rename_all = "PascalCase")]
 struct Service {
     /// Empty or absent for an instance that is at its node's address.
-    #[serde(default)]
-    address: String,
+    address: Option<String>,
     port: u16,
 }
 
-fn parse(body: &[u8], scheme: Scheme) -> Result<BTreeSet<HostPort>, String> {
-    let entries: Vec<Entry> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    if entries.len() > MAX_TARGETS {
-        return Err(format!("more than {MAX_TARGETS} instances"));
-    }
-    entries.iter().map(|entry| entry.target(scheme)).collect()
+fn parse(body: &[u8], scheme: Scheme) -> Result<Named, String> {
+    let mut gathering = Gathering::new(scheme);
+    let mut taken = Ok(());
+    let mut elements = Elements::new(MAX_INSTANCE);
+    let read = elements.push(body, |number, element| {
+        let target = match element {
+            Element::Whole(bytes) => target(bytes),
+            Element::TooLarge => Err(format!("is larger than {MAX_INSTANCE} bytes")),
+        };
+        let entry = target.as_deref().map_err(String::as_str);
+        if taken.is_ok() {
+            taken = gathering.take(|| format!("instance {number}"), entry);
+        }
+    });
+    read.and_then(|()| elements.end()).map_err(|error| error.to_string())?;
+    taken?;
+    gathering.end()
 }
 
-impl Entry {
-    fn target(&self, scheme: Scheme) -> Result<HostPort, String> {
-        let Service { address, port } = &self.service;
-        let host = if address.is_empty() { &self.node.address } else { address };
-        if host.len() > MAX_TARGET {
-            return Err(format!("an address of more than {MAX_TARGET} bytes"));
-        }
-        let bracketed = host.parse::<Ipv6Addr>().is_ok();
-        let text = if bracketed { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        HostPort::parse(&text, scheme)
-    }
+/// Host and port of an instance.
+fn target(bytes: &[u8]) -> Result<String, String> {
+    let Entry { node, service: Service { address, port } } =
+        serde_json::from_slice(bytes).map_err(|error| without_place(&error))?;
+    let own = address.filter(|address| !address.is_empty());
+    let host = own.or_else(|| node.map(|node| node.address));
+    let host = host.ok_or_else(|| "has no address, and neither has its node".to_owned())?;
+    let bracketed = host.parse::<Ipv6Addr>().is_ok();
+    Ok(if bracketed { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::MAX_TARGETS;
     use crate::target::discovery::check;
 
     fn entry(node: &str, service: &str, port: &str) -> String {
@@ -201,6 +213,7 @@ mod tests {
         };
         let one = |node, service, port| format!("[{}]", entry(node, service, port));
         check("[]", Ok(&[]));
+        check("null", Ok(&[]));
         for (node, service, target) in [
             ("10.0.0.1", r#""Address": "10.0.0.2","#, "10.0.0.2:8899"),
             ("10.0.0.1", r#""Address": "","#, "10.0.0.1:8899"),
@@ -216,10 +229,9 @@ mod tests {
         let two = [entry("b", "", "1"), entry("a", "", "2"), entry("b", "", "1")].join(",");
         check(&format!("[{two}]"), Ok(&["a:2", "b:1"]));
         for (text, error) in [
-            (String::new(), "EOF"),
-            ("null".to_owned(), "expected a sequence"),
-            ("{}".to_owned(), "expected a sequence"),
-            ("[{}]".to_owned(), "missing field `Node`"),
+            (String::new(), "expected a list in JSON"),
+            ("{}".to_owned(), "expected a list in JSON"),
+            ("[{}]".to_owned(), "instance 1: missing field `Service`"),
             ("No cluster leader".to_owned(), "expected"),
             (one("a", "", "0"), "`a:0` has a bad port"),
             (one("a", "", "70000"), "expected u16"),
@@ -232,7 +244,35 @@ mod tests {
         }
         let many = |count| format!("[{}]", vec![entry("a", "", "1"); count].join(","));
         check(&many(MAX_TARGETS), Ok(&["a:1"]));
-        check(&many(MAX_TARGETS + 1), Err("more than 10000 instances"));
+        check(&many(MAX_TARGETS + 1), Err("more than 10000 targets"));
+    }
+
+    #[test]
+    fn one_bad_entry_costs_one_entry() {
+        for (bad, place) in [
+            (entry("c", "", "0"), "instance 2: `c:0` has a bad port"),
+            (entry("c", "", "\"1\""), "instance 2: invalid type: string \"1\", expected u16"),
+            (entry("c d", "", "1"), "instance 2: `c d:1` is not a host and port"),
+            (entry("c", r#""Address": 7,"#, "1"), "instance 2: invalid type: integer `7`"),
+            ("null".to_owned(), "instance 2: invalid type: null"),
+            ("{}".to_owned(), "instance 2: missing field `Service`"),
+            (r#"{"Service": {"Port": 1}}"#.to_owned(), "instance 2: has no address"),
+            (r#"{"Node": {"Address": "c"}, "Service": {}}"#.to_owned(), "missing field `Port`"),
+            (format!("\"{}\"", "x".repeat(2 << 20)), "instance 2: is larger than 1048576 bytes"),
+            (String::new(), "instance 2: "),
+        ] {
+            let text = format!("\u{feff}[{},{bad},{}]", entry("b", "", "1"), entry("a", "", "1"));
+            let Named { targets, omitted } = parse(text.as_bytes(), Scheme::Http).expect(place);
+            let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
+            assert_eq!(targets, ["a:1", "b:1"], "{place}");
+            let first = omitted.first().expect("it is said");
+            assert!(first.contains(place) && omitted.count() == 1, "{first} instead of {place}");
+        }
+        // What is not needed may be missing.
+        let text = r#"[{"Node": null, "Service": {"Address": "a", "Port": 1, "Tags": null}}]"#;
+        check(text, parse(text.as_bytes(), Scheme::Http), Ok(&["a:1"]));
+        let text = r#"[{"Node": {"Address": "a"}, "Service": {"Address": null, "Port": 1}}]"#;
+        check(text, parse(text.as_bytes(), Scheme::Http), Ok(&["a:1"]));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! How often the sources of targets failed.
+//! How often the sources of targets failed, and what was left out of their lists and of those of
+//! targets.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,26 +43,56 @@ impl fmt::Display for SourceKind {
 /// Counts since the start of the process; they never go back.
 #[derive(Debug, Default)]
 pub struct DiscoveryCounts {
-    /// By group, and in it by the place of the kind in [`SourceKind::ALL`].
-    failures: BTreeMap<Arc<str>, [AtomicU64; SourceKind::ALL.len()]>,
+    groups: BTreeMap<Arc<str>, Counts>,
+}
+
+/// Those of one group, by the place of the kind in [`SourceKind::ALL`].
+#[derive(Debug, Default)]
+struct Counts {
+    failures: [AtomicU64; SourceKind::ALL.len()],
+    omissions: [AtomicU64; SourceKind::ALL.len()],
+    /// Of what its targets list.
+    unlisted: AtomicU64,
 }
 
 impl DiscoveryCounts {
     pub(crate) fn new(groups: impl IntoIterator<Item = Arc<str>>) -> Self {
-        let zeros = || std::array::from_fn(|_| AtomicU64::new(0));
-        Self { failures: groups.into_iter().map(|group| (group, zeros())).collect() }
+        Self { groups: groups.into_iter().map(|group| (group, Counts::default())).collect() }
     }
 
     pub(super) fn failed(&self, group: &str, kind: SourceKind) {
-        if let Some(counts) = self.failures.get(group) {
-            counts[kind as usize].fetch_add(1, Ordering::Relaxed);
+        if let Some(counts) = self.groups.get(group) {
+            counts.failures[kind as usize].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn omitted(&self, group: &str, kind: SourceKind, count: u64) {
+        if let Some(counts) = self.groups.get(group) {
+            counts.omissions[kind as usize].fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    pub(in crate::target) fn unlisted(&self, group: &str, count: u64) {
+        if let Some(counts) = self.groups.get(group) {
+            counts.unlisted.fetch_add(count, Ordering::Relaxed);
         }
     }
 
     /// How often the sources of this kind of this group named no targets when they were asked.
     pub fn failures(&self, group: &str, kind: SourceKind) -> u64 {
-        let counts = self.failures.get(group);
-        counts.map_or(0, |counts| counts[kind as usize].load(Ordering::Relaxed))
+        let counts = self.groups.get(group);
+        counts.map_or(0, |counts| counts.failures[kind as usize].load(Ordering::Relaxed))
+    }
+
+    /// How many entries of what these sources answered were left out, over all answers.
+    pub fn omissions(&self, group: &str, kind: SourceKind) -> u64 {
+        let counts = self.groups.get(group);
+        counts.map_or(0, |counts| counts.omissions[kind as usize].load(Ordering::Relaxed))
+    }
+
+    /// The same of what the targets of this group listed.
+    pub fn listing_omissions(&self, group: &str) -> u64 {
+        self.groups.get(group).map_or(0, |counts| counts.unlisted.load(Ordering::Relaxed))
     }
 }
 

@@ -5,7 +5,6 @@
 //! The only module that knows the DNS library. A resolver is made for each look-up, so that a
 //! change of `resolv.conf` is seen, and nothing is remembered longer than the records want.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -15,8 +14,9 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
+use super::gathering::{Gathering, Named};
 use super::{Answer, DiscoveryError};
-use crate::config::{DnsTargets, HostPort, Records, Scheme};
+use crate::config::{DnsTargets, Records, Scheme};
 
 /// Shortest and longest that records are believed, whatever they say themselves.
 const LEAST_TTL: Duration = Duration::from_secs(1);
@@ -61,11 +61,11 @@ impl DnsSource {
             }
             error => failed(error.into()),
         })?;
-        let targets = targets(found.answers(), *records, self.scheme);
-        let targets = targets.map_err(DiscoveryError::Answer)?.ok_or_else(|| {
+        let named = targets(found.answers(), *records, self.scheme);
+        let named = named.map_err(DiscoveryError::Answer)?.ok_or_else(|| {
             DiscoveryError::NoRecords { name: name.clone(), kind: kind(*records) }
         })?;
-        Ok(Answer { targets, again: lifetime(found.answers()) })
+        Ok(Answer { named, again: lifetime(found.answers()) })
     }
 }
 
@@ -108,18 +108,15 @@ fn resolver(server: Option<SocketAddr>, patience: Duration) -> Result<TokioResol
 
 /// The targets that records of the wanted type name; `None` where there is no such record. An `SRV`
 /// record for `.` says that there is no target, and so leaves none.
-fn targets(
-    records: &[Record],
-    wanted: Records,
-    scheme: Scheme,
-) -> Result<Option<BTreeSet<HostPort>>, String> {
-    let mut found = None::<BTreeSet<HostPort>>;
-    for record in records {
+fn targets(records: &[Record], wanted: Records, scheme: Scheme) -> Result<Option<Named>, String> {
+    let mut found = None::<Gathering>;
+    for (record, number) in records.iter().zip(1_usize..) {
+        let gathering = || Gathering::new(scheme);
         let target = match (&record.data, wanted) {
             (RData::A(address), Records::A(port)) => format!("{}:{port}", address.0),
             (RData::AAAA(address), Records::Aaaa(port)) => format!("[{}]:{port}", address.0),
             (RData::SRV(srv), Records::Srv) if srv.target.is_root() => {
-                found.get_or_insert_default();
+                found.get_or_insert_with(gathering);
                 continue;
             }
             (RData::SRV(srv), Records::Srv) => {
@@ -129,9 +126,10 @@ fn targets(
             // An alias on the way to what is wanted.
             _ => continue,
         };
-        found.get_or_insert_default().insert(HostPort::parse(&target, scheme)?);
+        let found = found.get_or_insert_with(gathering);
+        found.take(|| format!("record {number}"), Ok(&target))?;
     }
-    Ok(found)
+    found.map(Gathering::end).transpose()
 }
 
 /// How long all of the records hold.
@@ -191,8 +189,9 @@ mod tests {
         check(&two, Records::Srv, Ok(Some(&expected)));
         check(&[srv(0, ".")], Records::Srv, Ok(Some(&[])));
         check(&[srv(0, "."), srv(1, "a.")], Records::Srv, Ok(Some(&["a:1"])));
-        // A part that is wrong makes the whole wrong.
-        check(&[srv(1, "a."), srv(0, "b.")], Records::Srv, Err("`b:0` has a bad port"));
+        // A part that is wrong costs that part.
+        check(&[srv(1, "a."), srv(0, "b.")], Records::Srv, Ok(Some(&["a:1"])));
+        check(&[srv(0, "b.")], Records::Srv, Err("record 1: `b:0` has a bad port"));
         let odd = Name::from_labels([&b"a b"[..]]).expect("a name");
         let odd = RData::SRV(SRV::new(1, 1, 1, odd));
         check(&[odd], Records::Srv, Err("is not a host and port"));

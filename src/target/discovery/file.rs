@@ -8,11 +8,12 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
 
+use super::gathering::{Gathering, Named};
 use super::{Answer, DiscoveryError, blocks};
-use crate::config::{HostPort, MAX_TARGETS, Scheme};
+use crate::config::{HostPort, Scheme};
 
-/// Largest file of targets, in bytes.
-const MAX_FILE: u64 = 1 << 20;
+/// Largest file of targets, in bytes: more than the most targets with all their labels.
+const MAX_FILE: u64 = 16 << 20;
 
 /// The file of a group.
 pub(super) struct FileSource {
@@ -31,11 +32,12 @@ impl FileSource {
     }
 
     pub(super) async fn ask(&mut self) -> Result<Answer, DiscoveryError> {
-        let text = self.file.read().await?;
+        // A line that is no text costs that line.
+        let text = String::from_utf8_lossy(&self.file.read().await?).into_owned();
         let path = self.path();
         let invalid = |message| DiscoveryError::Invalid { path: path.to_owned(), message };
-        let targets = parse_targets(Form::of(path), &text, self.scheme).map_err(invalid)?;
-        Ok(Answer { targets, again: self.interval })
+        let named = named(Form::of(path), &text, self.scheme).map_err(invalid)?;
+        Ok(Answer { named, again: self.interval })
     }
 }
 
@@ -44,7 +46,7 @@ impl FileSource {
 pub(super) struct FileReader {
     path: PathBuf,
     most: u64,
-    reading: JoinSet<std::io::Result<String>>,
+    reading: JoinSet<std::io::Result<Vec<u8>>>,
 }
 
 impl FileReader {
@@ -53,7 +55,7 @@ impl FileReader {
         Self { path: path.to_owned(), most, reading: JoinSet::new() }
     }
 
-    pub(super) async fn read(&mut self) -> Result<String, DiscoveryError> {
+    pub(super) async fn read(&mut self) -> Result<Vec<u8>, DiscoveryError> {
         if self.reading.is_empty() {
             self.reading.spawn(read(self.path.clone(), self.most));
         }
@@ -67,14 +69,14 @@ impl FileReader {
     }
 }
 
-async fn read(path: PathBuf, most: u64) -> std::io::Result<String> {
+async fn read(path: PathBuf, most: u64) -> std::io::Result<Vec<u8>> {
     // To open a pipe is to wait for who writes into it.
     if !tokio::fs::metadata(&path).await?.is_file() {
         return Err(std::io::Error::other("not a regular file"));
     }
     let file = tokio::fs::File::open(path).await?;
-    let mut text = String::new();
-    file.take(most + 1).read_to_string(&mut text).await?;
+    let mut text = Vec::new();
+    file.take(most + 1).read_to_end(&mut text).await?;
     if text.len() as u64 > most {
         return Err(std::io::Error::other(format!("larger than {most} bytes")));
     }
@@ -100,35 +102,48 @@ impl Form {
     }
 }
 
-/// Reads the text of a file of targets. The error names the entry that is wrong.
+/// Reads the text of a file of targets. Entries that are none are left out; the error is that of a
+/// text without any that is one, or of one that is no list.
 pub fn parse_targets(form: Form, text: &str, scheme: Scheme) -> Result<BTreeSet<HostPort>, String> {
-    let entries: Vec<String> = match form {
-        Form::FileSd => blocks::from_yaml(text)?,
-        Form::Lines => text
-            .lines()
-            .map(|line| line.split('#').next().unwrap_or_default().trim().to_owned())
-            .filter(|line| !line.is_empty())
-            .collect(),
-    };
-    if entries.len() > MAX_TARGETS {
-        return Err(format!("more than {MAX_TARGETS} targets"));
+    named(form, text, scheme).map(|named| named.targets)
+}
+
+fn named(form: Form, text: &str, scheme: Scheme) -> Result<Named, String> {
+    let text = text.trim_start_matches('\u{feff}');
+    match form {
+        // Nearly every large one is JSON, which is read much faster as such.
+        Form::FileSd => {
+            blocks::from_json(text.as_bytes(), scheme).or_else(|_| blocks::from_yaml(text, scheme))
+        }
+        Form::Lines => {
+            let mut gathering = Gathering::new(scheme);
+            for (line, number) in text.lines().zip(1_usize..) {
+                let entry = line.split('#').next().unwrap_or_default().trim();
+                if !entry.is_empty() {
+                    gathering.take(|| format!("line {number}"), Ok(entry))?;
+                }
+            }
+            gathering.end()
+        }
     }
-    entries.iter().map(|entry| HostPort::parse(entry, scheme)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    use crate::config::MAX_TARGETS;
+
     fn check(form: Form, text: &str, expected: Result<&[&str], &str>) {
-        crate::target::discovery::check(text, parse_targets(form, text, Scheme::Http), expected);
+        crate::target::discovery::check(text, named(form, text, Scheme::Http), expected);
     }
 
     #[test]
     fn all_three_forms_of_a_file() {
         check(Form::Lines, "", Ok(&[]));
         check(Form::Lines, "b:1\n\n  a:1 # west\r\n# c:1\nb:1\n", Ok(&["a:1", "b:1"]));
-        check(Form::Lines, "a:1\nb\n", Err("`b` has no port"));
+        check(Form::Lines, "b\n", Err("`b` has no port"));
+        check(Form::FileSd, "null", Ok(&[]));
         check(Form::FileSd, "[]", Ok(&[]));
         check(
             Form::FileSd,
@@ -138,7 +153,7 @@ mod tests {
         check(Form::FileSd, "- targets:\n  - a:1\n  labels: {x: y}\n", Ok(&["a:1"]));
         check(Form::FileSd, r#"[{"targets": ["a"]}]"#, Err("`a` has no port"));
         check(Form::FileSd, r#"[{"targets": "#, Err(""));
-        check(Form::FileSd, "a:1", Err("invalid type"));
+        check(Form::FileSd, "a:1", Err("expected a list of blocks with targets, found a text"));
         let many = format!("[{{targets: [&a x:1{}]}}]", ", *a".repeat(MAX_TARGETS));
         check(Form::FileSd, &many, Err("more than 10000 targets"));
         let blocks = format!("[&b {{targets: [a:1, b:1]}}{}]", ", *b".repeat(MAX_TARGETS / 2));
@@ -146,6 +161,45 @@ mod tests {
         let long = format!("[{{targets: [{}]}}]", "x".repeat(1000));
         check(Form::FileSd, &long, Err("a target of more than 300 bytes"));
         check(Form::Lines, "a\u{1b}[31m:1", Err(r"a\u{1b}[31m"));
+    }
+
+    #[test]
+    fn one_bad_entry_costs_one_entry() {
+        for (form, text, place) in [
+            (Form::Lines, "a:1\n\n# c\nb\nb:1\n", "line 4: `b` has no port"),
+            (Form::Lines, "a:1\nb:0\nb:1", "line 2: `b:0` has a bad port"),
+            (Form::Lines, "a:1\r\nhttps://c:1\r\nb:1", "line 2: `https://c:1` contradicts"),
+            (Form::Lines, "\u{feff}a:1\nb:1\nc d:1", "line 3: `c d:1` is not a host and port"),
+            (Form::Lines, "a:1\nb:1\n- x: [", "line 3: `- x: [` has a bad port"),
+            (Form::Lines, "a:1\n\u{fffd}:1\nb:1", "line 2: "),
+            (Form::FileSd, "- targets: [a:1, b]\n- targets: ['b:1']", "element 1, target 2: `b`"),
+            (Form::FileSd, "- targets: [a:1, ~, 'b:1']", "element 1, target 2: is null"),
+            (Form::FileSd, "- targets: [a:1, 8899, 'b:1']", "target 2: is a number"),
+            (Form::FileSd, "- ~\n- targets: [a:1, 'b:1']", "element 1: is null"),
+            (Form::FileSd, "- target: [x]\n- targets: [a:1, 'b:1']", "missing field `targets`"),
+            (Form::FileSd, "\u{feff}[{\"targets\": [\"a:1\", \"b:1\", [\"c:1\"]]}]", "is a list"),
+        ] {
+            let Named { targets, omitted } = named(form, text, Scheme::Http).expect(text);
+            let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
+            assert_eq!(targets, ["a:1", "b:1"], "{text}");
+            assert_eq!(omitted.count(), 1, "{text}");
+            let first = omitted.first().expect("it is said");
+            assert!(first.contains(place), "{first} instead of {place}");
+        }
+    }
+
+    #[test]
+    fn there_is_room_for_ten_thousand_targets_with_labels() {
+        let labels = format!(r#"{{"region": "eu", "__meta": "{}"}}"#, "x".repeat(500));
+        let block = |at: u32| {
+            let address = std::net::Ipv4Addr::from_bits(0x0a00_0000 + at);
+            format!(r#"{{"targets": ["{address}:8899"], "labels": {labels}}}"#)
+        };
+        let blocks: Vec<String> = (0..10_000).map(block).collect();
+        let text = format!("[{}]", blocks.join(","));
+        assert!(text.len() as u64 > 5 << 20 && (text.len() as u64) < MAX_FILE);
+        let named = named(Form::FileSd, &text, Scheme::Http).expect("a list");
+        assert_eq!((named.targets.len(), named.omitted.count()), (10_000, 0));
     }
 
     #[test]

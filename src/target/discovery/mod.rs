@@ -9,13 +9,13 @@ mod counts;
 mod dns;
 mod file;
 mod findings;
+mod gathering;
 mod http;
 
 pub use counts::{DiscoveryCounts, SourceKind};
 pub use file::{Form, parse_targets};
 pub(super) use findings::{Findings, Found};
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,12 +25,14 @@ use consul::ConsulSource;
 use dns::DnsSource;
 use file::FileSource;
 use findings::Seat;
+use gathering::Named;
 use http::HttpSource;
 
 use super::backoff::delay;
 use super::client::{Client, ClientError};
+use super::omissions::Told;
 use super::reference::chain;
-use crate::config::{Group, HostPort, MAX_TARGETS, Sources};
+use crate::config::{Group, MAX_TARGETS, Sources};
 
 /// Why a source names no targets.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +103,7 @@ pub(super) struct Conduct {
 
 /// What a source says.
 struct Answer {
-    targets: BTreeSet<HostPort>,
+    named: Named,
     /// When to ask again, counted from when it was asked. Never zero.
     again: Duration,
 }
@@ -139,8 +141,8 @@ impl Source {
         }
     }
 
-    /// Fails as a whole where a part fails, so that half an answer takes no target away. May be
-    /// dropped before its end and called again.
+    /// Fails where there is no list, or only the beginning of one, so that half an answer takes no
+    /// target away. May be dropped before its end and called again.
     async fn ask(&mut self) -> Result<Answer, DiscoveryError> {
         match self {
             Self::File(file) => file.ask().await,
@@ -185,6 +187,7 @@ pub(super) struct Search {
     findings: Findings,
     seat: Seat,
     conduct: Conduct,
+    told: Told,
 }
 
 impl Search {
@@ -201,6 +204,7 @@ impl Search {
             findings: findings.clone(),
             seat: findings.seat(member),
             conduct: conduct.clone(),
+            told: Told::default(),
         };
         Source::all(group, conduct).into_iter().map(search).collect()
     }
@@ -238,7 +242,12 @@ impl Search {
         let timeout = self.source.patience(self.conduct.timeout);
         let asked = tokio::time::timeout(timeout, self.source.ask()).await;
         let answer = asked.unwrap_or(Err(DiscoveryError::Silent(timeout)))?;
-        self.findings.put(self.seat, answer.targets)?;
+        let Named { targets, omitted } = answer.named;
+        self.conduct.counts.omitted(&self.group, self.source.kind(), omitted.count());
+        if let Some(news) = self.told.news(&omitted) {
+            log::warn!("group `{}`: of what {} names, {news}", self.group, self.source);
+        }
+        self.findings.put(self.seat, targets)?;
         Ok(answer.again)
     }
 }
@@ -246,8 +255,8 @@ impl Search {
 /// What a text of targets was read as is what it should be: the targets, or a part of the error.
 #[cfg(test)]
 #[track_caller]
-fn check(text: &str, found: Result<BTreeSet<HostPort>, String>, expected: Result<&[&str], &str>) {
-    match (found, expected) {
+fn check(text: &str, found: Result<Named, String>, expected: Result<&[&str], &str>) {
+    match (found.map(|named| named.targets), expected) {
         (Ok(found), Ok(expected)) => {
             let found: Vec<String> = found.iter().map(ToString::to_string).collect();
             assert_eq!(found, expected, "{text}");

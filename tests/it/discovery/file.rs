@@ -77,7 +77,8 @@ async fn a_file_that_makes_no_sense_takes_no_target_away() {
         finds(&edge, &[1000], &[]).await;
         // Half of a list is none: what it names is not taken either.
         let whole = list.text(&[&b]);
-        list.replace(&format!("{whole}- no port: ["));
+        let half = if extension == "txt" { whole.replace(':', ";") } else { whole };
+        list.replace(&format!("{half}- no port: ["));
         keeps(&edge, KIND, 1, &[1000]).await;
         assert!(!lists(&edge, 2000));
         fs::remove_file(&list.path).expect("removed");
@@ -98,7 +99,7 @@ async fn what_is_no_file_takes_no_target_away() {
     fs::create_dir(&list.path).expect("a directory");
     keeps(&edge, KIND, 1, &[1000]).await;
     fs::remove_dir(&list.path).expect("removed");
-    fs::write(&list.path, vec![b'\n'; (1 << 20) + 1]).expect("written");
+    fs::write(&list.path, vec![b'\n'; (16 << 20) + 1]).expect("written");
     keeps(&edge, KIND, 1, &[1000]).await;
     list.replace(&list.text(&[&b]));
     finds(&edge, &[2000], &[1000]).await;

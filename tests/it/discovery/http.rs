@@ -59,7 +59,7 @@ async fn a_server_that_fails_takes_no_target_away() {
         Trouble::Body("<html>"),
         Trouble::Body(""),
         Trouble::Body("{}"),
-        Trouble::Body(r#"[{"targets": ["127.0.0.1:1", "no port"]}]"#),
+        Trouble::Body(r#"[{"targets": ["no port", null]}]"#),
         Trouble::CutShort,
         Trouble::Endless,
         Trouble::Silence,
@@ -79,7 +79,78 @@ async fn a_server_that_fails_takes_no_target_away() {
     listing.name(addresses(&[next.0]));
     listing.restart().await;
     finds(&edge, &[next.1], &[now.1]).await;
-    assert!(elsewhere.seen().is_empty(), "redirects are not followed");
+    assert!(elsewhere.seen().is_empty(), "redirects to other servers are not followed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_moved_on_its_server_is_followed() {
+    let (a, b) = (origin(1000).await, origin(2000).await);
+    let listing = Listing::run().await;
+    listing.name(addresses(&[&a]));
+    let address = listing.address();
+    let absolute = format!("http://{address}/v2?key=x");
+    let mut now = 1000;
+    for (status, to) in [
+        (301, "/targets/"),
+        (302, "/there?of=a"),
+        (303, "//moved"),
+        (307, &*absolute),
+        (308, "/targets/"),
+    ] {
+        // `//host` would be another host.
+        let to = if to == "//moved" { format!("//{address}/moved") } else { to.to_owned() };
+        listing.move_to(status, &to);
+        let url = format!("http://user:pass@{address}/targets");
+        let edge = Edge::start(&group(&format!("http_targets: {{url: '{url}'}}")));
+        finds(&edge, &[now], &[]).await;
+        let (next, other) = if now == 1000 { (&b, 2000) } else { (&a, 1000) };
+        listing.name(addresses(&[next]));
+        finds(&edge, &[other], &[now]).await;
+        now = other;
+        assert_eq!(edge.discovery.failures("a", KIND), 0, "{status} {to}");
+    }
+    for request in listing.seen() {
+        assert_eq!(request.header("authorization"), Some("Basic dXNlcjpwYXNz"), "{request:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redirects_without_end_and_to_others_take_no_target_away() {
+    let a = origin(1000).await;
+    let (listing, elsewhere) = (Listing::run().await, Listing::run().await);
+    listing.name(addresses(&[&a]));
+    let edge = Edge::start(&group(&source(&listing)));
+    finds(&edge, &[1000], &[]).await;
+    let (port, other) = (listing.address().port(), elsewhere.address());
+    for to in [
+        "/targets".to_owned(),
+        format!("http://localhost:{port}/targets"),
+        format!("http://{other}/targets"),
+        format!("//{other}/targets"),
+        "http://".to_owned(),
+    ] {
+        listing.trouble(Trouble::Redirect(to));
+        keeps(&edge, KIND, 1, &[1000]).await;
+        listing.trouble(None);
+        let seen = listing.seen().len();
+        eventually("it is asked again", || async { listing.seen().len() > seen + 1 }).await;
+    }
+    assert!(elsewhere.seen().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn null_is_an_empty_list() {
+    let a = origin(1000).await;
+    let listing = Listing::run().await;
+    for text in ["null", "\u{feff}null\n", r#"[{"targets": null}]"#, "[]"] {
+        listing.say(None);
+        listing.name(addresses(&[&a]));
+        let edge = Edge::start(&group(&source(&listing)));
+        finds(&edge, &[1000], &[]).await;
+        listing.say(text.to_owned());
+        finds(&edge, &[], &[1000]).await;
+        assert_eq!(edge.discovery.failures("a", KIND), 0, "{text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 mod consul;
 mod dns;
+mod entries;
 mod file;
 mod http;
 mod log;
