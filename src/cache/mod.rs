@@ -41,6 +41,7 @@ mod check;
 mod fill;
 mod growing;
 mod inspection;
+mod intact;
 mod layout;
 mod lent;
 mod mapping;

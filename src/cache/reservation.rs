@@ -18,6 +18,7 @@ use super::abandoned::{Abandoned, Stopped, WhenSuperseded, disk};
 use super::check::Flaw;
 use super::growing::Growing;
 use super::inspection::Inspection;
+use super::intact::{check_blocks, check_length};
 use super::layout::{Layout, remove};
 use super::progress::Progress;
 use super::record::Record;
@@ -25,7 +26,7 @@ use super::sealed::Sealed;
 use super::store::Shared;
 use crate::clock::Now;
 use crate::index::{CopyId, TargetId, Worth};
-use crate::snapshot::ArchiveName;
+use crate::snapshot::{ArchiveName, Compression};
 
 /// The file system in memory, by `statfs(2)`.
 const TMPFS: FsWord = 0x0102_1994;
@@ -134,7 +135,7 @@ impl Claim {
             modified,
             sealed: SystemTime::UNIX_EPOCH,
         };
-        Ok(Reservation { unfinished, room, record, claim: self })
+        Ok(Reservation { unfinished, room, written: 0, record, claim: self })
     }
 
     /// Sets the next step of the room aside, where it is done in steps.
@@ -167,6 +168,8 @@ impl Drop for Claim {
 pub struct Reservation {
     unfinished: Unfinished,
     room: Room,
+    /// Bytes that were written.
+    written: u64,
     record: Record,
     claim: Claim,
 }
@@ -272,9 +275,12 @@ impl Reservation {
     }
 
     pub(super) fn write(&mut self, block: &[u8]) -> Result<(), Stopped> {
-        let Self { unfinished, room, record, claim } = self;
+        let Self { unfinished, room, written, record, claim } = self;
         claim.allocate(unfinished, room, record.length).map_err(disk)?;
+        // Before each block, since what is written behind a cut leaves a hole.
+        check_length(&unfinished.file, *written).map_err(disk)?;
         unfinished.file.write_all(block).map_err(disk)?;
+        *written += block.len() as u64;
         if *room == Room::Counted {
             claim.shared.keep(&claim.name, block.len() as u64);
         }
@@ -302,8 +308,10 @@ impl Reservation {
         }
         // In this order, so that the name is free only after the file is gone.
         let Self { claim, mut unfinished, mut record, .. } = self;
-        if unfinished.file.metadata().map_err(disk)?.len() != record.length {
-            return Err((Abandoned::Length, None));
+        check_length(&unfinished.file, record.length).map_err(disk)?;
+        // What is not compressed may have zeros that a file system keeps no block for.
+        if record.name.compression() != Compression::None {
+            check_blocks(&unfinished.file, &unfinished.path, record.length).map_err(disk)?;
         }
         let now = Now::read();
         record.sealed = now.wall;

@@ -4,6 +4,7 @@
 mod directory;
 mod filling;
 mod growing;
+mod meddling;
 mod model;
 mod obstacles;
 mod reading;
