@@ -101,6 +101,11 @@ async fn what_somebody_else_changed_is_not_promoted() {
     for meddling in Meddling::ALL {
         // In the middle, within a page, and when nothing more is to be written.
         for at in [BLOCK, 2 * BLOCK + 700, LENGTH] {
+            // Bytes that are zeroed in a page which is written to later have a block again: that is
+            // writing over, which is for `verify: decode` to find.
+            if matches!(meddling, Meddling::HoleAtTheEnd) && at as u64 % PAGE != 0 && at < LENGTH {
+                continue;
+            }
             for shared in [false, true] {
                 let case = format!("{meddling:?} at {at}, shared: {shared}");
                 let scene = Scene::new([name]);
