@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::check::Flaw;
+use crate::check::Flaw;
 
 /// Why a refresh that had begun does not end in an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -12,8 +12,8 @@ use rustix::fs::{Mode, OFlags};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
-use super::check::{Flaw, FrameWalk, Unsound, decode, looks_inside};
 use super::record::Record;
+use crate::check::{Flaw, FrameWalk, Unsound, decode, looks_inside};
 use crate::config::Verify;
 use crate::snapshot::{ArchiveName, Compression};
 

@@ -37,7 +37,6 @@
 
 mod abandoned;
 mod archive;
-mod check;
 mod fill;
 mod growing;
 mod inspection;
@@ -61,7 +60,6 @@ mod tests;
 
 pub use abandoned::Abandoned;
 pub use archive::{Archive, Reader};
-pub use check::{Flaw, Member};
 pub use fill::{Ending, Fill, Reason};
 pub use growing::Growing;
 pub use lent::{Lent, LentReader};

@@ -15,7 +15,6 @@ use rustix::io::Errno;
 use tokio::sync::watch;
 
 use super::abandoned::{Abandoned, Stopped, WhenSuperseded, disk};
-use super::check::Flaw;
 use super::growing::Growing;
 use super::inspection::Inspection;
 use super::intact::{check_blocks, check_length};
@@ -24,6 +23,7 @@ use super::progress::Progress;
 use super::record::Record;
 use super::sealed::Sealed;
 use super::store::Shared;
+use crate::check::Flaw;
 use crate::clock::Now;
 use crate::index::{CopyId, TargetId, Worth};
 use crate::snapshot::{ArchiveName, Compression};

@@ -5,16 +5,19 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
-use super::entry::{Unfit, archive_name, fit, modified};
-use crate::config::{Config, Group};
+use super::entry::{Unfit, archive_name, fit, modified, notes_of};
+use super::vetting::{Identity, Verdict, Vetting};
+use super::walk::walk;
+use crate::config::{Config, Group, Verify};
 use crate::index::{Listed, TargetId};
 use crate::snapshot::ArchiveName;
 
@@ -65,10 +68,30 @@ pub enum OpenError {
 /// What a directory has.
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// Its archives, each name once.
-    pub archives: Vec<Listed>,
+    /// Its files that can be archives, each name once.
+    pub files: BTreeMap<ArchiveName, Found>,
     /// What has the name of an archive and is none.
     pub refused: BTreeMap<ArchiveName, Unfit>,
+}
+
+/// A file, as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// What the index is told of it.
+    pub listed: Listed,
+    /// Which one it is.
+    pub identity: Identity,
+}
+
+/// What of a listing is served.
+#[derive(Debug, Default)]
+pub struct Offer {
+    /// The archives, each name once.
+    pub archives: Vec<Listed>,
+    /// What is not served, and why.
+    pub refused: BTreeMap<ArchiveName, Unfit>,
+    /// When the directory is to be listed again, where that is sooner than usual.
+    pub next: Option<Duration>,
 }
 
 /// An archive that was opened. It stays readable whatever happens to its name.
@@ -80,6 +103,8 @@ pub struct Opened {
     pub length: u64,
     /// Time of its last change before that, where a client can be told.
     pub modified: Option<SystemTime>,
+    /// Which file it is.
+    pub identity: Identity,
 }
 
 /// A local directory of archives.
@@ -89,6 +114,7 @@ pub struct Ledger {
     path: PathBuf,
     opens: Arc<Semaphore>,
     loads: Arc<Semaphore>,
+    vetting: Mutex<Vetting>,
 }
 
 /// All of them.
@@ -101,7 +127,9 @@ impl Ledgers {
         let of_group = |group: &Group| {
             let name = Arc::clone(&group.name);
             let paths = group.sources.ledger_targets.clone();
-            paths.into_iter().map(move |path| Ledger::new(Arc::clone(&name), path))
+            let vetting =
+                || Vetting::new(config.scrape_interval, config.cache.verify != Verify::Length);
+            paths.into_iter().map(move |path| Ledger::new(Arc::clone(&name), path, vetting()))
         };
         let ledgers = config.groups.iter().flat_map(of_group);
         Self(ledgers.map(|ledger| (ledger.id.clone(), Arc::new(ledger))).collect())
@@ -120,10 +148,10 @@ impl Ledgers {
 
 impl Ledger {
     /// The directory at an absolute path, for a group.
-    pub fn new(group: Arc<str>, path: PathBuf) -> Self {
+    fn new(group: Arc<str>, path: PathBuf, vetting: Vetting) -> Self {
         let id = TargetId::ledger(group, &path.to_string_lossy());
         let turns = || Arc::new(Semaphore::new(MAX_WAITING));
-        Self { id, path, opens: turns(), loads: turns() }
+        Self { id, path, opens: turns(), loads: turns(), vetting: Mutex::new(vetting) }
     }
 
     /// Under which it is known.
@@ -141,17 +169,18 @@ impl Ledger {
         let directory = descend(&self.path).map_err(LedgerError::Open)?;
         let entries =
             Dir::read_from(&directory).map_err(|error| LedgerError::Read(error.into()))?;
-        let mut listing = Listing::default();
+        let (mut listing, mut unfinished) = (Listing::default(), BTreeMap::new());
         for (count, entry) in entries.enumerate() {
             let entry = entry.map_err(|error| LedgerError::Read(error.into()))?;
             if count >= MAX_ENTRIES {
                 return Err(LedgerError::Entries);
             }
-            let Some(name) = archive_name(entry.file_name().to_bytes()) else { continue };
+            let entry = entry.file_name().to_bytes();
+            unfinished.extend(notes_of(entry));
+            let Some(name) = archive_name(entry) else { continue };
             match open_in(&directory, &name) {
-                Ok(Opened { length, modified, .. }) => {
-                    let (size, location) = (Some(length), None);
-                    listing.archives.push(Listed { name, size, modified, location });
+                Ok(opened) => {
+                    listing.files.insert(name, opened.found(name));
                 }
                 Err(OpenError::Unfit(unfit)) => {
                     listing.refused.insert(name, unfit);
@@ -160,11 +189,57 @@ impl Ledger {
                 Err(OpenError::Gone | OpenError::Slow) => {}
                 Err(OpenError::Disk(error)) => return Err(LedgerError::Read(error)),
             }
-            if listing.archives.len() + listing.refused.len() > MAX_ARCHIVES {
+            if listing.files.len() + listing.refused.len() > MAX_ARCHIVES {
                 return Err(LedgerError::Archives);
             }
         }
+        for (name, ending) in unfinished {
+            if listing.files.remove(&name).is_some() {
+                listing.refused.insert(name, Unfit::Unfinished(ending));
+            }
+        }
         Ok(listing)
+    }
+
+    /// What of a listing is served: files that nobody is writing, and that are whole.
+    pub fn vet(&self, listing: Listing, now: Instant) -> Offer {
+        let Listing { files, refused } = listing;
+        let mut vetting = self.vetting();
+        vetting.list(&files.iter().map(|(name, found)| (*name, found.identity)).collect(), now);
+        let mut offer = Offer { refused, next: vetting.next(now), ..Offer::default() };
+        for (name, found) in files {
+            match vetting.verdict(&name, now) {
+                Verdict::Offer => offer.archives.push(found.listed),
+                Verdict::Wait => {}
+                Verdict::Refuse(unfit) => drop(offer.refused.insert(name, unfit)),
+            }
+        }
+        offer
+    }
+
+    /// The file whose bytes are to be looked at next, by [`Self::walk`].
+    pub fn unwalked(&self) -> Option<(ArchiveName, Identity)> {
+        self.vetting().walk()
+    }
+
+    /// Looks through the bytes of a file, which decides about it from then on. Waits for the disk.
+    pub fn walk(&self, name: ArchiveName, identity: Identity) {
+        let walked = || -> Result<_, OpenError> {
+            let directory = descend(&self.path).map_err(unopened)?;
+            let opened = open_in(&directory, &name)?;
+            if opened.identity != identity {
+                return Err(OpenError::Gone);
+            }
+            walk(&opened.file, identity.length).map_err(OpenError::Disk)
+        };
+        let outcome = walked().map_err(|error| {
+            log::info!("cannot look through {name} of target {}: {error}", self.id);
+        });
+        self.vetting().walked(&name, identity, outcome.ok());
+    }
+
+    fn vetting(&self) -> MutexGuard<'_, Vetting> {
+        self.vetting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens an archive, off the async threads.
@@ -180,7 +255,12 @@ impl Ledger {
             });
             open.await.map_err(|panic| OpenError::Disk(io::Error::other(panic)))?
         };
-        tokio::time::timeout(OPEN_PATIENCE, open).await.map_err(|_| OpenError::Slow)?
+        let opened = tokio::time::timeout(OPEN_PATIENCE, open).await;
+        let opened = opened.map_err(|_| OpenError::Slow)??;
+        if !self.vetting().admits(&name, opened.identity, Instant::now()) {
+            return Err(OpenError::Unfit(Unfit::Changing));
+        }
+        Ok(opened)
     }
 }
 
@@ -213,7 +293,21 @@ fn open_in(directory: &OwnedFd, name: &ArchiveName) -> Result<Opened, OpenError>
     let kind = if metadata.is_file() { FileType::RegularFile } else { FileType::Unknown };
     fit(kind, metadata.len()).map_err(OpenError::Unfit)?;
     let changed = metadata.modified().ok().and_then(modified);
-    Ok(Opened { file, length: metadata.len(), modified: changed })
+    let identity = Identity {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        length: metadata.len(),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
+    };
+    Ok(Opened { file, length: metadata.len(), modified: changed, identity })
+}
+
+impl Opened {
+    fn found(&self, name: ArchiveName) -> Found {
+        let Self { length, modified, identity, .. } = *self;
+        let listed = Listed { name, size: Some(length), modified, location: None };
+        Found { listed, identity }
+    }
 }
 
 /// What an error says of one file, as against this process, which has no descriptor left.
@@ -237,10 +331,21 @@ mod tests {
         format!("snapshot-{slot}-{}.tar.zst", "1".repeat(32)).parse().expect("valid")
     }
 
+    /// A ledger whose files are served as they are.
+    fn ledger_at(path: PathBuf) -> Ledger {
+        Ledger::new("g".into(), path, Vetting::new(Duration::ZERO, false))
+    }
+
+    /// Lists it twice, after which what did not change is served.
+    fn settle(ledger: &Ledger) -> Offer {
+        let _ = ledger.vet(ledger.list().expect("readable"), Instant::now());
+        ledger.vet(ledger.list().expect("readable"), Instant::now())
+    }
+
     /// A directory and the ledger of it.
     fn ledger() -> (tempfile::TempDir, Ledger) {
         let directory = tempfile::tempdir().expect("a directory");
-        let ledger = Ledger::new("g".into(), directory.path().to_owned());
+        let ledger = ledger_at(directory.path().to_owned());
         (directory, ledger)
     }
 
@@ -274,9 +379,9 @@ mod tests {
         write(directory.path(), "genesis.bin", b"12345");
         std::fs::create_dir(directory.path().join("remote")).expect("a directory");
 
-        let listing = ledger.list().expect("readable");
+        let offer = settle(&ledger);
         let listed = Listed { name: name(1), size: Some(5), modified: Some(day), location: None };
-        assert_eq!(listing.archives, [listed]);
+        assert_eq!(offer.archives, [listed]);
         let refused = [
             (name(2), Unfit::Link),
             (name(3), Unfit::Link),
@@ -285,13 +390,14 @@ mod tests {
             (name(6), Unfit::Special),
             (name(7), Unfit::Empty),
         ];
-        assert_eq!(listing.refused, refused.into());
+        assert_eq!(offer.refused, refused.into());
     }
 
     #[tokio::test]
     async fn what_is_opened_is_the_file_of_that_moment() {
         let (directory, ledger) = ledger();
         let path = write(directory.path(), &name(1).to_string(), b"12345");
+        settle(&ledger);
         let opened = ledger.open(name(1)).await.expect("a file");
         assert_eq!(opened.length, 5);
         assert!(matches!(ledger.open(name(2)).await, Err(OpenError::Gone)));
@@ -318,7 +424,7 @@ mod tests {
             write(directory.path(), &number.to_string(), b"");
         }
         assert!(matches!(ledger.list(), Err(LedgerError::Entries)));
-        let file = Ledger::new("g".into(), write(directory.path(), "file", b"x"));
+        let file = ledger_at(write(directory.path(), "file", b"x"));
         assert!(matches!(file.list(), Err(LedgerError::Open(_))));
     }
 
@@ -328,7 +434,7 @@ mod tests {
         for slot in 1..=MAX_ARCHIVES as u64 {
             write(directory.path(), &name(slot).to_string(), b"x");
         }
-        assert_eq!(ledger.list().expect("readable").archives.len(), MAX_ARCHIVES);
+        assert_eq!(ledger.list().expect("readable").files.len(), MAX_ARCHIVES);
         write(directory.path(), &name(0).to_string(), b"x");
         assert!(matches!(ledger.list(), Err(LedgerError::Archives)));
     }

@@ -4,13 +4,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::FileType;
 
+use crate::check::Flaw;
 use crate::snapshot::ArchiveName;
 
 /// Seconds from 1970 to the year 10000: later dates cannot be written in a header.
 const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
 
 /// Why what has an archive's name is not one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
     /// It leads somewhere else.
     #[error("a symbolic link, which is not followed")]
@@ -27,6 +28,26 @@ pub enum Unfit {
     /// This process may not read it, or the disk cannot.
     #[error("a file that cannot be opened ({0})")]
     Unreadable(std::io::ErrorKind),
+    /// A downloader has left its notes beside it.
+    #[error("unfinished: there is a file of its name with `{0}` at the end")]
+    Unfinished(&'static str),
+    /// Somebody is writing it.
+    #[error("still changing, it is served once two listings find it the same")]
+    Changing,
+    /// It is no whole archive.
+    #[error("damaged, copy it again: {0}")]
+    Damaged(Flaw),
+}
+
+/// What downloaders put behind the name of a file that they have not finished, for a file beside
+/// it: aria2, axel, lftp, browsers and what they are built on, rclone, WinSCP, qBittorrent.
+const NOTES: [&str; 8] =
+    [".aria2", ".st", ".lftp-pget-status", ".part", ".partial", ".crdownload", ".filepart", ".!qB"];
+
+/// The archive that an entry of a directory says is unfinished, and by which ending.
+pub(super) fn notes_of(entry: &[u8]) -> Option<(ArchiveName, &'static str)> {
+    let entry = std::str::from_utf8(entry).ok()?;
+    NOTES.iter().find_map(|ending| Some((entry.strip_suffix(ending)?.parse().ok()?, *ending)))
 }
 
 /// The archive that an entry of a directory has the name of; nothing for everything else that is
@@ -77,6 +98,19 @@ mod tests {
         check("remote", false);
         check("..", false);
         assert_eq!(archive_name(b"snapshot-1\xff"), None);
+    }
+
+    #[test]
+    fn notes_of_downloaders_tell_what_is_unfinished() {
+        let archive = "snapshot-1000-426qDu1xtT27veQig8FUVaqbvbGgSguUuwtgsrfBh5oY.tar.zst";
+        for ending in NOTES {
+            let found = notes_of(format!("{archive}{ending}").as_bytes());
+            assert_eq!(found, Some((archive.parse().expect("a name"), ending)));
+        }
+        for other in [archive, "genesis.tar.bz2.aria2", ".aria2", "snapshot-1000.part"] {
+            assert_eq!(notes_of(other.as_bytes()), None, "{other}");
+        }
+        assert_eq!(notes_of(format!("{archive}.aria2.bak").as_bytes()), None);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Local directories of archives, such as a node writes them to: which of their files are archives,
-//! and the opening of one.
+//! finished and whole ones, and the opening of one.
 //!
 //! The files belong to somebody else, who may remove, replace or change them at any moment. Nothing
 //! here writes, and nothing is opened but regular files directly in the directory: symbolic links
@@ -10,6 +10,9 @@
 
 mod directory;
 mod entry;
+mod vetting;
+mod walk;
 
-pub use directory::{Ledger, LedgerError, Ledgers, Listing, OpenError, Opened};
+pub use directory::{Found, Ledger, LedgerError, Ledgers, Listing, Offer, OpenError, Opened};
 pub use entry::Unfit;
+pub use vetting::Identity;

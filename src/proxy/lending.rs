@@ -69,7 +69,7 @@ impl Edge {
                 OpenError::Slow => SourceFailure::Timeout,
             }
         };
-        let Opened { file, length, modified } = ledger.open(name).await.map_err(failure)?;
+        let Opened { file, length, modified, .. } = ledger.open(name).await.map_err(failure)?;
         let record = Record {
             name,
             target: target.clone(),

@@ -10,9 +10,11 @@ use tokio::task::JoinHandle;
 use super::reference::chain;
 use crate::clock::Now;
 use crate::index::Event;
-use crate::ledger::{Ledger, LedgerError, Listing, Unfit};
+use crate::ledger::{Ledger, LedgerError, Listing, Offer, Unfit};
 use crate::snapshot::ArchiveName;
 
+/// Least time between two listings.
+const LEAST_PAUSE: Duration = Duration::from_millis(50);
 /// Most refused files of one listing that are logged.
 const MAX_LOGGED: usize = 5;
 
@@ -62,35 +64,59 @@ impl Lookout {
 impl LedgerWatch {
     /// Lists the directory for as long as somebody listens; the end of the process ends it.
     pub(super) async fn keep(self) {
-        let mut ticks = tokio::time::interval(self.interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut lookout, mut failing) = (Lookout::default(), None);
-        let mut refused = BTreeMap::new();
+        let (mut refused, mut walk) = (BTreeMap::new(), None);
         loop {
-            ticks.tick().await;
-            let target = self.ledger.id().clone();
+            let (mut next, target) = (self.interval, self.ledger.id().clone());
             let (at, outcome) = lookout.list(&self.ledger, self.timeout).await;
             let event = match outcome {
                 Ok(listing) => {
                     if failing.take().is_some() {
                         log::info!("target {target} can be listed again");
                     }
-                    self.complain(&refused, &listing.refused);
-                    refused = listing.refused;
-                    Event::Answered { target, at, archives: listing.archives }
+                    let offer = self.ledger.vet(listing, at.instant);
+                    self.complain(&refused, &offer.refused);
+                    let Offer { archives, refused: now_refused, next: sooner } = offer;
+                    (refused, next) = (now_refused, sooner.unwrap_or(next).min(next));
+                    Event::Answered { target: target.clone(), at, archives }
                 }
                 Err(failure) => {
                     if failing.as_ref() != Some(&failure) {
                         log::warn!("cannot list target {target}: {failure}");
                     }
                     failing = Some(failure);
-                    Event::Failed { target, at }
+                    Event::Failed { target: target.clone(), at }
                 }
             };
             if self.events.send(event).await.is_err() {
                 return;
             }
+            if walk.is_none() {
+                walk = self.walk();
+            }
+            let walked = async {
+                match &mut walk {
+                    Some(walk) => walk.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(next.max(LEAST_PAUSE)) => {}
+                ended = walked => {
+                    if let Err(panic) = ended {
+                        log::error!("a look through a file of {target} ended: {panic}");
+                    }
+                    walk = None;
+                }
+            }
         }
+    }
+
+    /// Begins to look through the next file that nobody has looked through.
+    fn walk(&self) -> Option<JoinHandle<()>> {
+        let (name, identity) = self.ledger.unwalked()?;
+        let ledger = Arc::clone(&self.ledger);
+        Some(tokio::task::spawn_blocking(move || ledger.walk(name, identity)))
     }
 
     /// Says of each file once that it is not served.

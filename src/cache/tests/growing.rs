@@ -10,9 +10,9 @@ use tokio::runtime::Builder;
 
 use super::{BLOCK, Scene, content, eventually, full, incremental, options, target};
 use crate::cache::{
-    Abandoned, Archive, End, Ending, Fill, Flaw, Growing, Options, Reader, Retention, Standing,
-    Store,
+    Abandoned, Archive, End, Ending, Fill, Growing, Options, Reader, Retention, Standing, Store,
 };
+use crate::check::Flaw;
 use crate::clock::Now;
 use crate::config::Verify;
 use crate::index::Worth;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::support::full;
 
-const OTHER: Content = Content::new(8, LARGE.len);
+const OTHER: Content = Content::framed(8, LARGE.len);
 
 /// Begins a download and takes its head, and no more than what came with that.
 async fn begun(edge: &Edge, name: &str) -> (Answer, TcpStream) {
@@ -29,11 +29,9 @@ async fn a_file_that_is_truncated_is_a_short_body() {
         rest(&mut answer, &mut stream).await;
         assert_eq!(answer.ended, Ended::Short, "{left}");
         assert!(LARGE.matches(0, &answer.body), "{left}: what came is right");
-        // The process lives, and tells what is there now.
-        shelf.put(&full(2000), Content::new(1, 1000));
+        // The process lives, and what is there now is no whole archive.
         let now = edge.ask(head(&name)).await;
-        let expected = if left == 0 { (404, 0) } else { (200, left) };
-        assert_eq!((now.status, now.length()), expected);
+        assert_eq!((now.status, now.length()), (404, 0), "{left}");
     }
 }
 
@@ -99,7 +97,7 @@ async fn a_file_that_is_replaced_is_another_copy() {
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_of_one_second_are_told_apart() {
     let (shelf, name) = (Shelf::new(), full(1000));
-    let (old, new) = (Content::new(1, 5000), Content::new(2, 5000));
+    let (old, new) = (Content::framed(1, 5000), Content::new(2, 5000));
     let at = |nanoseconds| std::time::UNIX_EPOCH + Duration::new(1_790_000_000, nanoseconds);
     let set = |nanoseconds| {
         let file = File::options().write(true).open(shelf.at(&name)).expect("open");

@@ -7,9 +7,9 @@ use std::time::UNIX_EPOCH;
 use super::*;
 use crate::support::full;
 
-const CONTENT: Content = Content::new(3, 50_000);
+const CONTENT: Content = Content::framed(3, 50_000);
 /// What nobody may read by the edge.
-const SECRET: Content = Content::new(4, 50_000);
+const SECRET: Content = Content::framed(4, 50_000);
 
 fn pipe(path: &Path) {
     let made = std::process::Command::new("mkfifo").arg(path).status().expect("mkfifo");

@@ -6,7 +6,7 @@ use super::*;
 use crate::support::full;
 use crate::support::process::Running;
 
-const CONTENT: Content = Content::new(3, 50_000);
+const CONTENT: Content = Content::framed(3, 50_000);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_directory_is_said_when_it_begins_and_when_it_ends() {

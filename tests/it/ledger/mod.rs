@@ -5,6 +5,7 @@ mod entries;
 mod log;
 mod network;
 mod serving;
+mod unfinished;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ use super::support::{PATIENCE, eventually};
 
 const LENT: &str = "snapedge; hit; detail=ledger";
 /// More than sockets keep on the way, so that a client that does not read holds the edge up.
-const LARGE: Content = Content::new(9, 48 << 20);
+const LARGE: Content = Content::framed(9, 48 << 20);
 
 /// A directory of archives that goes away.
 struct Shelf(TempDir);

@@ -3,8 +3,8 @@
 use super::*;
 use crate::support::{full, h2, incremental};
 
-const FULL: Content = Content::new(1, 300_000);
-const INCREMENTAL: Content = Content::new(2, 100_000);
+const FULL: Content = Content::framed(1, 300_000);
+const INCREMENTAL: Content = Content::framed(2, 100_000);
 
 /// A full archive with an incremental one on it.
 async fn pair(settings: &str) -> (Shelf, Edge, String, String) {

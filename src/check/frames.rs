@@ -30,7 +30,7 @@ const CHECKSUM: u64 = 4;
 ///
 /// It allocates nothing, and does nothing for content but to count it.
 #[derive(Clone, Debug)]
-pub(in crate::cache) struct FrameWalk {
+pub struct FrameWalk {
     pieces: Pieces<LONGEST_HEADER>,
     next: Field,
     /// Whether there was a frame that is not skipped.
@@ -70,13 +70,13 @@ impl Default for FrameWalk {
 }
 
 impl FrameWalk {
-    /// At the first byte of a body.
-    pub(in crate::cache) const fn new() -> Self {
+    /// A walk at the first byte of a body.
+    pub const fn new() -> Self {
         Self { pieces: Pieces::new(), next: Field::Magic, data: false, flaw: None }
     }
 
     /// The next bytes of the body, in pieces as they come. An error is final.
-    pub(in crate::cache) fn push(&mut self, mut bytes: &[u8]) -> Result<(), Flaw> {
+    pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), Flaw> {
         if let Some(flaw) = self.flaw {
             return Err(flaw);
         }
@@ -92,8 +92,14 @@ impl FrameWalk {
         Ok(())
     }
 
+    /// Lets content pass that need not be looked at, at most so many bytes, and tells how many: the
+    /// body goes on behind them.
+    pub fn leap(&mut self, most: u64) -> u64 {
+        self.pieces.leap(most)
+    }
+
     /// The body ends here.
-    pub(in crate::cache) fn finish(&self) -> Result<(), Flaw> {
+    pub fn finish(&self) -> Result<(), Flaw> {
         if let Some(flaw) = self.flaw {
             return Err(flaw);
         }

@@ -35,6 +35,14 @@ impl<const N: usize> Pieces<N> {
         if self.content == 0 { Some(self.gathered) } else { None }
     }
 
+    /// Lets content pass that nobody reads, at most so many bytes, and tells how many.
+    pub(super) fn leap(&mut self, most: u64) -> u64 {
+        let content = self.content.min(most);
+        self.content -= content;
+        self.passed += content;
+        content
+    }
+
     /// What comes next is content of so many bytes.
     pub(super) const fn skip(&mut self, content: u64) {
         self.content = content;

@@ -22,8 +22,8 @@ mod pieces;
 #[cfg(test)]
 mod tests;
 
-pub(in crate::cache) use decode::{Unsound, decode, looks_inside};
-pub(in crate::cache) use frames::FrameWalk;
+pub use decode::{Unsound, decode, looks_inside};
+pub use frames::FrameWalk;
 pub use members::Member;
 
 /// What is wrong with an archive's bytes. Offsets are in bytes: of the body where it says nothing

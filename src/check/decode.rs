@@ -32,7 +32,7 @@ struct Bound {
 
 /// Why a body does not pass.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::cache) enum Unsound {
+pub enum Unsound {
     /// It is not a whole archive.
     #[error(transparent)]
     Flaw(#[from] Flaw),
@@ -45,7 +45,7 @@ pub(in crate::cache) enum Unsound {
 }
 
 /// Whether [`decode`] does anything for an archive of this name. Nodes of today write zstd only.
-pub(in crate::cache) const fn looks_inside(name: &ArchiveName) -> bool {
+pub const fn looks_inside(name: &ArchiveName) -> bool {
     matches!(name.compression(), Compression::Zstd | Compression::None)
 }
 
@@ -53,7 +53,7 @@ pub(in crate::cache) const fn looks_inside(name: &ArchiveName) -> bool {
 /// Blocks. An archive that [`looks_inside`] is false for passes unread.
 ///
 /// It takes memory for the window that the body demands, at most 128 MiB, whatever is in it.
-pub(in crate::cache) fn decode(name: &ArchiveName, body: impl Read) -> Result<(), Unsound> {
+pub fn decode(name: &ArchiveName, body: impl Read) -> Result<(), Unsound> {
     decode_within(name, body, BOUND)
 }
 
@@ -157,7 +157,7 @@ mod tests {
     const HASH: &str = "426qDu1xtT27veQig8FUVaqbvbGgSguUuwtgsrfBh5oY";
     /// Written by a node.
     const BODY: &[u8] = include_bytes!(
-        "../../../tests/data/agave/\
+        "../../tests/data/agave/\
          snapshot-1000-426qDu1xtT27veQig8FUVaqbvbGgSguUuwtgsrfBh5oY.tar.zst"
     );
 
