@@ -17,7 +17,7 @@ pub(super) fn check_length(file: &File, written: u64) -> io::Result<()> {
     if length == written {
         return Ok(());
     }
-    Err(changed(format!("it has {length} bytes, of which {written} were written")))
+    Err(changed(&format!("it has {length} bytes, of which {written} were written")))
 }
 
 /// Fails where the file is not the one at `path`, or has no block for some of its bytes.
@@ -26,16 +26,16 @@ pub(super) fn check_length(file: &File, written: u64) -> io::Result<()> {
 pub(super) fn check_blocks(file: &File, path: &Path, length: u64) -> io::Result<()> {
     let (ours, named) = (file.metadata()?, path.symlink_metadata()?);
     if (ours.dev(), ours.ino()) != (named.dev(), named.ino()) {
-        return Err(changed("another one has its name".to_owned()));
+        return Err(changed("another one has its name"));
     }
     match rustix::fs::seek(file, SeekFrom::Hole(0)) {
-        Ok(hole) if hole < length => Err(changed(format!("there is a hole at byte {hole}"))),
+        Ok(hole) if hole < length => Err(changed(&format!("there is a hole at byte {hole}"))),
         // A file system that does not know of holes says that the first one is the end.
         Ok(_) | Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
-fn changed(how: String) -> io::Error {
+fn changed(how: &str) -> io::Error {
     io::Error::other(format!("somebody else changed the file: {how}"))
 }

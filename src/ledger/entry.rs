@@ -40,7 +40,7 @@ pub enum Unfit {
 }
 
 /// What downloaders put behind the name of a file that they have not finished, for a file beside
-/// it: aria2, axel, lftp, browsers and what they are built on, rclone, WinSCP, qBittorrent.
+/// it: aria2, axel, lftp, browsers and what they are built on, rclone, `WinSCP`, `qBittorrent`.
 const NOTES: [&str; 8] =
     [".aria2", ".st", ".lftp-pget-status", ".part", ".partial", ".crdownload", ".filepart", ".!qB"];
 

@@ -115,7 +115,10 @@ async fn what_a_downloader_has_notes_of_is_not_offered() {
         assert_eq!(running.log().matches(&said).count(), 1, "{ending}");
     }
     std::fs::remove_file(shelf.at(&format!("{}{}", names[1], endings[1]))).expect("removed");
-    offers(&running, 2001).await;
+    eventually("it is served", || async {
+        head(&names[1]).send(running.address).await.status == 200
+    })
+    .await;
 }
 
 /// As `rsync --inplace` and `cp` do, in a form whose bytes tell nothing as well.
