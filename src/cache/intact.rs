@@ -22,7 +22,7 @@ pub(super) fn check_length(file: &File, written: u64) -> io::Result<()> {
 
 /// Fails where the file is not the one at `path`, or has no block for some of its bytes.
 ///
-/// The blocks are asked for one by one: their number is no measure on a file system that compresses.
+/// Holes are looked for: the number of blocks is no measure on a file system that compresses.
 pub(super) fn check_blocks(file: &File, path: &Path, length: u64) -> io::Result<()> {
     let (ours, named) = (file.metadata()?, path.symlink_metadata()?);
     if (ours.dev(), ours.ino()) != (named.dev(), named.ino()) {

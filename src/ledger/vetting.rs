@@ -1,9 +1,10 @@
 //! Which files of a directory are offered: those that nobody is writing, and that are whole. Pure.
 //!
 //! Nodes give an archive its name when all of it is there. Everybody else may not: `cp`, `rsync
-//! --inplace` and downloaders write under the final name, and one that was killed leaves what it had.
-//! So a file is offered once two listings found it unchanged, and, where its bytes tell, once the
-//! frames in it were followed to its end. Both are remembered for as long as the file is the same.
+//! --inplace` and downloaders write under the final name, and one that was killed leaves what it
+//! had. So a file is offered once two listings found it unchanged, and, where its bytes tell, once
+//! the frames in it were followed to its end. Both are remembered for as long as the file is the
+//! same.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
