@@ -67,7 +67,7 @@ pub struct Services {
     pub places: Arc<Places>,
     /// What keeps the index.
     pub scraper: GenBackgroundService<Scraper>,
-    /// What fills the cache, where that is not done by requests.
+    /// What fills the cache, where that is not done by requests, and what takes out of it.
     pub fetcher: Option<GenBackgroundService<Fetcher>>,
     /// The index, as requests see it.
     pub published: Arc<Published>,
@@ -96,11 +96,12 @@ impl Services {
         let scraper = Scraper::new(config.clone(), access, views, held, distrusted)?;
         let access = Arc::clone(&accesses);
         let upstreams = Arc::new(Upstreams::new(config, access, scraper.reporter()));
-        let fetcher = cache.filter(|_| config.cache.sharing == Sharing::Shared).map(|cache| {
+        let fetcher = cache.map(|cache| {
             let (store, views) = (cache.store().clone(), Arc::clone(&published));
             Fetcher::new(config.cache.clone(), store, views, Arc::clone(&upstreams))
         });
-        let orders = fetcher.as_ref().map(Fetcher::orders);
+        let is_shared = config.cache.sharing == Sharing::Shared;
+        let orders = fetcher.as_ref().filter(|_| is_shared).map(Fetcher::orders);
         let drain = Arc::<Drain>::default();
         let edge = Edge::new(config, &scraper, upstreams, cache, orders, Arc::clone(&drain));
         let looks = edge.looks();

@@ -290,7 +290,7 @@ impl Reservation {
     /// A target that does not answer for a while is no reason to give up what comes from it.
     pub(super) fn check_worth(&self) -> Result<(), Stopped> {
         match self.claim.shared.worth(&self.record.name, &self.record.target.group) {
-            Worth::Superseded => Err((Abandoned::NotBest, None)),
+            Worth::Superseded | Worth::Baseless => Err((Abandoned::NotBest, None)),
             Worth::Best | Worth::Offered | Worth::Doubtful => Ok(()),
         }
     }

@@ -72,7 +72,9 @@ pub(super) fn overtaken(entries: &[Entry]) -> BTreeSet<ArchiveName> {
 
 /// Archives that are neither wanted nor offered.
 pub(super) fn stale(entries: &[Entry]) -> BTreeSet<ArchiveName> {
-    let stale = |entry: &&Entry| matches!(entry.worth, Worth::Superseded | Worth::Doubtful);
+    let stale = |entry: &&Entry| {
+        matches!(entry.worth, Worth::Superseded | Worth::Doubtful | Worth::Baseless)
+    };
     entries.iter().filter(stale).map(|entry| entry.name).collect()
 }
 
@@ -106,7 +108,7 @@ fn is_followed(entry: &Entry, entries: &[Entry]) -> bool {
 /// first. None goes that need not. What is wanted stays in any case.
 pub(super) fn victims(entries: &[Entry], bytes: u64) -> Option<BTreeSet<ArchiveName>> {
     let rank = |entry: &Entry| match entry.worth {
-        Worth::Superseded => Some(0),
+        Worth::Superseded | Worth::Baseless => Some(0),
         Worth::Doubtful => Some(1),
         Worth::Offered => Some(2),
         Worth::Best => None,

@@ -26,7 +26,7 @@ impl Shared {
             let Record { name, target, length, .. } = whole.sealed.record();
             let worth = self.worth(name, &target.group);
             whole.stale_since = match worth {
-                Worth::Superseded => whole.stale_since.or(Some(now)),
+                Worth::Superseded | Worth::Baseless => whole.stale_since.or(Some(now)),
                 Worth::Best | Worth::Offered => None,
                 // Its targets do not answer: nothing is known.
                 Worth::Doubtful => whole.stale_since,

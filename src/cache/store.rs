@@ -137,6 +137,8 @@ pub(super) struct State {
 pub(super) struct Whole {
     pub(super) sealed: Arc<Sealed>,
     since: Now,
+    /// How long it was complete before that.
+    age: Duration,
     /// When it was first seen that another one is the best.
     pub(super) stale_since: Option<Instant>,
 }
@@ -280,6 +282,12 @@ impl Store {
         self.0.take(|sealed| sealed.record().name == *name, "it was purged") > 0
     }
 
+    /// Removes an archive that nothing supports any more. Blocks.
+    pub fn disown(&self, name: &ArchiveName) {
+        let why = "its target has gone, and nothing else supports its slot";
+        self.0.take(|sealed| sealed.record().name == *name, why);
+    }
+
     /// Removes an archive that cannot be read; a better one may have its name already. Blocks.
     pub fn discard(&self, broken: &Arc<Sealed>) {
         self.0.take(|sealed| std::ptr::eq(sealed, &raw const **broken), "it cannot be read");
@@ -342,7 +350,8 @@ impl Shared {
     /// From now on the archive is found, by requests and by the index.
     pub(super) fn publish(&self, sealed: Sealed, now: Now) -> Arc<Sealed> {
         let sealed = Arc::new(sealed);
-        let whole = Whole { sealed: Arc::clone(&sealed), since: now, stale_since: None };
+        let age = now.wall.duration_since(sealed.record().sealed).unwrap_or_default();
+        let whole = Whole { sealed: Arc::clone(&sealed), since: now, age, stale_since: None };
         let mut state = self.state();
         state.whole.insert(sealed.record().name, whole);
         self.tell(&state);
@@ -351,9 +360,9 @@ impl Shared {
 
     /// Tells the index, in the order of the changes.
     fn tell(&self, state: &State) {
-        let held = |Whole { sealed, since, .. }: &Whole| {
+        let held = |Whole { sealed, since, age, .. }: &Whole| {
             let Record { name, target, length, modified, .. } = sealed.record().clone();
-            Held { name, target, size: length, modified, since: *since }
+            Held { name, target, size: length, modified, since: *since, age: *age }
         };
         self.held.send_replace(state.whole.values().map(held).collect());
     }

@@ -10,13 +10,16 @@ use super::access::{credentials, tls};
 use super::cache::cache;
 use super::limits::limits;
 use super::rpc::rpc_proxy;
-use super::sources::{MAX_TARGETS, Sources, sources};
+use super::sources::{MAX_TARGETS, Sources, sources, trusted};
 use super::units::{HostPort, Scheme, duration, listen_address};
 use super::yaml::{self, Node, Problem, Report, Section};
 use super::{Balance, Cache, Config, Downloads, Group, Limits, Server, Sharing, TargetKind};
 
 /// Largest configuration file, in bytes.
 const MAX_FILE: u64 = 4 << 20;
+/// Slots that an archive may be ahead of what supports it: nodes make them behind the cluster's
+/// slot, and see each other's slots within seconds.
+const DEFAULT_SLOT_LEAD: u64 = 1000;
 /// Longest name of a group, in bytes.
 const MAX_GROUP_NAME: usize = 64;
 
@@ -108,6 +111,7 @@ fn root(node: Node) -> Config {
         default_group: default_group(&mut root),
         rpc: root.take_filled("rpc").and_then(|node| node.parsed("a URL", rpc_url)),
         max_snapshot_age: integer(&mut root, "max_snapshot_age", 0, u64::MAX, 5000),
+        max_slot_lead: integer(&mut root, "max_slot_lead", 0, u64::MAX, DEFAULT_SLOT_LEAD),
         pair_hold: time(&mut root, "pair_hold", Duration::ZERO, Duration::from_secs(600)),
         scrape_interval: scrape_interval(&mut root),
         downloads: downloads(&mut root),
@@ -339,6 +343,7 @@ fn group(node: Node, together: &mut Together) -> Group {
             .and_then(|node| node.parsed("a kind", kind))
             .unwrap_or_default(),
         balance: Balance::default(),
+        trusted: trusted(&mut section, scheme),
         sources: Sources::default(),
     };
     let stated = section.take_filled("balance");

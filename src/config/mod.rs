@@ -45,10 +45,12 @@ pub struct Config {
     pub public_url: Option<String>,
     /// The group that answers a short form without `?group=`; the best over all where unset.
     pub default_group: Option<Arc<str>>,
-    /// RPC node that is asked for the cluster's slot, for the health answers.
+    /// RPC node that is asked for the cluster's slot.
     pub rpc: Option<String>,
     /// Slots that the newest archive may be behind the cluster.
     pub max_snapshot_age: u64,
+    /// Slots that an archive may be ahead of what supports it.
+    pub max_slot_lead: u64,
     /// How long an old full archive with incrementals is preferred to a newer one without.
     pub pair_hold: Duration,
     /// Time between two probes of one target.
@@ -112,8 +114,25 @@ pub struct Group {
     pub kind: TargetKind,
     /// How one of several targets is chosen; the same in all entries of the group.
     pub balance: Balance,
+    /// Whose word suffices for a slot that nothing else supports.
+    pub trusted: Trusted,
     /// Where its targets come from.
     pub sources: Sources,
+}
+
+/// Targets whose word suffices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trusted {
+    /// All of the group.
+    All,
+    /// These, wherever they come from.
+    Some(BTreeSet<HostPort>),
+}
+
+impl Default for Trusted {
+    fn default() -> Self {
+        Self::Some(BTreeSet::new())
+    }
 }
 
 /// How archives are cached.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use url::Url;
 
+use super::Trusted;
 use super::private_url::PrivateUrl;
 use super::secret::Secret;
 use super::units::{HostPort, Scheme};
@@ -134,6 +135,23 @@ fn targets(node: Node, scheme: Scheme) -> Vec<HostPort> {
     }
     section.close(&[]);
     targets.into_iter().collect()
+}
+
+/// `true`, `false`, or the targets of the group whose word suffices, from whichever source.
+pub(super) fn trusted(section: &mut Section, scheme: Scheme) -> Trusted {
+    let Some(node) = section.take("trusted") else { return Trusted::default() };
+    if !node.is_list() {
+        return match node.boolean_among("`true`, `false` or a list of targets") {
+            Some(true) => Trusted::All,
+            Some(false) | None => Trusted::default(),
+        };
+    }
+    let nodes = node.list();
+    if nodes.len() > MAX_TARGETS {
+        section.reject("trusted", format!("expected at most {MAX_TARGETS} targets"));
+    }
+    let target = |node: Node| node.parsed("a target", |text| HostPort::parse(text, scheme));
+    Trusted::Some(nodes.into_iter().filter_map(target).collect())
 }
 
 /// What `parse` makes of a key that must be there; `expected` says what that is.

@@ -12,6 +12,7 @@ use super::{
 mod access;
 mod rpc;
 mod tracker;
+mod trust;
 
 const REFERENCE: &str = include_str!("../../conf/snapedge.yaml");
 

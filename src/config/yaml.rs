@@ -155,11 +155,21 @@ impl Node {
 
     /// `true` or `false`.
     pub(super) fn boolean(&self) -> Option<bool> {
+        self.boolean_among("`true` or `false`")
+    }
+
+    /// The same where other values were possible; `expected` says which all are.
+    pub(super) fn boolean_among(&self, expected: &str) -> Option<bool> {
         if let Value::Bool(value) = self.value {
             return Some(value);
         }
-        self.reject(format!("expected `true` or `false`, found {}", kind_of(&self.value)));
+        self.reject(format!("expected {expected}, found {}", kind_of(&self.value)));
         None
+    }
+
+    /// True for a list.
+    pub(super) fn is_list(&self) -> bool {
+        self.value.is_sequence()
     }
 
     /// A whole number from `least` to `most`.

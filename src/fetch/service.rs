@@ -16,6 +16,7 @@ use super::transfer::Kit;
 use super::upstreams::Upstreams;
 use crate::cache::Store;
 use crate::config::{Cache, Prefetch};
+use crate::index::Held;
 use crate::target::Published;
 
 /// Longest time between two looks at what may go.
@@ -26,7 +27,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// Fetches what is ordered and what is new, each archive in a task of its own, and lets go of what
-/// has been kept long enough.
+/// has been kept long enough, or should not have been. Where requests fill the cache only the last
+/// of that is left to do.
 pub struct Fetcher {
     kit: Arc<Kit>,
     orders: Orders,
@@ -54,6 +56,7 @@ impl Fetcher {
 
     /// Starts what runs beside the fills.
     fn spawn_keepers(&self, keepers: &mut JoinSet<()>) {
+        keepers.spawn(sweep(Arc::clone(&self.kit)));
         if self.kit.settings.prefetch != Prefetch::Off {
             keepers.spawn(prefetch::keep(Arc::clone(&self.kit), self.orders.clone()));
         }
@@ -109,6 +112,31 @@ impl BackgroundService for Fetcher {
         }
         keepers.shutdown().await;
         while fills.join_next().await.is_some() {}
+    }
+}
+
+/// Lets go of archives that nothing supports, once the targets that they came from have gone.
+async fn sweep(kit: Arc<Kit>) {
+    let (mut views, mut held) = (kit.published.subscribe(), kit.store.held());
+    loop {
+        views.mark_unchanged();
+        let view = kit.published.load_full();
+        let all = Arc::clone(&held.borrow_and_update());
+        for Held { name, target, .. } in all.iter() {
+            if view.is_orphan(name, &target.group) {
+                let (store, name) = (kit.store.clone(), *name);
+                let removed = tokio::task::spawn_blocking(move || store.disown(&name)).await;
+                if let Err(panic) = removed {
+                    log::error!("cache: {name} was not removed: {panic}");
+                }
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+        tokio::select! {
+            Ok(()) = views.changed() => {}
+            Ok(()) = held.changed() => {}
+            () = tokio::time::sleep(IDLE) => {}
+        }
     }
 }
 

@@ -389,7 +389,8 @@ impl Kit {
         // Where nobody is led to it any more, and nobody will get it.
         let superseded = || {
             let group = &growing.record().target.group;
-            self.published.load().worth(&job.name, group) == Worth::Superseded
+            let worth = self.published.load().worth(&job.name, group);
+            matches!(worth, Worth::Superseded | Worth::Baseless)
         };
         if !self.settings.finish_abandoned && !job.goes_to_the_end() {
             Some(Abandoned::ClientLeft)

@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::grounds::Grounds;
+use super::support::{Support, Testimony, weigh};
 use super::view::{GroupView, View};
+use super::voice::Voice;
 use crate::clock::Now;
 use crate::snapshot::ArchiveName;
 
@@ -93,6 +96,8 @@ pub struct Held {
     pub modified: Option<SystemTime>,
     /// Since when this process has it.
     pub since: Now,
+    /// How long it was complete before that.
+    pub age: Duration,
 }
 
 /// An archive that a target has and that is no archive of its name.
@@ -109,6 +114,11 @@ pub struct Distrusted {
 /// Something that was learned about a target.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// The target is there, and will be probed.
+    Expected {
+        /// Which target.
+        target: TargetId,
+    },
     /// A probe was answered; `archives` is everything that the target has.
     Answered {
         /// Which target.
@@ -187,6 +197,11 @@ pub(super) struct Answer {
     pub(super) at: Now,
     pub(super) failures: u32,
     pub(super) holdings: BTreeMap<ArchiveName, Holding>,
+    /// Whose word it is.
+    pub(super) voice: Voice,
+    /// When it answered for the first time; the same for all of a group that did before the last of
+    /// them had answered or failed, since it is chance who comes first.
+    pub(super) known: Instant,
     /// Archives that are gone since then, for probes that are still under way.
     gone: BTreeMap<ArchiveName, Instant>,
 }
@@ -196,6 +211,11 @@ pub(super) struct Answer {
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     pub(super) targets: BTreeMap<TargetId, Answer>,
+    /// The targets that are probed, and whether they have answered or failed by now.
+    expected: BTreeMap<TargetId, bool>,
+    /// The groups of which all have, once: those that come later are no founders.
+    founded: BTreeSet<Arc<str>>,
+    grounds: Grounds,
     held: Vec<Kept>,
     distrusted: Vec<Distrusted>,
 }
@@ -215,8 +235,12 @@ impl Catalog {
     /// changes nothing.
     pub fn apply(&mut self, event: Event) {
         match event {
+            Event::Expected { target } => {
+                self.expected.entry(target).or_insert(false);
+            }
             Event::Answered { target, at, archives } => self.answered(target, at, archives),
             Event::Failed { target, at } => {
+                self.heard(&target);
                 if let Some(answer) = self.targets.get_mut(&target)
                     && answer.at.instant < at.instant
                 {
@@ -225,6 +249,7 @@ impl Catalog {
             }
             Event::Removed { target } => {
                 self.targets.remove(&target);
+                self.expected.remove(&target);
             }
             Event::Gone { target, name, at } => {
                 // Only what is listed can go, which also bounds what is remembered.
@@ -236,6 +261,11 @@ impl Catalog {
             }
             Event::Found { target, at, archive } => self.found(&target, at, archive),
         }
+    }
+
+    /// Takes in what may be relied on besides what targets claim, in place of what that was before.
+    pub fn rely_on(&mut self, grounds: Grounds) {
+        self.grounds = grounds;
     }
 
     /// Takes in what the cache holds now: all of it, in place of what it held before.
@@ -271,8 +301,17 @@ impl Catalog {
         if self.targets.get(&target).is_some_and(|answer| answer.at.instant > at.instant) {
             return;
         }
-        let known = self.targets.remove(&target).unwrap_or_else(|| Answer::new(at));
-        let Answer { holdings: before, mut gone, .. } = known;
+        let settled = self.is_settled(&target.group);
+        self.heard(&target);
+        let known = self.targets.remove(&target).unwrap_or_else(|| {
+            let founders = self.targets.iter().filter(|(id, _)| id.group == target.group);
+            let first = founders.map(|(_, answer)| answer.known).min();
+            let known = first.filter(|_| !settled).unwrap_or(at.instant);
+            Answer::new(&target, at, known)
+        });
+        let Answer { holdings: before, mut gone, known, voice, .. } = known;
+        let met = archives.iter().find_map(|listed| Some(listed.location.as_ref()?.address.ip()));
+        let voice = met.map_or(voice, |address: IpAddr| Voice::of(&target, Some(address)));
         gone.retain(|_, since| *since > at.instant);
         let since =
             |name: &ArchiveName| before.get(name).map_or(at.instant, |holding| holding.since);
@@ -289,7 +328,7 @@ impl Catalog {
         for (name, holding) in before.into_iter().filter(|(_, holding)| holding.seen > at.instant) {
             holdings.entry(name).or_insert(holding);
         }
-        let answer = Answer { at, failures: 0, holdings, gone };
+        let answer = Answer { at, failures: 0, holdings, voice, known, gone };
         for kept in &mut self.held {
             let lists = answer.holdings.contains_key(&kept.held.name);
             if lists && kept.held.target.group == target.group {
@@ -297,6 +336,21 @@ impl Catalog {
             }
         }
         self.targets.insert(target, answer);
+    }
+
+    fn heard(&mut self, target: &TargetId) {
+        if let Some(heard) = self.expected.get_mut(target) {
+            *heard = true;
+            if self.is_settled(&target.group) {
+                self.founded.insert(Arc::clone(&target.group));
+            }
+        }
+    }
+
+    /// Whether every target that the group began with has answered or failed.
+    fn is_settled(&self, group: &str) -> bool {
+        let is_awaited = |(target, heard): (&TargetId, &bool)| *target.group == *group && !heard;
+        self.founded.contains(group) || !self.expected.iter().any(is_awaited)
     }
 
     /// Only a target that has answered can have more than it listed: one that was removed meanwhile
@@ -327,26 +381,51 @@ impl Catalog {
     /// the group's targets list something and not this, for as long as an old pair is. Otherwise an
     /// archive at a slot that no target will ever reach, of a fork or of another cluster, would
     /// stay the best.
-    fn held_for<'a>(
-        &'a self,
-        group: &'a str,
+    fn held_for(
+        &self,
+        group: &str,
         members: &[(&TargetId, &Answer)],
+        support: &Support,
         policy: Policy,
         now: Instant,
-    ) -> impl Iterator<Item = &'a Held> {
-        let silent =
-            members.iter().all(|(_, answer)| !answer.holdings.keys().any(ArchiveName::is_full));
+    ) -> Vec<&Held> {
         // Groups that are regions of one cluster list the same archives, of which there is one.
-        let lists: BTreeSet<ArchiveName> =
-            members.iter().flat_map(|(_, answer)| answer.holdings.keys().copied()).collect();
-        self.held
+        let lists: BTreeSet<ArchiveName> = members
             .iter()
-            .filter(move |kept| {
-                let its_own = *kept.held.target.group == *group;
-                let in_time = silent || now < kept.listed + policy.pair_hold;
-                lists.contains(&kept.held.name) || (its_own && in_time)
-            })
-            .map(|kept| &kept.held)
+            .flat_map(|(_, answer)| answer.holdings.keys().copied())
+            .filter(|name| !support.baseless.contains(name))
+            .collect();
+        let silent = !lists.iter().any(ArchiveName::is_full);
+        let counts = |kept: &&Kept| {
+            let its_own = *kept.held.target.group == *group;
+            let in_time = silent || now < kept.listed + policy.pair_hold;
+            let listed_or_kept = lists.contains(&kept.held.name) || (its_own && in_time);
+            listed_or_kept && !support.baseless.contains(&kept.held.name)
+        };
+        self.held.iter().filter(counts).map(|kept| &kept.held).collect()
+    }
+
+    /// What of that which is said about a group has support, given what was believed before, and
+    /// what the cache holds without any, of targets that are no longer there.
+    fn support(
+        &self,
+        group: &str,
+        before: Option<&GroupView>,
+        policy: Policy,
+        now: Instant,
+    ) -> Support {
+        let settled = self.is_settled(group);
+        let answers = self.targets.iter().filter(|(id, _)| *id.group == *group);
+        let held = self.held.iter().filter(|kept| *kept.held.target.group == *group);
+        let is_there =
+            |id: &TargetId| self.targets.contains_key(id) || self.expected.contains_key(id);
+        let testimony = Testimony {
+            answers: answers.map(|(id, answer)| (id, answer, answer.counts(policy))).collect(),
+            held: held.map(|kept| (&kept.held, is_there(&kept.held.target))).collect(),
+            settled,
+            before: before.map(GroupView::peaks),
+        };
+        weigh(&self.grounds, &testimony, now)
     }
 
     /// What can be served and what is best, given what was offered before.
@@ -360,9 +439,11 @@ impl Catalog {
             ledgers.flat_map(|(_, answer)| answer.holdings.keys().copied()).collect();
         let by_group = |group: &Arc<str>| {
             let members: Vec<_> = counted().filter(|(id, _)| id.group == *group).collect();
-            let held: Vec<_> = self.held_for(group, &members, policy, now).collect();
             let before = previous.group(group);
-            (Arc::clone(group), GroupView::new(&members, &held, &local, before, policy, now))
+            let support = self.support(group, before, policy, now);
+            let held = self.held_for(group, &members, &support, policy, now);
+            let view = GroupView::new(&members, &held, &local, support, before, policy, now);
+            (Arc::clone(group), view)
         };
         let groups = groups.iter().map(by_group).collect();
         let held = self.held.iter().map(|kept| &kept.held);
@@ -371,8 +452,9 @@ impl Catalog {
 }
 
 impl Answer {
-    fn new(at: Now) -> Self {
-        Self { at, failures: 0, holdings: BTreeMap::new(), gone: BTreeMap::new() }
+    fn new(target: &TargetId, at: Now, known: Instant) -> Self {
+        let (holdings, gone) = (BTreeMap::new(), BTreeMap::new());
+        Self { at, failures: 0, holdings, voice: Voice::of(target, None), known, gone }
     }
 
     fn counts(&self, policy: Policy) -> bool {

@@ -93,6 +93,7 @@ mod tests {
                 size: 7,
                 modified: None,
                 since: at(0),
+                age: Duration::ZERO,
             })
             .collect();
         catalog.hold(&held);

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use proptest::prelude::*;
 
+mod record;
+mod support;
+
 use super::{
     Catalog, Distrusted, Entry, Event, Generation, Held, Listed, Location, Policy, Publish,
     TargetId, UnknownGroup, View, Worth,
@@ -79,7 +82,7 @@ fn listed(name: ArchiveName) -> Listed {
 }
 
 fn held(name: ArchiveName, from: &str, since: Now) -> Held {
-    Held { name, target: target(from), size: 7, modified: None, since }
+    Held { name, target: target(from), size: 7, modified: None, since, age: Duration::ZERO }
 }
 
 /// A catalog, the view that was published last, and the time at which all began.
@@ -329,7 +332,7 @@ fn slots_do_not_go_back_while_the_archive_can_be_served() {
     // An incremental archive that was voted down together with its base holds nothing up.
     check(&[
         ("0 | t: 1000 1000-2500", "1000 1000-2500"),
-        ("5 | u: 1000b 2000 2000-2100", "2000 2000-2100"),
+        ("5 | u: 1000b 2000 2000-2100 | v: 1000b", "2000 2000-2100"),
     ]);
     // After a full archive that was voted down, its slot is still not gone back from.
     check(&[
@@ -375,27 +378,27 @@ fn what_the_cache_holds_counts_as_held() {
 fn what_targets_no_longer_list_is_offered_out_of_the_cache_for_as_long_as_an_old_pair() {
     // A slot that nobody will reach: of a fork, or of a target that is no longer trusted.
     check(&[
-        ("0 | t: 1000 1000-1500 | u: 9000 9000-9500", "9000 9000-9500"),
-        ("1 | cache: 9000 9000-9500", "9000 9000-9500"),
-        ("10 | u: 9000 9000-9500", "9000 9000-9500"),
-        ("20 | u leaves", "9000 9000-9500"),
-        ("69", "9000 9000-9500"),
+        ("0 | t: 1000 1000-1500 | u: 1900 1900-2400", "1900 1900-2400"),
+        ("1 | cache: 1900 1900-2400", "1900 1900-2400"),
+        ("10 | u: 1900 1900-2400", "1900 1900-2400"),
+        ("20 | u leaves", "1900 1900-2400"),
+        ("69", "1900 1900-2400"),
         ("70", "1000 1000-1500"),
     ]);
     // With nobody else to ask it stays.
     check(&[
-        ("0 | u: 9000 9000-9500 | cache: 9000 9000-9500", "9000 9000-9500"),
-        ("20 | u: ", "9000 9000-9500"),
-        ("99999", "9000 9000-9500"),
+        ("0 | u: 1900 1900-2400 | cache: 1900 1900-2400", "1900 1900-2400"),
+        ("20 | u: ", "1900 1900-2400"),
+        ("99999", "1900 1900-2400"),
         ("99999 | t: 1000", "1000"),
     ]);
     // What was taken in at the start counts from then on.
     check(&[
-        ("100 | cache: 9000", "9000"),
-        ("101 | t: 1000", "9000"),
+        ("100 | cache: 1900", "1900"),
+        ("101 | t: 1000", "1900"),
         ("160 | t: 1000", "1000"),
-        ("161 | t: 1000 9000", "9000"),
-        ("162 | t: 1000", "9000"),
+        ("161 | t: 1000 1900", "1900"),
+        ("162 | t: 1000", "1900"),
     ]);
 }
 
@@ -800,8 +803,8 @@ fn the_hash_that_most_targets_list_wins() {
         "1000b",
         &["1000: b over a", "1000: b over c"],
     );
-    // A tie is broken for good: by hash, not by who came first.
-    check_vote("0 | t: 1000 | u: 1000b", "1000b", &["1000: b over a"]);
+    // A tie is broken for good, and not by the hash.
+    check_vote("0 | t: 1000 | u: 1000b", "1000", &["1000: a over b"]);
     check_vote("0 | t: 1000b | u: 1000", "1000b", &["1000: b over a"]);
     // A target in another group has no say, and is not contradicted.
     check_vote("0 | t: 1000 | other/u: 1000b | other/v: 1000b", "1000", &[]);
@@ -1144,26 +1147,35 @@ fn lists<'a>(scene: &'a Scene, group: Option<&str>) -> Vec<BTreeSet<&'a ArchiveN
         .collect()
 }
 
-/// The hashes that may be offered at each slot (and base): those with the most votes.
+/// The hash that may be offered at each slot (and base): that with the most votes, and of several
+/// the one of the target that is known the longest.
 fn favourites(scene: &Scene, group: &str) -> HashMap<(Kind, Slot), BTreeSet<ArchiveHash>> {
-    let lists = lists(scene, Some(group));
+    let mut voters: Vec<_> = scene
+        .catalog
+        .targets
+        .iter()
+        .filter(|(id, answer)| answer.failures < scene.policy.probe_failures && *id.group == *group)
+        .map(|(id, answer)| (answer.known, id, answer.holdings.keys().collect::<BTreeSet<_>>()))
+        .collect();
+    voters.sort();
     let mut won = HashMap::new();
     for full in [true, false] {
-        let mut votes: BTreeMap<_, BTreeMap<_, BTreeSet<usize>>> = BTreeMap::new();
-        for (voter, names) in lists.iter().enumerate() {
+        let mut ballots: BTreeMap<_, BTreeMap<_, BTreeSet<usize>>> = BTreeMap::new();
+        for (voter, (_, _, names)) in voters.iter().enumerate() {
             for name in names.iter().filter(|name| name.is_full() == full) {
                 if full || has_a_say(names, name, &won) {
-                    let seat = votes.entry((name.base_slot(), name.slot())).or_default();
+                    let seat = ballots.entry((name.base_slot(), name.slot())).or_default();
                     seat.entry(name.hash()).or_default().insert(voter);
                 }
             }
         }
-        for ((base, slot), hashes) in votes {
-            let most = hashes.values().map(BTreeSet::len).max().unwrap_or(0);
+        for ((base, slot), hashes) in ballots {
             let kind = if full { Kind::Full } else { Kind::Incremental { base } };
-            let winners = hashes.iter().filter(|(_, voters)| voters.len() == most);
-            // Of several, the greatest.
-            won.insert((kind, slot), winners.map(|(hash, _)| *hash).max().into_iter().collect());
+            let most = |(_, voters): &(&ArchiveHash, &BTreeSet<usize>)| {
+                (voters.len(), std::cmp::Reverse(voters.first().copied()))
+            };
+            let winner = hashes.iter().max_by_key(most).map(|(hash, _)| *hash);
+            won.insert((kind, slot), winner.into_iter().collect());
         }
     }
     won

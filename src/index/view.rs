@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use super::ahead::Ahead;
 use super::best::{Choice, Generation, choose, promoted};
 use super::catalog::{Answer, Held, Listed, Policy, Publish, TargetId};
 use super::copy::CopyId;
 use super::distinct::distinct;
-use super::vote::{Conflict, elect};
+use super::support::{Peak, Support};
+use super::vote::{Conflict, Electorate, elect};
 use crate::snapshot::{ArchiveHash, ArchiveName, Compression, Kind, Slot};
 
 /// One archive on one target.
@@ -56,9 +58,16 @@ pub struct GroupView {
     pub wanted: Option<Generation>,
     /// Disagreements between its targets.
     pub conflicts: Vec<Conflict>,
+    /// Targets that list archives at slots that nothing supports.
+    pub ahead: BTreeMap<TargetId, Ahead>,
+    /// Those archives, and those of the cache.
+    baseless: BTreeSet<ArchiveName>,
+    peaks: BTreeMap<TargetId, Peak>,
     elected: HashSet<State>,
     /// What the cache holds for it.
     cached: BTreeSet<ArchiveName>,
+    /// What it holds that nothing supports, of targets that are no longer there.
+    orphans: BTreeSet<ArchiveName>,
     until: Option<Instant>,
     /// How it came to `best`.
     pub(super) publish: Publish,
@@ -84,6 +93,7 @@ impl GroupView {
         members: &[(&TargetId, &Answer)],
         held: &[&Held],
         local: &BTreeSet<ArchiveName>,
+        support: Support,
         before: Option<&Self>,
         policy: Policy,
         now: Instant,
@@ -93,11 +103,14 @@ impl GroupView {
             offered: before.best,
             until: before.until,
         });
-        let elected = elect(members, held);
+        let Support { baseless, ahead, peaks, orphans, trusted } = support;
+        let elected = elect(&Electorate { members, held, baseless: &baseless, trusted: &trusted });
         let cached: BTreeMap<ArchiveName, Instant> =
             held.iter().map(|held| (held.name, held.since.instant)).collect();
+        let is_listed =
+            |name: &ArchiveName| members.iter().any(|(_, a)| a.holdings.contains_key(name));
         let servable = |name: &ArchiveName| {
-            members.iter().any(|(_, a)| a.holdings.contains_key(name)) || cached.contains_key(name)
+            cached.contains_key(name) || (!baseless.contains(name) && is_listed(name))
         };
         let first_seen = |name: &ArchiveName| {
             let holdings = members.iter().filter_map(|(_, a)| a.holdings.get(name));
@@ -118,11 +131,20 @@ impl GroupView {
             best,
             wanted,
             conflicts: elected.conflicts,
+            ahead,
+            peaks,
+            baseless,
+            orphans,
             elected: elected.names.iter().map(State::of).collect(),
             cached,
             until,
             publish: policy.publish,
         }
+    }
+
+    /// What each target is known to have reached.
+    pub(super) fn peaks(&self) -> &BTreeMap<TargetId, Peak> {
+        &self.peaks
     }
 }
 
@@ -140,6 +162,9 @@ impl View {
             for source in held.values() {
                 sources.entry(source.listed.name).or_default().push(Arc::clone(source));
             }
+            let baseless = groups.get(&id.group).map(|group| &group.baseless);
+            let stands = |name: &ArchiveName| baseless.is_none_or(|names| !names.contains(name));
+            let held = held.into_iter().filter(|(name, _)| stands(name)).collect();
             entries.extend(entries_of(&held, believed_in(&groups, &id.group)));
         }
         // What does not count in its group is not listed either.
@@ -212,12 +237,21 @@ impl View {
         if self.is_best(name) {
             return Worth::Offered;
         }
+        if self.groups.get(group).is_some_and(|group| group.baseless.contains(name)) {
+            return Worth::Baseless;
+        }
         let wanted = self.groups.get(group).and_then(|group| group.wanted);
         let newer = wanted.is_some_and(|wanted| match (name.is_full(), wanted.incremental) {
             (false, Some(incremental)) => incremental > *name,
             (true, _) | (false, None) => wanted.full > *name,
         });
         if newer { Worth::Superseded } else { Worth::Doubtful }
+    }
+
+    /// True for an archive that the cache has of `group` and that is to go: nothing supports it,
+    /// and the target that it came from is not there any more.
+    pub fn is_orphan(&self, name: &ArchiveName, group: &str) -> bool {
+        self.groups.get(group).is_some_and(|group| group.orphans.contains(name))
     }
 
     /// True where a target of the group (of any group, for `None`) lists the archive, or the cache
@@ -295,6 +329,8 @@ pub enum Worth {
     Superseded,
     /// They lead to nothing of its kind, or to something older: its targets may just not answer.
     Doubtful,
+    /// Nothing supports that it is one of this cluster.
+    Baseless,
 }
 
 /// The asked group is not configured.

@@ -103,7 +103,8 @@ mod tests {
         }
         let held = name("70000", KNOWN, "tar.zst");
         let from = target("cached", 1);
-        catalog.hold(&[Held { name: held, target: from, size: 7, modified: None, since: at }]);
+        let age = Duration::ZERO;
+        catalog.hold(&[Held { name: held, target: from, size: 7, modified: None, since: at, age }]);
         let policy = Policy {
             probe_failures: 3,
             pair_hold: Duration::from_secs(600),

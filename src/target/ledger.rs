@@ -66,6 +66,9 @@ impl LedgerWatch {
     pub(super) async fn keep(self) {
         let (mut lookout, mut failing) = (Lookout::default(), None);
         let (mut refused, mut walk) = (BTreeMap::new(), None);
+        if self.events.send(Event::Expected { target: self.ledger.id().clone() }).await.is_err() {
+            return;
+        }
         loop {
             let (mut next, target) = (self.interval, self.ledger.id().clone());
             let (at, outcome) = lookout.list(&self.ledger, self.timeout).await;

@@ -1,5 +1,6 @@
 //! The upstreams: finding them, asking them what they have, and remembering how they did.
 
+mod ahead;
 mod backoff;
 mod client;
 mod conduct;

@@ -1,9 +1,9 @@
 //! The slot of the cluster, asked from one RPC node now and then.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use tokio::sync::watch;
 
 use super::client::{Client, ClientError};
 
@@ -13,8 +13,18 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// The slot that the RPC node answered last.
 #[derive(Debug, Default)]
 pub struct ReferenceSlot {
-    slot: AtomicU64,
-    known: AtomicBool,
+    told: watch::Sender<Option<Told>>,
+}
+
+/// What the RPC node told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    /// The slot.
+    pub(super) slot: u64,
+    /// When it was told.
+    pub(super) at: Instant,
+    /// False once the node did not answer since then.
+    pub(super) is_current: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -30,14 +40,24 @@ enum ReferenceError {
 impl ReferenceSlot {
     /// The slot; `None` while the RPC node does not answer.
     pub fn slot(&self) -> Option<u64> {
-        self.known.load(Ordering::Acquire).then(|| self.slot.load(Ordering::Relaxed))
+        self.told.borrow().filter(|told| told.is_current).map(|told| told.slot)
+    }
+
+    /// What is told, always that of this moment.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Option<Told>> {
+        self.told.subscribe()
     }
 
     fn set(&self, slot: Option<u64>) {
-        if let Some(slot) = slot {
-            self.slot.store(slot, Ordering::Relaxed);
-        }
-        self.known.store(slot.is_some(), Ordering::Release);
+        let now = Instant::now();
+        self.told.send_if_modified(|told| {
+            let before = *told;
+            *told = match (slot, before) {
+                (Some(slot), _) => Some(Told { slot, at: now, is_current: true }),
+                (None, before) => before.map(|told| Told { is_current: false, ..told }),
+            };
+            before != *told
+        });
     }
 
     /// Asks the RPC node at `url` every `interval`; never returns.

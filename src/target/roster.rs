@@ -88,6 +88,12 @@ impl Roster {
                 return;
             }
         }
+        // Before any of them answers, so that the index knows whom it has not heard yet.
+        for target in targets.keys().filter(|target| !self.running.contains_key(*target)) {
+            if self.means.events.send(Event::Expected { target: self.id(target) }).await.is_err() {
+                return;
+            }
+        }
         for (target, at) in targets {
             let Some(member) = self.members.get(at) else { continue };
             match self.running.get_mut(&target) {

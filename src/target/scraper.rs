@@ -16,17 +16,19 @@ use pingora::services::background::BackgroundService;
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::ahead::{self, report_ahead};
 use super::client::{Client, ClientError, GroupClient};
 use super::discovery::{Conduct, DiscoveryCounts, Findings, Search};
 use super::doors::Doors;
 use super::ledger::LedgerWatch;
 use super::nodes::Nodes;
-use super::reference::ReferenceSlot;
+use super::reference::{ReferenceSlot, Told};
 use super::roster::{Means, Member, Roster};
 use crate::access::{Access, Accesses};
 use crate::config::{self, Config, Downloads, Group};
 use crate::index::{
-    Catalog, Conflict, Distrusted, Event, Generation, Held, Listed, Policy, Publish, TargetId, View,
+    Catalog, Conflict, Distrusted, Event, Generation, Grounds, Held, Listed, Policy, Publish,
+    TargetId, View,
 };
 use crate::ledger::Ledgers;
 use crate::snapshot::ArchiveName;
@@ -118,6 +120,8 @@ pub struct Scraper {
 /// Takes events in and publishes views.
 struct Publisher {
     policy: Policy,
+    /// What is relied on besides what targets say, but for the slot of the cluster.
+    grounds: Grounds,
     groups: Vec<Arc<str>>,
     published: Arc<Published>,
     inbox: Mutex<Inbox>,
@@ -130,6 +134,8 @@ struct Inbox {
     held: watch::Receiver<Arc<[Held]>>,
     /// What it found not to be sound; the same where there is none.
     distrusted: watch::Receiver<Arc<[Distrusted]>>,
+    /// The slot of the cluster.
+    reference: watch::Receiver<Option<Told>>,
 }
 
 impl Scraper {
@@ -152,18 +158,21 @@ impl Scraper {
         let entries = config.groups.iter().zip(accesses.all());
         let members = entries.map(member).collect::<Result<_, _>>()?;
         let (events, inbox) = mpsc::channel(QUEUE);
+        let reference = Arc::<ReferenceSlot>::default();
+        let told = reference.subscribe();
         let index = Publisher {
             policy: policy(&config),
+            grounds: ahead::grounds(&config),
             groups: config.group_names(),
             published: Arc::clone(&views),
-            inbox: Mutex::new(Inbox { events: inbox, held, distrusted }),
+            inbox: Mutex::new(Inbox { events: inbox, held, distrusted, reference: told }),
         };
         let discovery = Arc::new(DiscoveryCounts::new(config.group_names()));
         // So that a group is known before the first probe, and has nothing.
         let first =
             Catalog::default().view(&View::default(), &index.groups, index.policy, Instant::now());
         views.store(first);
-        let (publisher, reference) = (Arc::new(index), Arc::default());
+        let publisher = Arc::new(index);
         let ledgers = Arc::new(Ledgers::new(&config));
         Ok(Self {
             config,
@@ -276,12 +285,14 @@ fn policy(config: &Config) -> Policy {
 impl Publisher {
     async fn publish(self: Arc<Self>) {
         let mut inbox = self.inbox.lock().await;
-        let Inbox { events: queue, held, distrusted } = &mut *inbox;
+        let Inbox { events: queue, held, distrusted, reference } = &mut *inbox;
         let mut catalog = Catalog::default();
         let mut events = Vec::new();
         loop {
             catalog.hold(&held.borrow_and_update());
             catalog.distrust(&distrusted.borrow_and_update(), Instant::now());
+            let slot = ahead::reference(*reference.borrow_and_update());
+            catalog.rely_on(Grounds { reference: slot, ..self.grounds.clone() });
             for event in events.drain(..) {
                 catalog.apply(event);
             }
@@ -296,6 +307,7 @@ impl Publisher {
                 received = queue.recv_many(&mut events, QUEUE) => if received == 0 { return },
                 Ok(()) = held.changed() => {}
                 Ok(()) = distrusted.changed() => {}
+                Ok(()) = reference.changed() => {}
                 // A hold has ended, and the view is made anew.
                 () = tokio::time::sleep(wait.min(IDLE)) => {}
             }
@@ -333,6 +345,7 @@ fn report_changes(before: &View, after: &View) {
         if best != group.best {
             log::info!("group `{name}` now offers {}", describe(group.best));
         }
+        report_ahead(name, old, group);
         let known: BTreeSet<&Conflict> = old.iter().flat_map(|old| &old.conflicts).collect();
         let mut new = group.conflicts.iter().filter(|conflict| !known.contains(conflict));
         for conflict in new.by_ref().take(MAX_LOGGED_CONFLICTS) {

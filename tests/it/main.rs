@@ -26,6 +26,7 @@ mod ledger;
 mod listings;
 mod members;
 mod once;
+mod poison;
 mod process;
 mod ranges;
 mod routes;

@@ -109,7 +109,7 @@ fn settings(directory: &Path) -> String {
 }
 
 /// Names of the files of a cache's directory, but for the lock, in order.
-fn files(directory: &Path) -> Vec<String> {
+pub fn files(directory: &Path) -> Vec<String> {
     let entries = directory.read_dir().expect("a directory");
     let name = |entry: std::io::Result<std::fs::DirEntry>| {
         entry.expect("an entry").file_name().into_string().expect("text")
