@@ -15,10 +15,11 @@ use http::{HeaderMap, Method};
 
 use snapedge::api::{self, Reference, Urls};
 use snapedge::clock::Now;
-use snapedge::config::{Downloads, Sharing};
+use snapedge::config::{Downloads, Key, Sharing};
 use snapedge::index::{Catalog, Event, Listed, Location, Policy, Publish, TargetId, View};
 use snapedge::route::{
-    ApiCall, Asked, Cached, Requester, Route, Settings, Strangers, Terms, Wish, parse, short_form,
+    ApiCall, Asked, Cached, Requester, Route, Settings, Strangers, TagKey, Terms, Wish, parse,
+    short_form,
 };
 use snapedge::snapshot::{ArchiveHash, ArchiveName, Compression, Slot};
 
@@ -86,6 +87,7 @@ fn benches(criterion: &mut Criterion) {
         public_url: None,
         max_snapshot_age: 5_000,
     };
+    let tags = TagKey::of(&Key::new([1; 16]));
     let answer = |path: &str, query: Option<&str>, settings: &Settings| {
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
         match parse(&Method::GET, black_box(path), query).expect("a known path") {
@@ -95,7 +97,7 @@ fn benches(criterion: &mut Criterion) {
                 assert!(reply.is_ok(), "{path}");
             }
             Route::Archive(name) => {
-                let asked = Asked::of(&Method::GET, &HeaderMap::new());
+                let asked = Asked::of(&Method::GET, &HeaderMap::new(), tags);
                 let terms = Terms { sharing: Sharing::Exclusive, keeps: false };
                 let wish = Wish {
                     name,

@@ -14,13 +14,16 @@ use pingora::services::listening::Service;
 use tokio::sync::watch;
 
 use crate::access::{AccessError, Accesses};
-use crate::cache::{ArchiveStorage, OpenError, Options, Retention, Store};
+use crate::cache::{
+    ArchiveStorage, OpenError, Options, Retention, SecretError, Store, random_secret,
+};
 use crate::clock::Now;
 use crate::config::{Config, Downloads, Group, Prefetch, Scheme, Sharing, Verification};
 use crate::descriptors;
 use crate::drain::Drain;
 use crate::fetch::{Fetcher, LookCounts, Upstreams};
 use crate::proxy::{BindError, Bound, Door, Edge, PACED_PIECE, Places, cached_head};
+use crate::route::Keys;
 use crate::target::{ClientError, DiscoveryCounts, Published, Scraper};
 
 /// Most tries of one request that Pingora allows. The number of sources and the rules of `route/`
@@ -53,6 +56,9 @@ pub enum StartError {
     /// The cache's directory cannot be used.
     #[error(transparent)]
     Cache(#[from] OpenError),
+    /// There is no secret to make entity tags with.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The targets of a group cannot be reached as the configuration wants it.
     #[error(transparent)]
     Access(#[from] AccessError),
@@ -95,7 +101,9 @@ impl Services {
         let (views, access) = (Arc::clone(&published), Arc::clone(&accesses));
         let scraper = Scraper::new(config.clone(), access, views, held, distrusted)?;
         let access = Arc::clone(&accesses);
-        let upstreams = Arc::new(Upstreams::new(config, access, scraper.reporter()));
+        let keys = keys(config, cache)?;
+        let reporter = scraper.reporter();
+        let upstreams = Arc::new(Upstreams::new(config, keys.choice, access, reporter));
         let fetcher = cache.map(|cache| {
             let (store, views) = (cache.store().clone(), Arc::clone(&published));
             Fetcher::new(config.cache.clone(), store, views, Arc::clone(&upstreams))
@@ -103,7 +111,7 @@ impl Services {
         let is_shared = config.cache.sharing == Sharing::Shared;
         let orders = fetcher.as_ref().filter(|_| is_shared).map(Fetcher::orders);
         let drain = Arc::<Drain>::default();
-        let edge = Edge::new(config, &scraper, upstreams, cache, orders, Arc::clone(&drain));
+        let edge = Edge::new(config, keys, &scraper, upstreams, cache, orders, Arc::clone(&drain));
         let looks = edge.looks();
         let door = Door::new(&conf, config, edge);
         let places = door.places();
@@ -238,6 +246,16 @@ fn cache(
     let store = Store::open(options, Now::read())?;
     let piece = if config.limits.total_rate.is_some() { PACED_PIECE } else { usize::MAX };
     Ok(Some(Box::leak(Box::new(ArchiveStorage::new(store, cached_head, piece)))))
+}
+
+/// What entity tags and choices are made with: the secret of the configuration, or the one that is
+/// kept beside the cache, or one that goes with the process.
+fn keys(config: &Config, cache: Option<&'static ArchiveStorage>) -> Result<Keys, SecretError> {
+    match (&config.etag_secret, cache) {
+        (Some(secret), _) => Ok(Keys::lasting(secret)),
+        (None, Some(cache)) => Ok(Keys::lasting(&cache.store().secret()?)),
+        (None, None) => Ok(Keys::passing(&random_secret()?)),
+    }
 }
 
 /// A server without services.

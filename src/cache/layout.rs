@@ -9,6 +9,10 @@ use crate::snapshot::ArchiveName;
 
 /// Held, by a lock, by the process that uses the directory.
 const LOCK: &str = "snapedge.lock";
+/// What entity tags are made with.
+const SECRET: &str = "snapedge.secret";
+/// The same while it is written.
+const UNFINISHED_SECRET: &str = "snapedge.secret-new";
 /// Behind an archive's name: its record.
 const RECORD: &str = ".snapedge";
 /// Behind an archive's name: the archive while it is fetched.
@@ -23,10 +27,12 @@ pub(super) enum Place {
     Archive(ArchiveName),
     /// The record of an archive.
     Record(ArchiveName),
-    /// What a refresh was writing, of an archive or of its record.
+    /// What a refresh was writing, of an archive or of its record; or a secret half-written.
     Unfinished,
     /// The lock.
     Lock,
+    /// The secret.
+    Secret,
     /// Nothing of ours.
     Foreign,
 }
@@ -37,6 +43,10 @@ impl Place {
         let name = |suffix| text.strip_suffix(suffix).and_then(|name| name.parse().ok());
         if text == LOCK {
             Self::Lock
+        } else if text == SECRET {
+            Self::Secret
+        } else if text == UNFINISHED_SECRET {
+            Self::Unfinished
         } else if let Ok(name) = text.parse() {
             Self::Archive(name)
         } else if let Some(name) = name(RECORD) {
@@ -84,6 +94,14 @@ impl Layout {
 
     pub(super) fn lock(&self) -> PathBuf {
         self.directory.join(LOCK)
+    }
+
+    pub(super) fn secret(&self) -> PathBuf {
+        self.directory.join(SECRET)
+    }
+
+    pub(super) fn unfinished_secret(&self) -> PathBuf {
+        self.directory.join(UNFINISHED_SECRET)
     }
 
     pub(super) fn archive(&self, name: &ArchiveName) -> PathBuf {
@@ -140,6 +158,12 @@ mod tests {
                 Place::Unfinished,
             ),
             (layout.lock(), "/cache/snapedge.lock".to_owned(), Place::Lock),
+            (layout.secret(), "/cache/snapedge.secret".to_owned(), Place::Secret),
+            (
+                layout.unfinished_secret(),
+                "/cache/snapedge.secret-new".to_owned(),
+                Place::Unfinished,
+            ),
         ];
         for (path, expected, place) in places {
             assert_eq!(path, Path::new(&expected));
@@ -157,6 +181,8 @@ mod tests {
             "snapshot.tar.zst.snapedge",
             "genesis.tar.bz2",
             "snapedge.lock.snapedge",
+            "snapedge.secret.snapedge",
+            "snapedge.secrets",
             "snapshot-1000-x.tar.zst",
         ] {
             check(file_name, Place::Foreign);

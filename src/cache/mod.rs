@@ -9,6 +9,7 @@
 //! | file | what |
 //! |---|---|
 //! | `snapedge.lock` | empty; locked by the process that uses the directory |
+//! | `snapedge.secret` | what entity tags are made with |
 //! | `<name>` | a complete archive, never written or truncated again |
 //! | `<name>.snapedge` | its record, see [`Record`]; without one an archive is not ours |
 //! | `<name>.snapedge-part` | an archive that is being fetched |
@@ -51,6 +52,7 @@ mod reservation;
 mod retention;
 mod scan;
 mod sealed;
+mod secret;
 mod space;
 mod storage;
 mod store;
@@ -68,5 +70,6 @@ pub use record::{Record, RecordError};
 pub use reservation::{Announced, Claim, Refusal, Reservation};
 pub use retention::Retention;
 pub use sealed::{SLICE, Sealed, SealedReader};
+pub use secret::{SecretError, random_secret};
 pub use storage::{ArchiveStorage, Handover, LentStorage};
 pub use store::{Appraise, OpenError, Options, Standing, Store, Successor};

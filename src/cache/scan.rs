@@ -97,9 +97,9 @@ pub(super) fn scan(layout: &Layout, groups: &[Arc<str>]) -> io::Result<Vec<Recor
             Place::Archive(name) | Place::Record(name) => {
                 names.insert(name);
             }
-            Place::Unfinished if is_file(&path) => sweep(&path, "a refresh did not end"),
+            Place::Unfinished if is_file(&path) => sweep(&path, "the writing of it did not end"),
             Place::Unfinished => log.leave(&path, "it is no regular file"),
-            Place::Lock | Place::Foreign => {}
+            Place::Lock | Place::Secret | Place::Foreign => {}
         }
     }
     let mut adopted = Vec::new();

@@ -200,6 +200,10 @@ impl Store {
         Ok(Self(Arc::new(shared)))
     }
 
+    pub(super) fn layout(&self) -> &Layout {
+        &self.0.layout
+    }
+
     /// What there is of an archive.
     pub fn standing(&self, name: &ArchiveName) -> Standing {
         let state = self.0.state();

@@ -10,10 +10,11 @@ use super::access::{credentials, tls};
 use super::cache::cache;
 use super::limits::limits;
 use super::rpc::rpc_proxy;
+use super::secret::secret_in;
 use super::sources::{MAX_TARGETS, Sources, sources, trusted};
 use super::units::{HostPort, Scheme, duration, listen_address};
 use super::yaml::{self, Node, Problem, Report, Section};
-use super::{Balance, Cache, Config, Downloads, Group, Limits, Server, Sharing, TargetKind};
+use super::{Balance, Cache, Config, Downloads, Group, Key, Limits, Server, Sharing, TargetKind};
 
 /// Largest configuration file, in bytes.
 const MAX_FILE: u64 = 4 << 20;
@@ -117,6 +118,7 @@ fn root(node: Node) -> Config {
         downloads: downloads(&mut root),
         cache_dir: root.take("proxy_snapshot_cache_dir").and_then(|node| cache_dir(&node)),
         cache: root.take("cache").map_or_else(Cache::default, cache),
+        etag_secret: etag_secret(&mut root),
         rpc_proxy: root.take("rpc_proxy").and_then(rpc_proxy),
         groups: groups(&mut root),
         limits,
@@ -250,6 +252,19 @@ fn cache_dir(node: &Node) -> Option<PathBuf> {
             _ => Ok(path),
         }
     })
+}
+
+/// The secret of entity tags, or what the file holds that has it; at most one of the two.
+fn etag_secret(root: &mut Section) -> Option<Key> {
+    let (here, file) = ("etag_secret", "etag_secret_file");
+    let secret = root.take(here).and_then(|node| node.secret(Key::parse));
+    let in_file = root
+        .take(file)
+        .and_then(|node| node.parsed("a path", |text| secret_in(Path::new(text), Key::parse)));
+    if root.is_given(here) && root.is_given(file) {
+        root.reject(file, format!("contradicts `{here}`, remove one"));
+    }
+    secret.or(in_file)
 }
 
 fn log_level(node: Node) -> Option<log::LevelFilter> {

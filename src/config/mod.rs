@@ -23,7 +23,8 @@ pub use access::{Identity, Tls, Verification};
 pub use file::{ConfigError, keys, load, parse};
 pub use limits::Limits;
 pub use private_url::PrivateUrl;
-pub use secret::{Credentials, Kept, Secret};
+pub(crate) use secret::secret_in;
+pub use secret::{Credentials, Kept, Key, Secret};
 pub(crate) use sources::MAX_TARGETS;
 pub use sources::{Consul, DnsTargets, Records, Sources, Token};
 pub use units::{HostPort, Scheme};
@@ -61,6 +62,8 @@ pub struct Config {
     pub cache_dir: Option<PathBuf>,
     /// How they are cached.
     pub cache: Cache,
+    /// What entity tags are made with, where it is given.
+    pub etag_secret: Option<Key>,
     /// What clients may ask of RPC nodes; nothing where unset.
     pub rpc_proxy: Option<RpcProxy>,
     /// The entries of groups, in the order of the file. At least one. Those that have one name are

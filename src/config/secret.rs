@@ -34,6 +34,45 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// A secret of 128 bits, from which others are made; written as 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Key([u8; Self::BYTES]);
+
+impl Key {
+    /// Its length.
+    pub(crate) const BYTES: usize = 16;
+
+    /// Keeps these bytes.
+    pub const fn new(bytes: [u8; Self::BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    /// Reads the 32 digits.
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
+        let is_digits =
+            text.len() == 2 * Self::BYTES && text.bytes().all(|c| c.is_ascii_hexdigit());
+        let number = u128::from_str_radix(text, 16).ok().filter(|_| is_digits);
+        let wrong = "is not 32 hexadecimal digits, make some with `openssl rand -hex 16`";
+        number.map(|number| Self(number.to_be_bytes())).ok_or(wrong)
+    }
+
+    /// The 32 digits, for the one place that keeps them.
+    pub(crate) fn digits(&self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.0))
+    }
+
+    /// The bytes, for those who make others of them.
+    pub fn expose(&self) -> &[u8; Self::BYTES] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key")
+    }
+}
+
 /// Who the targets of a group are told that asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credentials {
@@ -116,10 +155,10 @@ pub(super) fn token(text: &str) -> Result<Secret, &'static str> {
 }
 
 /// The secret in a file, without the white space around it that editors and `echo` leave.
-pub(super) fn secret_in(
+pub(crate) fn secret_in<T>(
     path: &Path,
-    parse: fn(&str) -> Result<Secret, &'static str>,
-) -> Result<Secret, String> {
+    parse: fn(&str) -> Result<T, &'static str>,
+) -> Result<T, String> {
     let name = path.display();
     let text = String::from_utf8(bytes_in(path)?).map_err(|_| format!("`{name}` is not a text"))?;
     match text.trim() {
@@ -158,6 +197,19 @@ mod tests {
         assert!(shown.contains("/p") && !shown.contains("hunter2"), "{shown}");
         let bytes = format!("{:?}", b"hunter2");
         assert!(!shown.contains(&bytes), "{shown}");
+    }
+
+    #[test]
+    fn keys_are_32_digits_that_nothing_shows() {
+        let digits = "000102030405060708090a0b0c0d0eFF";
+        let key = Key::parse(digits).expect("32 digits");
+        assert_eq!((key.expose()[0], key.expose()[15]), (0, 0xff));
+        assert_eq!(key.digits(), digits.to_ascii_lowercase());
+        assert_eq!(format!("{key:?}"), "Key");
+        for bad in ["", "0x", &digits[1..], &format!("{digits}0"), &digits.replace("00", "+0")] {
+            let reason = Key::parse(bad).expect_err(bad);
+            assert!(reason.contains("openssl rand -hex 16"), "{reason}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::{
 
 mod access;
 mod rpc;
+mod secrets;
 mod tracker;
 mod trust;
 

@@ -16,7 +16,7 @@ use super::fleet::{Client, Fleet, Slot, Wanted};
 use crate::access::{Access, Accesses, Fault};
 use crate::config::{Balance, Config, Limits};
 use crate::index::{Source, TargetId};
-use crate::route::{Busy, Merit, RangeRequest, SourceFailure, Targets};
+use crate::route::{Busy, ChoiceKey, Merit, RangeRequest, SourceFailure, Targets};
 use crate::snapshot::ArchiveName;
 use crate::target::{Conduct, Reporter};
 
@@ -31,6 +31,7 @@ pub struct Upstreams {
     fleet: Arc<Fleet>,
     turns: [AtomicUsize; TURNS],
     hasher: std::hash::RandomState,
+    choice: ChoiceKey,
     reporter: Reporter,
     /// Number of tries so far; none shares a connection with another.
     tries: AtomicU64,
@@ -43,8 +44,14 @@ pub struct Known<'a> {
 }
 
 impl Upstreams {
-    /// Targets under the bounds of this configuration; what they no longer have is reported.
-    pub fn new(config: &Config, accesses: Arc<Accesses>, reporter: Reporter) -> Self {
+    /// Targets under the bounds of this configuration, over which clients are spread by `choice`;
+    /// what they no longer have is reported.
+    pub fn new(
+        config: &Config,
+        choice: ChoiceKey,
+        accesses: Arc<Accesses>,
+        reporter: Reporter,
+    ) -> Self {
         let limits = config.limits.clone();
         let balance = |group: &crate::config::Group| (Arc::clone(&group.name), group.balance);
         Self {
@@ -52,6 +59,7 @@ impl Upstreams {
             fleet: Fleet::new(limits.per_target),
             turns: [const { AtomicUsize::new(0) }; TURNS],
             hasher: std::hash::RandomState::new(),
+            choice,
             tries: AtomicU64::new(0),
             limits,
             accesses,
@@ -204,5 +212,9 @@ impl Targets for Known<'_> {
 
     fn take_turn(&self, name: &ArchiveName) {
         self.upstreams.turn_of(name).fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn key(&self) -> ChoiceKey {
+        self.upstreams.choice
     }
 }

@@ -11,7 +11,9 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 /// two copies, whose bytes must never meet in one file.
 ///
 /// A hash over the target, the length and the time of the last change. It is stable across
-/// processes and versions, so that a client can resume over a restart.
+/// processes and versions, so that what is cached is known again after a restart. It has no key, so
+/// that who sees it can find out the target by trying: clients are shown a tag that is made from it
+/// with a secret.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CopyId(u128);
 
@@ -41,15 +43,15 @@ impl CopyId {
         Self(hasher.finish128().as_u128())
     }
 
-    /// True when `tag`, as a client sends it, is the strong tag of this copy.
-    pub fn matches(&self, tag: &str) -> bool {
-        self.to_string() == tag
+    /// The bytes of it.
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
     }
 }
 
-/// Why a text is not the tag of a copy.
+/// Why a text does not name a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not an entity tag of 32 hexadecimal digits in quotes")]
+#[error("not 32 hexadecimal digits in quotes")]
 pub struct TagError;
 
 /// The inverse of [`Display`](fmt::Display), byte for byte.
@@ -59,11 +61,11 @@ impl FromStr for CopyId {
     fn from_str(text: &str) -> Result<Self, TagError> {
         let digits = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
         let copy = digits.and_then(|digits| u128::from_str_radix(digits, 16).ok()).map(Self);
-        copy.filter(|copy| copy.matches(text)).ok_or(TagError)
+        copy.filter(|copy| copy.to_string() == text).ok_or(TagError)
     }
 }
 
-/// As in an `etag` header: strong, in quotes.
+/// As in the record of a cached archive: in quotes.
 impl fmt::Display for CopyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{:032x}\"", self.0)
@@ -85,10 +87,10 @@ mod tests {
     fn tags_are_stable_and_tell_copies_apart() {
         let day = UNIX_EPOCH + Duration::from_secs(86_400);
         let id = CopyId::new("10.0.0.1:8899", 100, Some(day));
-        // Pinned: a client resumes with this across an upgrade.
+        // Pinned: what is cached is known by this across an upgrade.
         assert_eq!(id.to_string(), "\"2b486bc8274ccf184e008c184ae3d07e\"");
-        assert!(id.matches(&id.to_string()));
-        assert!(!id.matches(&format!("W/{id}")));
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert!(format!("W/{id}").parse::<CopyId>().is_err());
         assert_eq!(id, CopyId::new("10.0.0.1:8899", 100, Some(day + Duration::from_millis(999))));
         let others = [
             CopyId::new("10.0.0.2:8899", 100, Some(day)),

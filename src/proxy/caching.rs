@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName};
 use http::{HeaderValue, Method, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorSource, ErrorType, Result};
@@ -16,7 +16,9 @@ use super::context::{Caching, Hit, Phase, Relay};
 use super::head;
 use crate::cache::{Abandoned, Archive, ArchiveStorage, Fill, LentStorage, Record};
 use crate::fetch;
-use crate::route::{ArchiveHead, Bypass, ByteRange, CacheStatus, ContentRange, Given, Selection};
+use crate::route::{
+    ArchiveHead, Bypass, ByteRange, CacheStatus, ContentRange, Given, Selection, TagKey,
+};
 
 /// The backend for archives out of ledgers. It has no state: what is read comes with the request.
 static LENT: LentStorage = LentStorage::new(cached_head);
@@ -123,8 +125,21 @@ pub(super) fn cacheable(phase: &Phase, resp: &ResponseHeader) -> RespCacheable {
     }
 }
 
+/// Adds to the head of an archive which copy it is, and how it came.
+pub(super) fn label(
+    phase: &Phase,
+    enabled: bool,
+    tags: TagKey,
+    answer: &mut ResponseHeader,
+) -> Result<()> {
+    if let Some(copy) = phase.copy() {
+        answer.insert_header(ETAG, tags.tag(copy))?;
+    }
+    answer.insert_header(head::CACHE_STATUS, status(phase, enabled).to_string())
+}
+
 /// How an answer came about; `enabled` is whether Pingora's cache takes part by now.
-pub(super) fn status(phase: &Phase, enabled: bool) -> CacheStatus {
+fn status(phase: &Phase, enabled: bool) -> CacheStatus {
     match phase {
         Phase::Hit(hit) => hit.how,
         Phase::Relay(relay) => match &relay.caching {

@@ -12,7 +12,7 @@ use super::door::Serving;
 use crate::cache::{Abandoned, Announced, Archive, Claim, Handover, Reason};
 use crate::drain::UnderWay;
 use crate::fetch::Slot;
-use crate::index::Source;
+use crate::index::{CopyId, Source};
 use crate::route::{
     ArchiveHead, Asked, Bypass, CacheStatus, Failure, Given, RangeRequest, SourceFailure, Walk,
 };
@@ -54,6 +54,17 @@ pub(super) enum Phase {
     Relay(Box<Relay>),
     /// An archive comes out of the cache.
     Hit(Box<Hit>),
+}
+
+impl Phase {
+    /// The copy whose bytes go to the client, or would go to one that asks for them.
+    pub(super) fn copy(&self) -> Option<CopyId> {
+        match self {
+            Self::Local => None,
+            Self::Relay(relay) => relay.delivered.as_ref().map(|head| head.copy),
+            Self::Hit(hit) => Some(hit.archive.record().copy),
+        }
+    }
 }
 
 /// The serving of one archive from the cache, complete or as it grows.

@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::drain::Drain;
 use crate::fetch::{self, LookCounts, Looks, Orders, Upstreams};
 use crate::ledger::Ledgers;
-use crate::route::{self, Failure, Settings, SourceFailure, Terms, Verdict};
+use crate::route::{self, Failure, Keys, Settings, SourceFailure, TagKey, Terms, Verdict};
 use crate::target::{Published, ReferenceSlot, Scraper};
 
 /// What is wrong with a source or a request, on its way through Pingora's error type. The details
@@ -43,6 +43,8 @@ pub struct Edge {
     pub(super) published: Arc<Published>,
     pub(super) reference: Option<Arc<ReferenceSlot>>,
     pub(super) copies: Copies,
+    /// What clients know copies by.
+    pub(super) tags: TagKey,
     pub(super) admission: Arc<Admission>,
     pub(super) cache: Option<&'static ArchiveStorage>,
     /// The targets that are local directories.
@@ -65,6 +67,7 @@ impl Edge {
     /// orders or by requests.
     pub fn new(
         config: &Config,
+        keys: Keys,
         scraper: &Scraper,
         upstreams: Arc<Upstreams>,
         cache: Option<&'static ArchiveStorage>,
@@ -77,13 +80,14 @@ impl Edge {
             published: scraper.published(),
             reference: scraper.reference(),
             copies: Copies::new(Instant::now()),
+            tags: keys.tags,
             admission: Admission::new(&config.limits),
             cache,
             ledgers: scraper.ledgers(),
             orders,
             looks: Looks::new(config, scraper),
             terms: Terms { sharing: config.cache.sharing, keeps: config.cache.keep_previous },
-            rpc: NodeProxy::new(config, scraper.nodes()),
+            rpc: NodeProxy::new(config, keys.choice, scraper.nodes()),
             range_wait: config.cache.range_wait,
             drain,
         }
@@ -262,8 +266,7 @@ impl ProxyHttp for Edge {
         upstream_response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        let status = caching::status(&ctx.phase, session.cache.enabled());
-        upstream_response.insert_header(head::CACHE_STATUS, status.to_string())
+        caching::label(&ctx.phase, session.cache.enabled(), self.tags, upstream_response)
     }
 
     async fn upstream_peer(

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, HOST, HeaderName,
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, HOST, HeaderName,
     LAST_MODIFIED,
 };
 use http::{HeaderValue, Method};
@@ -75,7 +75,7 @@ pub(super) async fn write(session: &mut Session, reply: Reply) -> Result<()> {
 
 /// The head of an archive, made from nothing but what was checked: whatever else a target says
 /// (cookies, its name, a disposition) stays behind, and the whole stays far below the 4096 bytes
-/// that Sig's client reads.
+/// that Sig's client reads. What says how it came, and which copy it is, is added where it is sent.
 pub(super) fn archive(archive: &ArchiveHead) -> Result<ResponseHeader> {
     let mut head = ResponseHeader::build(archive.status, Some(9))?;
     head.insert_header(DATE, now())?;
@@ -85,7 +85,6 @@ pub(super) fn archive(archive: &ArchiveHead) -> Result<ResponseHeader> {
         head.insert_header(CONTENT_RANGE, range.to_string())?;
     }
     head.insert_header(ACCEPT_RANGES, if archive.ranges { "bytes" } else { "none" })?;
-    head.insert_header(ETAG, archive.copy.to_string())?;
     if let Some(modified) = archive.modified {
         head.insert_header(LAST_MODIFIED, httpdate::fmt_http_date(modified))?;
     }

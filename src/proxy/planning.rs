@@ -68,7 +68,7 @@ impl Edge {
         let request = session.req_header();
         let uri = &request.uri;
         let route = route::parse(&request.method, uri.path(), uri.query())?;
-        let asked = Asked::of(&request.method, &request.headers);
+        let asked = Asked::of(&request.method, &request.headers, self.tags);
         if !session.as_downstream_mut().is_body_empty() {
             return Err(Failure::Body);
         }

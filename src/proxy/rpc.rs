@@ -18,7 +18,8 @@ use super::shares::{Share, Shares};
 use crate::config::{Config, RpcProxy};
 use crate::index::{TargetId, View};
 use crate::route::{
-    self, Answers, Calls, Failure, NodeRoute, Reply, RpcError, Said, SourceFailure, order_nodes,
+    self, Answers, Calls, ChoiceKey, Failure, NodeRoute, Reply, RpcError, Said, SourceFailure,
+    order_nodes,
 };
 use crate::target::{Backoff, Node, NodeError, Nodes};
 
@@ -48,6 +49,7 @@ const MAX_DISCARDED: usize = 1 << 20;
 pub(super) struct NodeProxy {
     rules: RpcProxy,
     nodes: Arc<Nodes>,
+    choice: ChoiceKey,
     /// Its own: who is bad at this may be good at archives.
     backoff: Backoff,
     places: Arc<Shares>,
@@ -164,11 +166,12 @@ impl Edge {
 
 impl NodeProxy {
     /// Nothing where the configuration wants none.
-    pub(super) fn new(config: &Config, nodes: Arc<Nodes>) -> Option<Self> {
+    pub(super) fn new(config: &Config, choice: ChoiceKey, nodes: Arc<Nodes>) -> Option<Self> {
         let shares = |(all, each)| Shares::new(all, each);
         Some(Self {
             rules: config.rpc_proxy.clone()?,
             nodes,
+            choice,
             backoff: Backoff::default(),
             places: shares(PLACES),
             questions: shares(QUESTIONS),
@@ -364,7 +367,7 @@ impl NodeProxy {
         let now = Instant::now();
         let nodes = route::nodes_asked(self.nodes.all(), view, asker.group);
         let resting = |target: &TargetId| self.backoff.is_resting(target, now);
-        order_nodes(asker.client, nodes, resting).into_iter().take(MAX_NODES)
+        order_nodes(self.choice, asker.client, nodes, resting).into_iter().take(MAX_NODES)
     }
 
     /// Notes a node's failure: one line for each of its rests, however many clients meet it.

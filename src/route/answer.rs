@@ -10,6 +10,7 @@ use http::{Method, StatusCode};
 
 use super::failure::{Failure, SourceFailure};
 use super::range::{ContentRange, RangeRequest};
+use super::tag::TagKey;
 use crate::index::{CopyId, Listed, Source};
 
 /// The condition of a range request: the tag of the copy that the client has bytes of.
@@ -17,17 +18,21 @@ use crate::index::{CopyId, Listed, Source};
 /// A date never holds: copies of one archive on several nodes can well be of one second, and a
 /// wrong 206 costs more than a whole 200.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IfRange(String);
+pub struct IfRange {
+    tag: String,
+    key: TagKey,
+}
 
 impl IfRange {
-    /// The condition in an `if-range` header, at worst one that no copy meets.
-    pub fn new(value: &str) -> Self {
-        Self(value.to_owned())
+    /// The condition in an `if-range` header, at worst one that no copy meets; `key` is what tags
+    /// are made with.
+    pub fn new(value: &str, key: TagKey) -> Self {
+        Self { tag: value.to_owned(), key }
     }
 
     /// Whether the condition is about this copy.
     pub fn holds(&self, copy: CopyId) -> bool {
-        copy.matches(&self.0)
+        self.key.tag(copy) == self.tag
     }
 
     /// Whether the condition is about the copy of this source, as far as its listing tells.
@@ -50,14 +55,14 @@ pub struct Asked {
 impl Asked {
     /// What a request's method and headers ask. A range on a HEAD means nothing (RFC 9110, section
     /// 14.2), nor does a condition without a range.
-    pub fn of(method: &Method, headers: &HeaderMap) -> Self {
+    pub fn of(method: &Method, headers: &HeaderMap, key: TagKey) -> Self {
         let range = match text(headers, &RANGE) {
             Some(value) if *method == Method::GET => RangeRequest::parse(value),
             _ => RangeRequest::Whole,
         };
         let if_range = match range {
             RangeRequest::Whole => None,
-            _ => text(headers, &IF_RANGE).map(IfRange::new),
+            _ => text(headers, &IF_RANGE).map(|value| IfRange::new(value, key)),
         };
         Self { method: method.clone(), range, if_range }
     }
@@ -274,7 +279,7 @@ fn multipart(headers: &HeaderMap) -> Option<HeaderValue> {
 mod tests {
     use super::*;
     use crate::index::{Location, TargetId};
-    use crate::route::{ByteRange, RangeSpec};
+    use crate::route::{ByteRange, RangeSpec, TEST_KEY};
     use std::time::{Duration, UNIX_EPOCH};
 
     const TOTAL: u64 = 1000;
@@ -312,7 +317,7 @@ mod tests {
         Asked {
             method: Method::GET,
             range: RangeRequest::parse(range),
-            if_range: if_range.map(IfRange::new),
+            if_range: if_range.map(|value| IfRange::new(value, TEST_KEY)),
         }
     }
 
@@ -339,9 +344,9 @@ mod tests {
         let check = |method: Method, head: &[(HeaderName, &'static str)], expected, blind| {
             let headers =
                 head.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
-            let asked = Asked::of(&method, &headers.collect());
+            let asked = Asked::of(&method, &headers.collect(), TEST_KEY);
             let (range, if_range): (&RangeRequest, Option<&str>) = expected;
-            let if_range = if_range.map(IfRange::new);
+            let if_range = if_range.map(|value| IfRange::new(value, TEST_KEY));
             assert_eq!(asked, Asked { method, range: range.clone(), if_range });
             assert_eq!(asked.is_blind(), blind, "{asked:?}");
         };
@@ -482,7 +487,7 @@ mod tests {
     fn a_condition_is_the_copys() {
         let head =
             format!("content-range: bytes 10-19/1000\ncontent-length: 10\nlast-modified: {DATE}");
-        let tag = copy(Some(changed())).to_string();
+        let tag = TEST_KEY.tag(copy(Some(changed())));
         check(&asked("bytes=10-19", Some(&tag)), 206, &head, &part_head(10, 20));
         let weak = format!("W/{tag}");
         for fails in ["\"x\"", "", "*", &weak, DATE] {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
+use super::tag::ChoiceKey;
 use crate::config::Balance;
 use crate::index::{Source, TargetId};
 use crate::snapshot::ArchiveName;
@@ -40,6 +41,10 @@ pub trait Targets {
     fn turn(&self, name: &ArchiveName) -> usize;
     /// Notes that one more is taken.
     fn take_turn(&self, name: &ArchiveName);
+    /// With what clients are spread over targets.
+    fn key(&self) -> ChoiceKey {
+        ChoiceKey::known()
+    }
 }
 
 /// Targets of which nothing is known.
@@ -92,8 +97,9 @@ pub(super) fn order(
         ordered.rotate_left(turn);
     }
     // The least comes first.
+    let key = targets.key();
     let rank = |merit: &Merit, source: &Source| {
-        let hash = |client| weight(client, name, &source.target);
+        let hash = |client| weight(key, client, name, &source.target);
         let class = class(merit.cost, best);
         match balance {
             Balance::PerClient => (0, Reverse(share(hash(Some(client)), class))),
@@ -135,12 +141,13 @@ fn share(hash: u64, class: u32) -> u64 {
 
 /// Orders targets that answer the same for one client, as [`order`] does.
 pub fn order_nodes<T>(
+    key: ChoiceKey,
     client: IpAddr,
     mut nodes: Vec<(TargetId, T)>,
     resting: impl Fn(&TargetId) -> bool,
 ) -> Vec<(TargetId, T)> {
     let weight = |target: &TargetId| {
-        let mut hasher = SipHasher13::new();
+        let mut hasher = SipHasher13::new_with_key(key.bytes());
         hash_client(&mut hasher, client);
         hash_target(&mut hasher, target);
         hasher.finish()
@@ -153,8 +160,8 @@ pub fn order_nodes<T>(
 }
 
 /// What a target claims for a client, or for everyone.
-fn weight(client: Option<IpAddr>, name: &ArchiveName, target: &TargetId) -> u64 {
-    let mut hasher = SipHasher13::new();
+fn weight(key: ChoiceKey, client: Option<IpAddr>, name: &ArchiveName, target: &TargetId) -> u64 {
+    let mut hasher = SipHasher13::new_with_key(key.bytes());
     if let Some(client) = client {
         hash_client(&mut hasher, client);
     }
@@ -183,6 +190,7 @@ fn hash_target(hasher: &mut SipHasher13, target: &TargetId) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Key;
     use crate::index::{Listed, Location};
     use proptest::prelude::*;
     use std::cell::Cell;
@@ -200,8 +208,8 @@ mod tests {
         };
         let nodes = |count: u8| (0..count).map(|at| (target(at), at)).collect::<Vec<_>>();
         let first = |client: u8, count: u8, resting: &dyn Fn(&TargetId) -> bool| {
-            let ordered =
-                order_nodes(Ipv4Addr::from([10, 1, 0, client]).into(), nodes(count), resting);
+            let client = Ipv4Addr::from([10, 1, 0, client]).into();
+            let ordered = order_nodes(ChoiceKey::known(), client, nodes(count), resting);
             assert_eq!(ordered.len(), usize::from(count).min(MAX_TRIES));
             ordered[0].1
         };
@@ -217,6 +225,31 @@ mod tests {
         }
         assert_eq!(met.len(), 4);
         assert_eq!(first(1, 20, &|_| false), first(1, 20, &|_| false));
+    }
+
+    /// Who does not know the key cannot tell from what its clients meet which targets those are.
+    #[test]
+    fn the_choice_follows_from_the_key() {
+        let with = |byte| {
+            let key = ChoiceKey::of(&Key::new([byte; 16]));
+            let weighed = |client: u8| {
+                let client = Ipv4Addr::from([10, 1, 0, client]).into();
+                let [a, b] =
+                    [0, 1].map(|at| weight(key, Some(client), &name(), &sources(2)[at].target));
+                let nodes = sources(2).into_iter().map(|source| (source.target.clone(), ()));
+                let nodes = order_nodes(key, client, nodes.collect(), |_| false);
+                (a < b, nodes[0].0 == sources(1)[0].target)
+            };
+            (0..100).map(weighed).collect::<Vec<_>>()
+        };
+        let (one, same, other) = (with(1), with(1), with(2));
+        assert_eq!(one, same);
+        // As two fair coins agree.
+        let agree = |part: fn(&(bool, bool)) -> bool| {
+            one.iter().map(part).zip(other.iter().map(part)).filter(|(a, b)| a == b).count()
+        };
+        let agreed = [agree(|pair| pair.0), agree(|pair| pair.1)];
+        assert!(agreed.iter().all(|count| (20..80).contains(count)), "{agreed:?}");
     }
 
     fn name() -> ArchiveName {

@@ -234,7 +234,7 @@ fn last_start(asked: &Asked, copy: CopyId, length: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::IfRange;
+    use crate::route::{IfRange, TEST_KEY};
 
     const EXCLUSIVE: Terms = Terms { sharing: Sharing::Exclusive, keeps: false };
     const SHARED: Terms = Terms { sharing: Sharing::Shared, keeps: false };
@@ -259,7 +259,7 @@ mod tests {
         Asked {
             method: method.parse().expect("a method"),
             range: RangeRequest::parse(range),
-            if_range: condition.map(|number| IfRange::new(&copy(number).to_string())),
+            if_range: condition.map(|number| IfRange::new(&TEST_KEY.tag(copy(number)), TEST_KEY)),
         }
     }
 

@@ -84,7 +84,7 @@ mod tests {
     use crate::clock::Now;
     use crate::config::Sharing;
     use crate::index::{Catalog, Event, Listed, Location, Policy, Publish, View};
-    use crate::route::{Asked, Failure, Given, IfRange, RangeRequest, Terms};
+    use crate::route::{Asked, Failure, Given, IfRange, RangeRequest, TEST_KEY, Terms};
     use crate::snapshot::ArchiveName;
     use http::Method;
     use std::net::Ipv4Addr;
@@ -156,7 +156,9 @@ mod tests {
         let asked = Asked {
             method: method.parse().expect("a method"),
             range: RangeRequest::parse(range),
-            if_range: row.condition.map(|text| IfRange::new(&copy_on(text).to_string())),
+            if_range: row
+                .condition
+                .map(|text| IfRange::new(&TEST_KEY.tag(copy_on(text)), TEST_KEY)),
         };
         let given = row.begun.map(|text| Given { target: target(text), copy: copy_on(text) });
         let cached_on = row.cached.map(target);

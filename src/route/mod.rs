@@ -20,6 +20,7 @@ mod reply;
 mod request;
 mod rest;
 mod rpc;
+mod tag;
 mod walk;
 mod wish;
 
@@ -38,5 +39,8 @@ pub use rest::{Rest, Validator, judge_rest};
 pub use rpc::{
     Answers, BadAnswer, Calls, NodeRoute, RpcError, Said, node_health, nodes_asked, parse_node,
 };
+#[cfg(test)]
+pub(crate) use tag::TEST_KEY;
+pub use tag::{ChoiceKey, Keys, TagKey};
 pub use walk::Walk;
 pub use wish::{Given, Wish};

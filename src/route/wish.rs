@@ -117,7 +117,7 @@ mod tests {
     use crate::clock::Now;
     use crate::config::{Balance, Sharing};
     use crate::index::{Catalog, Event, Listed, Location, Policy, Publish};
-    use crate::route::{Bypass, IfRange, Merit, RangeRequest};
+    use crate::route::{Bypass, IfRange, Merit, RangeRequest, TEST_KEY};
     use http::Method;
     use std::net::Ipv4Addr;
     use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -173,7 +173,7 @@ mod tests {
         Asked {
             method: Method::GET,
             range: RangeRequest::parse(range),
-            if_range: condition.map(|number| IfRange::new(&copy(number).to_string())),
+            if_range: condition.map(|number| IfRange::new(&TEST_KEY.tag(copy(number)), TEST_KEY)),
         }
     }
 

@@ -38,5 +38,6 @@ mod slashes;
 mod slow_clients;
 mod stopping;
 mod support;
+mod tags;
 mod tracker;
 mod unknown_names;

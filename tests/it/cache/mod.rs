@@ -41,7 +41,7 @@ impl CachedEdge {
         Self { edge, directory }
     }
 
-    /// Names of the files in the directory, but for the lock.
+    /// Names of the files in the directory, but for the lock and the secret.
     fn files(&self) -> Vec<String> {
         files(self.directory.path())
     }
@@ -108,13 +108,14 @@ fn settings(directory: &Path) -> String {
     )
 }
 
-/// Names of the files of a cache's directory, but for the lock, in order.
+/// Names of the files of a cache's directory, but for the lock and the secret, in order.
 pub fn files(directory: &Path) -> Vec<String> {
     let entries = directory.read_dir().expect("a directory");
     let name = |entry: std::io::Result<std::fs::DirEntry>| {
         entry.expect("an entry").file_name().into_string().expect("text")
     };
-    let mut names: Vec<String> = entries.map(name).filter(|name| name != "snapedge.lock").collect();
+    let is_kept = |name: &String| name == "snapedge.lock" || name == "snapedge.secret";
+    let mut names: Vec<String> = entries.map(name).filter(|name| !is_kept(name)).collect();
     names.sort();
     names
 }
