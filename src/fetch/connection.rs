@@ -100,7 +100,7 @@ pub(super) async fn open(
     source: &Source,
     slot: &Slot,
 ) -> Result<Opened, SourceFailure> {
-    let asked = Asked { method: Method::GET, range: RangeRequest::Whole, if_range: None };
+    let asked = Asked::all(Method::GET);
     let session = ask(connector, upstreams, source, slot, &asked.range, None).await?;
     let (status, headers) = head_of(&session)?;
     match judge(&asked, source, status, headers) {

@@ -16,8 +16,7 @@ use tokio::time::timeout;
 use crate::config::Config;
 use crate::index::{Listed, Source, TargetId, View};
 use crate::route::{
-    Asked, ClientNet, Lookout, Outlook, RangeRequest, Refused, Verdict, is_known, is_news, judge,
-    whom_to_ask,
+    Asked, ClientNet, Lookout, Outlook, Refused, Verdict, is_known, is_news, judge, whom_to_ask,
 };
 use crate::snapshot::ArchiveName;
 use crate::target::{Doors, Entrance, Published, Reporter, Scraper, Sighting, chain};
@@ -89,6 +88,11 @@ impl Looks {
             counts: Arc::default(),
         };
         Self { desk: Arc::new(desk), tasks: Mutex::default() }
+    }
+
+    /// The ways to single archives.
+    pub(super) fn doors(&self) -> &Doors {
+        &self.desk.doors
     }
 
     /// How many there were.
@@ -243,7 +247,7 @@ fn archive_of(name: ArchiveName, target: &TargetId, sighting: Sighting) -> Optio
     let Sighting { location, status, headers } = sighting;
     let listed = Listed { name, size: None, modified: None, location: Some(location) };
     let source = Source { target: target.clone(), listed, updated_at: SystemTime::UNIX_EPOCH };
-    let asked = Asked { method: Method::HEAD, range: RangeRequest::Whole, if_range: None };
+    let asked = Asked::all(Method::HEAD);
     match judge(&asked, &source, status, &headers) {
         Verdict::Deliver(head) => {
             let (size, modified) = (Some(head.length), head.modified);

@@ -6,6 +6,7 @@
 
 mod connection;
 mod fleet;
+mod inquiry;
 mod looks;
 mod meter;
 mod orders;

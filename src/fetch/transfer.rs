@@ -16,9 +16,7 @@ use crate::cache::{Abandoned, Announced, Claim, Ending, Fill, Growing, Store};
 use crate::config::{Cache, Publish};
 use crate::index::{Source, Worth};
 use crate::pace::Pace;
-use crate::route::{
-    Asked, Bypass, Cached, Failure, RangeRequest, SourceFailure, Terms, Validator, Walk, Wish,
-};
+use crate::route::{Asked, Bypass, Cached, Failure, SourceFailure, Terms, Validator, Walk, Wish};
 use crate::snapshot::ArchiveName;
 use crate::target::Published;
 
@@ -87,7 +85,7 @@ impl Kit {
         client: std::net::IpAddr,
     ) -> Result<Vec<Arc<Source>>, Failure> {
         let (view, now) = (self.published.load(), Instant::now());
-        let asked = Asked { method: Method::GET, range: RangeRequest::Whole, if_range: None };
+        let asked = Asked::all(Method::GET);
         let terms = Terms { sharing: self.settings.sharing, keeps: self.settings.keep_previous };
         let wish =
             Wish { name, client, asked: &asked, given: None, shown: None, view: &view, terms };

@@ -17,6 +17,9 @@ use crate::route::{Bypass, CacheStatus, Failure, RangeRequest};
 
 /// How often one request joins a fetch.
 const MAX_JOINS: usize = 2;
+/// For how many things one request waits, one after the other: each of them once, and a fetch again
+/// after each of the others.
+const MAX_WAITS: usize = 7;
 
 /// A request for an archive that is being fetched.
 pub(super) struct Awaiting {
@@ -49,26 +52,23 @@ pub(super) async fn while_there<T>(
 }
 
 impl Edge {
-    /// Waits for what a plan wants to be waited for: a look, a fetch, a ledger, and where the
-    /// ledger has it no more, a fetch after all.
+    /// Waits for what a plan wants to be waited for: a look, a ledger, what a target says, a fetch.
+    /// After each of them it is decided again, and another one may be needed.
     pub(super) async fn settle(
         &self,
         mut planned: Planned,
         permit: &mut Option<Permit>,
     ) -> Result<Planned, Failure> {
-        if let Planned::Seek(seeking) = planned {
-            planned = self.found(*seeking, permit).await?;
+        for _ in 0..MAX_WAITS {
+            planned = match planned {
+                Planned::Seek(seeking) => self.found(*seeking, permit).await?,
+                Planned::Await(awaiting) => self.join(*awaiting).await?,
+                Planned::Lend(loan) => self.borrow(*loan).await?,
+                Planned::Inquire(inquiring) => self.inquire(*inquiring).await?,
+                planned => return Ok(planned),
+            };
         }
-        if let Planned::Await(awaiting) = planned {
-            planned = self.join(*awaiting).await?;
-        }
-        if let Planned::Lend(loan) = planned {
-            planned = self.borrow(*loan).await?;
-        }
-        match planned {
-            Planned::Await(awaiting) => self.join(*awaiting).await,
-            planned => Ok(planned),
-        }
+        Ok(planned)
     }
 
     /// Waits until an archive that is being fetched can be read, and decides again. What nobody

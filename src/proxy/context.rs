@@ -14,7 +14,8 @@ use crate::drain::UnderWay;
 use crate::fetch::Slot;
 use crate::index::{CopyId, Source};
 use crate::route::{
-    ArchiveHead, Asked, Bypass, CacheStatus, Failure, Given, RangeRequest, SourceFailure, Walk,
+    ArchiveHead, Asked, Bypass, CacheStatus, Failure, Given, RangeRequest, Reply, SourceFailure,
+    Walk,
 };
 use crate::snapshot::ArchiveName;
 
@@ -98,6 +99,8 @@ pub(super) struct Relay {
     waits_until: Option<Instant>,
     /// What the client is told although sources are left.
     refusal: Option<Failure>,
+    /// What it is answered instead of with an archive, which is no failure.
+    instead: Option<Reply>,
     /// The copy that the client has other bytes of; no other one will do.
     bound_to: Option<Arc<Given>>,
     /// Whether it is a part that the client asks for without a condition.
@@ -141,6 +144,7 @@ impl Relay {
             slot: None,
             waits_until: None,
             refusal: None,
+            instead: None,
             bound_to,
             blind,
             delivered: None,
@@ -175,7 +179,7 @@ impl Relay {
         if self.slot.is_some() || self.asked.method == Method::HEAD {
             return None;
         }
-        let has_to_fit = self.asked.range.is_part_of_a_file() && self.walk.failure().is_none();
+        let has_to_fit = self.asked.has_to_fit() && self.walk.failure().is_none();
         let count = if has_to_fit { 1 } else { usize::MAX };
         let sources: Vec<_> = self.walk.rest().iter().take(count).cloned().collect();
         (!sources.is_empty()).then_some(sources)
@@ -241,6 +245,11 @@ impl Relay {
 
     pub(super) fn refuse(&mut self, failure: Failure) {
         self.refusal = Some(failure);
+    }
+
+    /// Answers without an archive, for the sake of a condition: no bytes of it are read.
+    pub(super) fn reply_with(&mut self, reply: Reply) {
+        self.instead = Some(reply);
     }
 
     /// Whether the answer goes into a file with other bytes, without a word about their copy.
@@ -323,8 +332,13 @@ impl Relay {
         matches!(&self.caching, Caching::Filling(reason) if reason.given().is_some())
     }
 
+    /// What the client is told that got no archive.
+    pub(super) fn reply(&mut self) -> Reply {
+        self.instead.take().unwrap_or_else(|| self.outcome().reply())
+    }
+
     /// Why the client got nothing.
-    pub(super) fn outcome(&self) -> Failure {
+    fn outcome(&self) -> Failure {
         match (&self.refusal, self.walk.failure()) {
             (Some(refusal), _) => refusal.clone(),
             // What is only out of reach for now may be there again for the next try.

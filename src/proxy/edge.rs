@@ -9,7 +9,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
-use pingora::protocols::http::conditional_filter::not_modified_filter;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_cache::{CacheKey, NoCacheReason, RespCacheable};
@@ -142,6 +141,9 @@ impl Edge {
         let Some(source) = relay.source().cloned() else { return refused(false) };
         match route::judge(relay.asked(), &source, answer.status, &answer.headers) {
             Verdict::Deliver(head) => {
+                if self.stops_at(&head, relay) {
+                    return refused(false);
+                }
                 let now = Instant::now();
                 let head = head::archive(relay.accept(head, now))?;
                 let Some(given) = relay.given() else {
@@ -202,9 +204,7 @@ impl ProxyHttp for Edge {
             }
             Ok(Planned::Reply(reply)) => reply,
             // What was waited for is there or is not.
-            Ok(Planned::Await(_) | Planned::Lend(_) | Planned::Seek(_)) => {
-                Failure::Internal.reply()
-            }
+            Ok(_) => Failure::Internal.reply(),
             Err(failure) => failure.reply(),
         };
         let downstream = session.as_downstream_mut();
@@ -230,13 +230,12 @@ impl ProxyHttp for Edge {
 
     fn cache_not_modified_filter(
         &self,
-        session: &Session,
-        resp: &ResponseHeader,
-        ctx: &mut Context,
+        _session: &Session,
+        _resp: &ResponseHeader,
+        _ctx: &mut Context,
     ) -> Result<bool> {
-        // What is on its way into the cache is needed whole, and the client gets it whole.
-        let hit = matches!(ctx.phase, Phase::Hit(_));
-        Ok(hit && not_modified_filter(session.req_header(), resp))
+        // Conditions were judged before.
+        Ok(false)
     }
 
     fn range_header_filter(
@@ -428,11 +427,10 @@ impl ProxyHttp for Edge {
         let written = session.response_written().map(|head| head.status.as_u16());
         let client_left = *e.esource() == ErrorSource::Downstream;
         if (written, client_left) == (None, false) {
-            let failure = match &ctx.phase {
-                Phase::Relay(relay) => relay.outcome(),
-                Phase::Hit(_) | Phase::Local => Failure::Internal,
+            let reply = match &mut ctx.phase {
+                Phase::Relay(relay) => relay.reply(),
+                Phase::Hit(_) | Phase::Local => Failure::Internal.reply(),
             };
-            let reply = failure.reply();
             let status = reply.status.as_u16();
             let sent = head::write(session, reply).await.is_ok();
             return FailToProxy { error_code: status, can_reuse_downstream: sent };
@@ -466,7 +464,7 @@ impl ProxyHttp for Edge {
         let shown: String = path.chars().take(MAX_LOGGED_PATH).collect();
         let method: String = request.method.as_str().chars().take(MAX_LOGGED_METHOD).collect();
         let broken = match &ctx.serving {
-            _ if e.is_none() || status >= 400 => "",
+            _ if e.is_none() || status >= 300 => "",
             Some(serving) if serving.is_cut() => " (broken off, the client took too little)",
             _ => " (broken off)",
         };

@@ -7,7 +7,7 @@ use http::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, HOST, HeaderName,
     LAST_MODIFIED,
 };
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
@@ -57,7 +57,10 @@ pub(super) async fn write_in_time(
 pub(super) async fn write(session: &mut Session, reply: Reply) -> Result<()> {
     let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 2))?;
     head.insert_header(DATE, now())?;
-    head.insert_header(CONTENT_LENGTH, reply.body.len().to_string())?;
+    if reply.status != StatusCode::NOT_MODIFIED {
+        // There it would be that of the archive (RFC 9110, section 8.6).
+        head.insert_header(CONTENT_LENGTH, reply.body.len().to_string())?;
+    }
     for (name, value) in reply.headers {
         head.insert_header(name, value)?;
     }

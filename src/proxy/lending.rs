@@ -39,7 +39,7 @@ impl Edge {
                 return Err(Failure::OtherCopy);
             }
             match self.hit(archive, CacheStatus::Lent, &request, Instant::now()) {
-                Ok(hit) => return Ok(Planned::Hit(Box::new(hit))),
+                Ok(planned) => return Ok(planned),
                 // Another request of the same client was faster, and began another copy.
                 Err(begun) if begun.target.is_ledger() => return Err(Failure::OtherCopy),
                 Err(_) => break,

@@ -9,6 +9,7 @@ mod door;
 mod edge;
 mod genesis;
 mod head;
+mod inquiring;
 mod lending;
 mod listener;
 mod planning;

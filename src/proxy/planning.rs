@@ -12,6 +12,7 @@ use super::awaiting::{Awaiting, Fetch};
 use super::context::{Caching, Hit, Relay};
 use super::edge::Edge;
 use super::head;
+use super::inquiring::{Inquiring, Inquiry};
 use super::lending::Loan;
 use super::seeking::Seeking;
 use crate::api::{self, Reference, Urls};
@@ -36,6 +37,8 @@ pub(super) enum Planned {
     Seek(Box<Seeking>),
     /// Nor yet: see [`Edge::borrow`].
     Lend(Box<Loan>),
+    /// Nor yet: see [`Edge::inquire`].
+    Inquire(Box<Inquiring>),
 }
 
 /// Whether a request may still be answered out of a ledger.
@@ -53,6 +56,7 @@ pub(super) struct Request {
     pub(super) client: IpAddr,
     pub(super) asked: Asked,
     pub(super) ledgers: Ledgers,
+    pub(super) inquiry: Inquiry,
 }
 
 impl Edge {
@@ -77,7 +81,8 @@ impl Edge {
         let requester = Requester { client, targets: &self.upstreams.at(now) };
         let reply = match route {
             Route::Archive(name) => {
-                let request = Request { name, client, asked, ledgers: Ledgers::Open };
+                let (ledgers, inquiry) = (Ledgers::Open, Inquiry::Open);
+                let request = Request { name, client, asked, ledgers, inquiry };
                 self.admit(&request, &view, permit)?;
                 return match self.decide(request.clone(), &view, now) {
                     Err(Failure::NotHeld) => self.seek(request, &view, now),
@@ -228,7 +233,7 @@ impl Edge {
         };
         if let Some((archive, how)) = archive {
             return match self.hit(archive, how, &request, now) {
-                Ok(hit) => Ok(Planned::Hit(Box::new(hit))),
+                Ok(planned) => Ok(planned),
                 // Another request of the same client was faster, and began another copy.
                 Err(begun) => {
                     let caching = Caching::Bypass(Bypass::OtherCopy);
@@ -236,6 +241,15 @@ impl Edge {
                 }
             };
         }
+        if request.wants_inquiry() {
+            return self.inquiry(request, given.as_deref(), standing, view, now);
+        }
+        let delivery = match (delivery, request.inquiry) {
+            (Delivery::Fill | Delivery::Await, Inquiry::Unanswered) => {
+                Delivery::Bypass(Bypass::Condition)
+            }
+            (delivery, _) => delivery,
+        };
         match delivery {
             Delivery::Fill => self.fill(request, given, view, now),
             Delivery::Await => self.order(request, given.as_deref(), standing, view, now),
@@ -245,6 +259,23 @@ impl Edge {
             // These have an archive.
             Delivery::Hit | Delivery::Follow | Delivery::FollowWhole => Err(Failure::Internal),
         }
+    }
+
+    /// Has the target asked that a request under a condition would be answered from: the first
+    /// one, and for the rest of a copy the one that has that.
+    fn inquiry(
+        &self,
+        request: Request,
+        given: Option<&Given>,
+        standing: Option<&Standing>,
+        view: &View,
+        now: Instant,
+    ) -> Result<Planned, Failure> {
+        let sources = self.sources(&request, given, standing, view, now)?;
+        let bound_to = given.filter(|_| request.asked.is_blind()).map(|given| &given.target);
+        let would_do = |source: &Arc<Source>| bound_to.is_none_or(|it| source.target == *it);
+        let source = sources.into_iter().find(would_do);
+        Ok(Planned::Inquire(Box::new(Inquiring { request, source })))
     }
 
     /// Carries the archive into the cache on its way to the client, where nobody else does.
@@ -365,22 +396,27 @@ impl Edge {
         self.wish(request, given, None, view).lenders(cached, resting)
     }
 
-    /// Serves from a file, unless the client began another copy meanwhile, which is the error.
+    /// Serves from a file what meets the conditions, unless the client began another copy
+    /// meanwhile, which is the error.
     pub(super) fn hit(
         &self,
         archive: Archive,
         how: CacheStatus,
         request: &Request,
         now: Instant,
-    ) -> Result<Hit, Arc<Given>> {
+    ) -> Result<Planned, Arc<Given>> {
         let Request { name, client, ref asked, .. } = *request;
+        let Record { copy, modified, .. } = *archive.record();
+        if let Some(reply) = self.judged(asked, copy, modified, how) {
+            return Ok(Planned::Reply(reply));
+        }
         let hit = Hit { archive, how, client, asked: asked.clone() };
         if let Some(given) = hit.given() {
             self.copies.begin(client, name, &given, asked.is_blind(), now)?;
         } else {
             self.copies.show(client, name, hit.copy(), now);
         }
-        Ok(hit)
+        Ok(Planned::Hit(Box::new(hit)))
     }
 
     /// What the store has, for those who decide.

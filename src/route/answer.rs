@@ -8,6 +8,7 @@ use http::header::{
 };
 use http::{Method, StatusCode};
 
+use super::condition::{Conditions, Judgement};
 use super::failure::{Failure, SourceFailure};
 use super::range::{ContentRange, RangeRequest};
 use super::tag::TagKey;
@@ -34,11 +35,6 @@ impl IfRange {
     pub fn holds(&self, copy: CopyId) -> bool {
         self.key.tag(copy) == self.tag
     }
-
-    /// Whether the condition is about the copy of this source, as far as its listing tells.
-    pub fn names(&self, source: &Source) -> bool {
-        source.copy().is_some_and(|copy| self.holds(copy))
-    }
 }
 
 /// What was asked of the upstream.
@@ -50,6 +46,8 @@ pub struct Asked {
     pub range: RangeRequest,
     /// Under which condition the range is wanted; otherwise all of it is.
     pub if_range: Option<IfRange>,
+    /// Under which conditions it is wanted at all.
+    pub conditions: Conditions,
 }
 
 impl Asked {
@@ -64,12 +62,37 @@ impl Asked {
             RangeRequest::Whole => None,
             _ => text(headers, &IF_RANGE).map(|value| IfRange::new(value, key)),
         };
-        Self { method: method.clone(), range, if_range }
+        let conditions = Conditions::of(headers, key);
+        Self { method: method.clone(), range, if_range, conditions }
+    }
+
+    /// All of an archive, or the head of it, whatever copy that is.
+    pub fn all(method: Method) -> Self {
+        let (range, conditions) = (RangeRequest::Whole, Conditions::default());
+        Self { method, range, if_range: None, conditions }
+    }
+
+    /// Whether this copy is the one that the request names, by `if-match` or else by `if-range`;
+    /// `None` where it names none.
+    pub fn names(&self, copy: CopyId) -> Option<bool> {
+        let by_range = || self.if_range.as_ref().map(|condition| condition.holds(copy));
+        self.conditions.names(copy).or_else(by_range)
+    }
+
+    /// True where it names a copy.
+    pub fn has_named(&self) -> bool {
+        self.conditions.name_copies() || self.if_range.is_some()
+    }
+
+    /// True where not any copy will do: the answer goes into a file with other bytes, or has to be
+    /// of the copy that `if-match` names.
+    pub fn has_to_fit(&self) -> bool {
+        self.range.is_part_of_a_file() || self.conditions.name_copies()
     }
 
     /// True where the answer goes into a file with other bytes, without a word about their copy.
     pub fn is_blind(&self) -> bool {
-        self.range.is_part_of_a_file() && self.if_range.is_none()
+        self.range.is_part_of_a_file() && !self.has_named()
     }
 }
 
@@ -206,9 +229,14 @@ fn unsatisfiable(
     headers: &HeaderMap,
 ) -> Result<Verdict, SourceFailure> {
     let found = text(headers, &CONTENT_RANGE).and_then(ContentRange::parse);
+    // Other conditions come before the range. Which copy it is, only the listing tells.
+    let are_met = asked.conditions.is_empty()
+        || source.copy().is_some_and(|copy| {
+            asked.conditions.judge(copy, source.listed.modified) == Judgement::Met
+        });
     match (&asked.range, found.map(|found| found.total).or(source.listed.size)) {
         (RangeRequest::Single(spec), Some(total))
-            if asked.if_range.is_none() && spec.resolve(total).is_none() =>
+            if asked.if_range.is_none() && are_met && spec.resolve(total).is_none() =>
         {
             check_total(source, total)?;
             Ok(Verdict::Refuse(Failure::Unsatisfiable { total }))
@@ -318,6 +346,7 @@ mod tests {
             method: Method::GET,
             range: RangeRequest::parse(range),
             if_range: if_range.map(|value| IfRange::new(value, TEST_KEY)),
+            conditions: Conditions::default(),
         }
     }
 
@@ -347,7 +376,8 @@ mod tests {
             let asked = Asked::of(&method, &headers.collect(), TEST_KEY);
             let (range, if_range): (&RangeRequest, Option<&str>) = expected;
             let if_range = if_range.map(|value| IfRange::new(value, TEST_KEY));
-            assert_eq!(asked, Asked { method, range: range.clone(), if_range });
+            let conditions = Conditions::default();
+            assert_eq!(asked, Asked { method, range: range.clone(), if_range, conditions });
             assert_eq!(asked.is_blind(), blind, "{asked:?}");
         };
         let range = || (RANGE, "bytes=5-");
@@ -446,7 +476,7 @@ mod tests {
 
     #[test]
     fn a_source_that_refuses_head_is_answered_for() {
-        let head = Asked { method: Method::HEAD, range: RangeRequest::Whole, if_range: None };
+        let head = Asked::all(Method::HEAD);
         for status in [405, 501] {
             check(&head, status, "content-length: 60", &whole_head(None, false));
             let failure = fail(SourceFailure::Status(status));
@@ -538,7 +568,7 @@ mod tests {
             check(&several, status, "content-range: bytes */1000", &Verdict::AskWhole);
         }
         let single = RangeRequest::Single(RangeSpec::Suffix(5));
-        let asked = Asked { method: Method::GET, range: single, if_range: None };
+        let asked = Asked { range: single, ..Asked::all(Method::GET) };
         check(&asked, 206, &head, &fail(SourceFailure::Range));
     }
 }

@@ -59,8 +59,7 @@ pub(super) struct Bytes {
 impl Bytes {
     /// Whether a request goes on with bytes of this copy.
     fn are_of(self, asked: &Asked, copy: CopyId) -> bool {
-        let named = asked.if_range.as_ref().map(|condition| condition.holds(copy));
-        asked.range.is_part_of_a_file() && named.unwrap_or(self.begun == Some(copy))
+        asked.has_to_fit() && asked.names(copy).unwrap_or(self.begun == Some(copy))
     }
 }
 
@@ -105,11 +104,14 @@ pub enum Bypass {
     Abandoned,
     /// Fetching it failed a moment ago.
     Backoff,
+    /// A condition of the request decided, and nothing was fetched; or nobody could tell before the
+    /// archive was asked for whether it holds.
+    Condition,
 }
 
 impl Bypass {
     /// Every reason.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Off,
         Self::Head,
         Self::Range,
@@ -120,6 +122,7 @@ impl Bypass {
         Self::Disk,
         Self::Abandoned,
         Self::Backoff,
+        Self::Condition,
     ];
 
     /// The value of the `detail` parameter, a token.
@@ -135,6 +138,7 @@ impl Bypass {
             Self::Disk => "disk",
             Self::Abandoned => "abandoned",
             Self::Backoff => "backoff",
+            Self::Condition => "condition",
         }
     }
 }
@@ -216,11 +220,11 @@ pub(super) fn deliver(
 
 /// Whether the client has bytes of another copy that its request has to fit to.
 fn has_other(asked: &Asked, copy: CopyId, bytes: Bytes) -> bool {
-    let other = match &asked.if_range {
-        Some(condition) => bytes.of_target && !condition.holds(copy),
+    let other = match asked.names(copy) {
+        Some(named) => bytes.of_target && !named,
         None => bytes.begun.is_some_and(|begun| begun != copy),
     };
-    asked.range.is_part_of_a_file() && other
+    asked.has_to_fit() && other
 }
 
 /// The last position at which a part of the answer begins.
@@ -234,7 +238,7 @@ fn last_start(asked: &Asked, copy: CopyId, length: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::{IfRange, TEST_KEY};
+    use crate::route::{Conditions, IfRange, TEST_KEY};
 
     const EXCLUSIVE: Terms = Terms { sharing: Sharing::Exclusive, keeps: false };
     const SHARED: Terms = Terms { sharing: Sharing::Shared, keeps: false };
@@ -260,6 +264,7 @@ mod tests {
             method: method.parse().expect("a method"),
             range: RangeRequest::parse(range),
             if_range: condition.map(|number| IfRange::new(&TEST_KEY.tag(copy(number)), TEST_KEY)),
+            conditions: Conditions::default(),
         }
     }
 

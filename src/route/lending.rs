@@ -52,21 +52,22 @@ impl Wish<'_> {
         cached: Cached<'_>,
         ledgers: impl Fn() -> L,
     ) -> Choice<'a> {
-        if !self.asked.range.is_part_of_a_file() {
+        if !self.asked.has_to_fit() {
             return Choice::Any;
         }
-        match (&self.asked.if_range, self.given) {
-            (Some(condition), _) => {
+        match (self.asked.has_named(), self.given) {
+            (true, _) => {
                 if let Some(source) = ledgers().find(|source| self.names(source)) {
                     return Choice::Only(&source.target);
                 }
-                let is_cached = copy(cached).is_some_and(|copy| condition.holds(copy));
+                let named = |copy| self.asked.names(copy) == Some(true);
+                let is_cached = copy(cached).is_some_and(named);
                 // A condition that names nothing gets all of whichever copy.
                 if is_cached || self.named_by_condition() { Choice::Elsewhere } else { Choice::Any }
             }
-            (None, Some(given)) if given.target.is_ledger() => Choice::Only(&given.target),
-            (None, Some(_)) => Choice::Elsewhere,
-            (None, None) => Choice::Any,
+            (false, Some(given)) if given.target.is_ledger() => Choice::Only(&given.target),
+            (false, Some(_)) => Choice::Elsewhere,
+            (false, None) => Choice::Any,
         }
     }
 }
@@ -84,7 +85,7 @@ mod tests {
     use crate::clock::Now;
     use crate::config::Sharing;
     use crate::index::{Catalog, Event, Listed, Location, Policy, Publish, View};
-    use crate::route::{Asked, Failure, Given, IfRange, RangeRequest, TEST_KEY, Terms};
+    use crate::route::{Asked, Conditions, Failure, Given, IfRange, RangeRequest, TEST_KEY, Terms};
     use crate::snapshot::ArchiveName;
     use http::Method;
     use std::net::Ipv4Addr;
@@ -159,6 +160,7 @@ mod tests {
             if_range: row
                 .condition
                 .map(|text| IfRange::new(&TEST_KEY.tag(copy_on(text)), TEST_KEY)),
+            conditions: Conditions::default(),
         };
         let given = row.begun.map(|text| Given { target: target(text), copy: copy_on(text) });
         let cached_on = row.cached.map(target);
@@ -231,7 +233,7 @@ mod tests {
 
     #[test]
     fn nobody_asks_a_ledger_over_the_network() {
-        let asked = Asked { method: Method::GET, range: RangeRequest::Whole, if_range: None };
+        let asked = Asked::all(Method::GET);
         let sources = |on: &[&str]| {
             let view = view(on);
             let client = Ipv4Addr::LOCALHOST.into();

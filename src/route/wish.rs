@@ -92,21 +92,20 @@ impl Wish<'_> {
     /// was given of it: without a size, the listing does not tell.
     pub(super) fn names(&self, source: &Source) -> bool {
         let given = self.given.filter(|given| given.target == source.target);
-        self.asked.if_range.as_ref().is_some_and(|condition| {
-            condition.names(source) || given.is_some_and(|given| condition.holds(given.copy))
-        })
+        let named = |copy| self.asked.names(copy) == Some(true);
+        source.copy().is_some_and(named) || given.is_some_and(|given| named(given.copy))
     }
 
     /// Whether a source comes before all others.
     fn prefers(&self, source: &Source, pinned: Option<&TargetId>) -> bool {
         let is_pinned = pinned == Some(&source.target);
-        if !self.asked.range.is_part_of_a_file() {
+        if !self.asked.has_to_fit() {
             return is_pinned;
         }
-        match (&self.asked.if_range, self.given) {
-            (Some(_), _) => self.names(source) || (is_pinned && !self.named_by_condition()),
-            (None, Some(given)) => given.target == source.target,
-            (None, None) => self.shown.map_or(is_pinned, |shown| *shown == source.target),
+        match (self.asked.has_named(), self.given) {
+            (true, _) => self.names(source) || (is_pinned && !self.named_by_condition()),
+            (false, Some(given)) => given.target == source.target,
+            (false, None) => self.shown.map_or(is_pinned, |shown| *shown == source.target),
         }
     }
 }
@@ -117,7 +116,7 @@ mod tests {
     use crate::clock::Now;
     use crate::config::{Balance, Sharing};
     use crate::index::{Catalog, Event, Listed, Location, Policy, Publish};
-    use crate::route::{Bypass, IfRange, Merit, RangeRequest, TEST_KEY};
+    use crate::route::{Bypass, Conditions, IfRange, Merit, RangeRequest, TEST_KEY};
     use http::Method;
     use std::net::Ipv4Addr;
     use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -174,6 +173,7 @@ mod tests {
             method: Method::GET,
             range: RangeRequest::parse(range),
             if_range: condition.map(|number| IfRange::new(&TEST_KEY.tag(copy(number)), TEST_KEY)),
+            conditions: Conditions::default(),
         }
     }
 

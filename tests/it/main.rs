@@ -16,6 +16,7 @@
 
 mod cache;
 mod clients;
+mod conditions;
 mod copies;
 mod credentials;
 mod discovery;

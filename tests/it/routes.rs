@@ -153,7 +153,7 @@ async fn what_a_client_says_of_itself_stays_here() {
         .with("cookie", "a=b")
         .with("x-forwarded-for", "8.8.8.8")
         .with("accept-encoding", "gzip, br")
-        .with("if-none-match", "*");
+        .with("if-none-match", "\"theirs\"");
     assert_eq!(edge.ask(ask).await.status, 200);
     let request = origin
         .seen()

@@ -102,14 +102,13 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_condition_does_not_keep_an_archive_from_being_fetched() {
+async fn a_condition_that_is_met_does_not_keep_an_archive_from_being_fetched() {
     let name = full(1000);
     let origin = Origin::run(Program::Sidecar, &[(&name, CONTENT)]).await;
     let cached = CachedEdge::before(&[&origin]).await;
     let cold = cached.edge.ask(head(&name)).await;
     let tag = cold.header("etag").expect("a tag");
-    // It is needed whole, and so the client gets it whole.
-    let answer = cached.edge.ask(get(&name).with("if-none-match", tag)).await;
+    let answer = cached.edge.ask(get(&name).with("if-match", tag)).await;
     assert_whole(&answer, CONTENT);
     assert_eq!(status(&answer), STORED);
     cached.holds(&name).await;

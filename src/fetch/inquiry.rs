@@ -1,0 +1,36 @@
+//! Questions about the copy that a target has now, before it is asked for all of it.
+
+use std::time::Duration;
+
+use http::header::CONTENT_LENGTH;
+use http::{Method, StatusCode};
+use tokio::time::timeout;
+
+use super::looks::Looks;
+use crate::index::Source;
+use crate::route::{ArchiveHead, Asked, Verdict, judge};
+
+/// Longest that a target is waited for: Firedancer gives its server a second in all.
+const PATIENCE: Duration = Duration::from_millis(800);
+
+impl Looks {
+    /// The head of the archive as its target has it now, asked by HEAD and as many times at once
+    /// as its door admits; `None` where it does not tell. Many servers do not answer a HEAD as they
+    /// answer a GET, and that is nothing against them.
+    pub async fn head(&self, source: &Source) -> Option<ArchiveHead> {
+        let name = source.listed.name;
+        let (target, entrance) = self.doors().of(|target| *target == source.target).pop()?;
+        let answer = timeout(PATIENCE, entrance.ask(&name)).await;
+        let Ok(Some(Ok(sighting))) = answer else {
+            log::debug!("target {target} does not tell which copy of {name} it has");
+            return None;
+        };
+        let is_told =
+            sighting.status == StatusCode::OK && sighting.headers.contains_key(CONTENT_LENGTH);
+        let asked = Asked::all(Method::HEAD);
+        match judge(&asked, source, sighting.status, &sighting.headers) {
+            Verdict::Deliver(head) if is_told => Some(head),
+            _ => None,
+        }
+    }
+}
