@@ -41,6 +41,13 @@ const SEALING_PAUSE: Duration = Duration::from_millis(20);
 /// it is read.
 pub const NOISY_MODULE: &str = "pingora_proxy::proxy_cache";
 
+/// Modules that write an error for every connection that ends before there is a request, without
+/// the client's address and as often as clients like. `proxy::Door` counts them and tells.
+pub const UNBOUNDED_MODULES: [&str; 2] = ["pingora_proxy", "pingora_core::apps"];
+/// Modules below those that have more to say.
+pub const BOUNDED_MODULES: [&str; 3] =
+    ["pingora_proxy::proxy_common", "pingora_proxy::proxy_h1", "pingora_proxy::proxy_h2"];
+
 /// A module that writes the heads of requests, credentials and all, where its log is at `trace`.
 pub const TELLING_MODULE: &str = "pingora_core::protocols::http::v1::client";
 

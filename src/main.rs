@@ -42,8 +42,17 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         println!("the configuration `{}` is good", path.display());
         return Ok(());
     }
-    env_logger::Builder::new()
-        .filter_level(config.log_level)
+    let mut logger = env_logger::Builder::new();
+    logger.filter_level(config.log_level);
+    if config.log_level < log::LevelFilter::Debug {
+        for module in app::UNBOUNDED_MODULES {
+            logger.filter_module(module, log::LevelFilter::Off);
+        }
+        for module in app::BOUNDED_MODULES {
+            logger.filter_module(module, config.log_level);
+        }
+    }
+    logger
         .filter_module(app::NOISY_MODULE, log::LevelFilter::Off)
         .parse_default_env()
         // After what `RUST_LOG` says, so that it cannot be turned on.

@@ -87,8 +87,9 @@ const WITH_PINGORA: [&str; 8] = [
     "src/demo/",
 ];
 const WITH_YAML: [&str; 3] = ["src/config/yaml.rs", "src/config/tree.rs", "src/config/scalar.rs"];
-/// Where files of certificates are read, and where connections get their settings.
-const WITH_RUSTLS: [&str; 2] = ["src/config/access.rs", "src/access/"];
+/// Where files of certificates are read, where connections get their settings, and a test's server.
+const WITH_RUSTLS: [&str; 3] =
+    ["src/config/access.rs", "src/access/", "src/target/approach/tests.rs"];
 const WITH_DNS: [&str; 1] = ["src/target/discovery/dns.rs"];
 /// Files as memory, and what only a disk's caller needs.
 const WITH_MAPPING: [&str; 1] = ["src/cache/mapping.rs"];

@@ -22,6 +22,7 @@ use super::copies::Copies;
 use super::door::Serving;
 use super::head;
 use super::planning::Planned;
+use super::record::Record;
 use super::rpc::NodeProxy;
 use crate::cache::ArchiveStorage;
 use crate::config::Config;
@@ -460,29 +461,24 @@ impl ProxyHttp for Edge {
         let origin = self.note_end(&ctx.phase, e);
         let request = session.req_header();
         let status = session.response_written().map_or(0, |head| head.status.as_u16());
-        let path = request.uri.path();
-        let shown: String = path.chars().take(MAX_LOGGED_PATH).collect();
-        let method: String = request.method.as_str().chars().take(MAX_LOGGED_METHOD).collect();
         let broken = match &ctx.serving {
             _ if e.is_none() || status >= 300 => "",
             Some(serving) if serving.is_cut() => " (broken off, the client took too little)",
             _ => " (broken off)",
         };
-        log::info!(
-            target: "access",
-            "{} {method} {} {status} {} bytes {:.3} s{origin}{broken}",
-            client_address(session),
-            shown.escape_debug(),
-            session.body_bytes_sent(),
-            ctx.started.elapsed().as_secs_f64(),
-        );
+        let record = Record {
+            client: client_address(session),
+            request,
+            answer: session.response_written().map(|head| &head.headers),
+            status,
+            bytes: session.body_bytes_sent(),
+            seconds: ctx.started.elapsed().as_secs_f64(),
+            origin: &origin,
+            ending: broken,
+        };
+        log::info!(target: "access", "{record}");
     }
 }
-
-/// Most characters of a method that go into the log.
-const MAX_LOGGED_METHOD: usize = 16;
-/// Most characters of a path that go into the log.
-const MAX_LOGGED_PATH: usize = 200;
 
 pub(super) fn refused<T>(retry: bool) -> Result<T> {
     let mut error = Error::new_up(REFUSED);

@@ -13,6 +13,7 @@ mod inquiring;
 mod lending;
 mod listener;
 mod planning;
+mod record;
 mod rpc;
 mod seeking;
 mod shares;

@@ -124,7 +124,11 @@ impl Client {
     }
 
     /// Posts JSON to a URL of the configuration and reads the answer.
-    pub(super) async fn post_json(&self, url: &str, body: &str) -> Result<Vec<u8>, ClientError> {
+    pub(super) async fn post_json(
+        &self,
+        url: &str,
+        body: &str,
+    ) -> Result<(Head, Vec<u8>), ClientError> {
         let request =
             self.http.post(url).header(CONTENT_TYPE, "application/json").body(body.to_owned());
         let failed = |source: reqwest::Error| ClientError::Request {
@@ -132,7 +136,8 @@ impl Client {
             url: without_secrets(url),
             source: source.without_url(),
         };
-        read_bounded(request.send().await.map_err(failed)?, MAX_DOCUMENT).await
+        let response = request.send().await.map_err(failed)?;
+        Ok((head_of(&response), read_bounded(response, MAX_DOCUMENT).await?))
     }
 
     /// Reads a document of at most `most` bytes from a URL of the configuration. Redirects are
@@ -433,26 +438,6 @@ fn refuses_head(status: StatusCode) -> bool {
 /// True where the peer was reached and then closed the connection without an answer.
 fn is_broken(error: &reqwest::Error) -> bool {
     !error.is_connect() && !error.is_timeout()
-}
-
-/// Resolves a target. Of several addresses the one that was used before is kept while it is still
-/// there, and otherwise the least one is taken: one target is one machine.
-pub(super) async fn resolve(
-    target: &HostPort,
-    before: Option<IpAddr>,
-) -> Result<IpAddr, ClientError> {
-    if let Some(address) = target.address() {
-        return Ok(address);
-    }
-    let host = || target.host().to_owned();
-    let found = tokio::net::lookup_host((target.host(), target.port()))
-        .await
-        .map_err(|source| ClientError::Resolve { host: host(), source: Some(source) })?;
-    let addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
-    before
-        .filter(|address| addresses.contains(address))
-        .or_else(|| addresses.iter().min().copied())
-        .ok_or_else(|| ClientError::Resolve { host: host(), source: None })
 }
 
 #[cfg(test)]

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::reference::chain;
+use super::remarks::Remarks;
 use crate::clock::Now;
 use crate::index::Event;
 use crate::ledger::{Ledger, LedgerError, Listing, Offer, Unfit};
@@ -66,6 +67,7 @@ impl LedgerWatch {
     pub(super) async fn keep(self) {
         let (mut lookout, mut failing) = (Lookout::default(), None);
         let (mut refused, mut walk) = (BTreeMap::new(), None);
+        let mut remarks = Remarks::default();
         if self.events.send(Event::Expected { target: self.ledger.id().clone() }).await.is_err() {
             return;
         }
@@ -79,6 +81,10 @@ impl LedgerWatch {
                     }
                     let offer = self.ledger.vet(listing, at.instant);
                     self.complain(&refused, &offer.refused);
+                    // What is looked at again soon is not offered yet, and no nothing.
+                    if offer.next.is_none() || !offer.archives.is_empty() {
+                        self.remark(&mut remarks, offer.archives.is_empty());
+                    }
                     let Offer { archives, refused: now_refused, next: sooner } = offer;
                     (refused, next) = (now_refused, sooner.unwrap_or(next).min(next));
                     Event::Answered { target: target.clone(), at, archives }
@@ -120,6 +126,21 @@ impl LedgerWatch {
         let (name, identity) = self.ledger.unwalked()?;
         let ledger = Arc::clone(&self.ledger);
         Some(tokio::task::spawn_blocking(move || ledger.walk(name, identity)))
+    }
+
+    /// Says once that there is nothing to offer, and when there is.
+    fn remark(&self, remarks: &mut Remarks, is_empty: bool) {
+        let target = self.ledger.id();
+        if !is_empty {
+            if remarks.well() {
+                log::info!("target {target} offers archives now");
+            }
+        } else if remarks.wrong("empty", Instant::now()) {
+            log::warn!(
+                "target {target} offers nothing: the directory has no archive that is served; \
+                 list those that the node writes its archives to"
+            );
+        }
     }
 
     /// Says of each file once that it is not served.

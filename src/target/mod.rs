@@ -1,6 +1,7 @@
 //! The upstreams: finding them, asking them what they have, and remembering how they did.
 
 mod ahead;
+mod approach;
 mod backoff;
 mod client;
 mod conduct;
@@ -13,8 +14,12 @@ mod nodes;
 mod omissions;
 mod probe;
 mod reference;
+mod remarks;
+mod resolution;
 mod roster;
 mod scraper;
+mod silence;
+mod turns;
 
 pub use backoff::{Backoff, delay};
 pub use client::{Client, ClientError, GroupClient};
@@ -24,7 +29,7 @@ pub use doors::{Doors, Entrance, Sighting};
 pub use elements::NotAList;
 pub use listing::ListingError;
 pub use nodes::{Coming, Node, NodeError, Nodes};
-pub use probe::{ProbeError, Prober};
+pub use probe::ProbeError;
 pub use reference::ReferenceSlot;
 pub(crate) use reference::chain;
 pub use scraper::{Published, Reporter, Scraper};

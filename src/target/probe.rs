@@ -1,18 +1,19 @@
 //! Asking one target what it has.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HeaderMap, LAST_MODIFIED, LOCATION};
 use http::status::StatusCode;
 
-use super::client::{ClientError, GroupClient, Head, Line, Place, resolve};
+use super::client::{ClientError, GroupClient, Head, Line, Place};
 use super::doors::{Door, Shape};
 use super::listing::{Listing, ListingError, MAX_LISTING, MAX_SIZE};
 use super::nodes::Node;
 use super::omissions::Omissions;
+use super::silence::{self, Answers};
 use crate::access::{Access, Fault};
 use crate::config::{Group, HostPort, Scheme, TargetKind};
 use crate::index::{Listed, Location};
@@ -81,11 +82,24 @@ pub enum ProbeError {
         /// What was asked first.
         path: String,
     },
+    /// A name of several addresses, none of which is of use.
+    #[error("none of its {count} addresses answers as it should, {address} says most")]
+    Addresses {
+        /// How many there are.
+        count: usize,
+        /// The one whose failure says most.
+        address: IpAddr,
+        /// That failure.
+        #[source]
+        source: Box<ProbeError>,
+    },
     /// A listing that is none.
-    #[error("`{path}` is not a list of snapshots")]
+    #[error("`{path}` answered 200 with `{media}` that is not a list of snapshots")]
     Listing {
         /// What was asked.
         path: String,
+        /// The media type of the answer, where it tells.
+        media: String,
         /// Why not.
         #[source]
         source: ListingError,
@@ -98,6 +112,7 @@ impl ProbeError {
         match self {
             Self::Client(error) => error.fault(),
             Self::Denied { .. } => Some(Fault::Credentials),
+            Self::Addresses { source, .. } => source.fault(),
             _ => None,
         }
     }
@@ -110,15 +125,16 @@ enum Nature {
     Sidecar,
 }
 
-/// Asks one target, again and again, and remembers what that needs.
-pub struct Prober {
+/// Asks one target at one of its addresses, again and again, and remembers what that needs.
+#[derive(Clone)]
+pub(super) struct Prober {
     client: GroupClient,
     target: HostPort,
     authority: Arc<str>,
     scheme: Scheme,
     api_path: String,
     kind: TargetKind,
-    /// The way to it, once it was resolved.
+    /// The way to it, once it was asked.
     line: Option<Arc<Line>>,
     nature: Option<Nature>,
     /// What a node named before. It names only its newest pair, and nothing at all of the old one
@@ -126,11 +142,13 @@ pub struct Prober {
     remembered: BTreeMap<ArchiveName, Location>,
     /// What the last listing said that is not sound.
     omitted: Omissions,
+    /// What came in this round, for when it is nothing of use.
+    answers: Arc<Mutex<Answers>>,
 }
 
 impl Prober {
     /// A prober for one target of a group.
-    pub fn new(client: GroupClient, group: &Group, target: HostPort) -> Self {
+    pub(super) fn new(client: GroupClient, group: &Group, target: HostPort) -> Self {
         Self {
             client,
             scheme: group.scheme,
@@ -142,28 +160,51 @@ impl Prober {
             nature: None,
             remembered: BTreeMap::new(),
             omitted: Omissions::default(),
+            answers: Arc::default(),
         }
     }
 
-    /// One round: everything that the target has now.
-    pub async fn probe(&mut self) -> Result<Vec<Listed>, ProbeError> {
+    /// The address that it asked last.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.line.as_ref().map(|line| line.address.ip())
+    }
+
+    /// The same without what it remembers of an address: another one may be another machine.
+    pub(super) fn forgetful(&self) -> Self {
+        Self { line: None, nature: None, remembered: BTreeMap::new(), ..self.clone() }
+    }
+
+    /// One round: everything that the target has now, at the end of this line.
+    pub(super) async fn probe(&mut self, line: &Arc<Line>) -> Result<Vec<Listed>, ProbeError> {
         self.omitted = Omissions::default();
-        let line = self.line().await?;
+        self.line = Some(Arc::clone(line));
+        // Its own, whoever else it was cloned for.
+        self.answers = Arc::default();
         let nature = match self.kind {
             TargetKind::Rpc => Some(Nature::Rpc),
             TargetKind::Sidecar => Some(Nature::Sidecar),
             TargetKind::Auto => self.nature,
         };
         let found = match nature {
-            Some(Nature::Rpc) => self.rpc(&line).await,
-            Some(Nature::Sidecar) => self.sidecar(&line).await.and_then(|listed| listed),
-            None => self.find_out(&line).await,
+            Some(Nature::Rpc) => self.rpc(line).await,
+            Some(Nature::Sidecar) => self.sidecar(line).await.and_then(|listed| listed),
+            None => self.find_out(line).await,
         };
         if found.is_err() {
             // It may come back as something else.
             self.nature = None;
         }
         found
+    }
+
+    /// What was asked, what came, and what to change, after a round that brought nothing.
+    pub(super) fn told(&self) -> String {
+        self.answers().tell()
+    }
+
+    fn answers(&self) -> MutexGuard<'_, Answers> {
+        // No change can panic half-way.
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The way to the target where its last answer was that of a node.
@@ -199,19 +240,6 @@ impl Prober {
     /// How the targets of the group are reached.
     pub(super) fn access(&self) -> &Arc<Access> {
         self.client.access()
-    }
-
-    /// The way to the target at the address that it has now.
-    async fn line(&mut self) -> Result<Arc<Line>, ProbeError> {
-        let before = self.line.take();
-        let known = before.as_ref().map(|line| line.address.ip());
-        let address = resolve(&self.target, known).await?;
-        let line = match before {
-            Some(line) if known == Some(address) => line,
-            _ => Arc::new(self.client.line(&self.target, address)?),
-        };
-        self.line = Some(Arc::clone(&line));
-        Ok(line)
     }
 
     /// A sidecar answers its listing; what answers anything else there is asked as a node.
@@ -262,6 +290,7 @@ impl Prober {
     ) -> Result<Result<(Vec<Listed>, Omissions), ProbeError>, ProbeError> {
         let place = self.place(line, "/v1/snapshots");
         let (head, mut body) = line.pieces(&place, MAX_LISTING).await?;
+        self.answers().note(&place.path, &place.path, head.status, &head.headers);
         if head.status != StatusCode::OK {
             let status = head.status.as_u16();
             let denied = self.denied(&place, head.status);
@@ -283,7 +312,13 @@ impl Prober {
             }
         }
         let read = read.map_err(ListingError::from).and_then(|()| listing.end(location));
-        Ok(read.map_err(|source| ProbeError::Listing { path: place.path, source }))
+        let is_list = match &read {
+            Ok(_) => silence::Listing::Empty,
+            Err(_) => silence::Listing::None,
+        };
+        self.answers().listing(is_list);
+        let media = silence::media(&head.headers);
+        Ok(read.map_err(|source| ProbeError::Listing { path: place.path, media, source }))
     }
 
     /// What a node's short forms lead to, and what it led to before and still has.
@@ -336,6 +371,7 @@ impl Prober {
         let mut place = short.clone();
         for _ in 0..=MAX_REDIRECTS {
             let Head { status, headers } = line.head(&place).await?;
+            self.answers().note(&short.path, &place.path, status, &headers);
             if let Some(denied) = self.denied(&place, status) {
                 return Err(denied);
             }

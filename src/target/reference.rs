@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::client::{Client, ClientError};
+use super::remarks::Remarks;
 
 /// Time that the RPC node has for one answer, as in the Go tracker.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -27,14 +29,49 @@ pub(super) struct Told {
     pub(super) is_current: bool,
 }
 
+/// Why there is no slot, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 enum ReferenceError {
     #[error(transparent)]
     Client(#[from] ClientError),
-    #[error("no answer within {TIMEOUT:?}")]
+    #[error("no answer within {TIMEOUT:?}; it hangs, or is far away")]
     Timeout,
-    #[error("the answer is not a slot")]
-    Answer(#[source] serde_json::Error),
+    #[error("it answered with status {}{said}; {}", status.as_u16(), meaning(*status))]
+    Status { status: StatusCode, said: String },
+    #[error("it refuses `getSlot`: {message} (code {code}); {}", refusal(*code))]
+    Refused { code: i64, message: String },
+    #[error(
+        "it answered with {what}; set `rpc` to the URL, with port and path, of a node's JSON-RPC"
+    )]
+    NoJsonRpc { what: String },
+}
+
+/// Most characters of an answer that are told.
+const MAX_TOLD: usize = 80;
+
+/// What a status says of the URL that is asked, or of who is asked there.
+fn meaning(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        300..=399 => "it redirects: set `rpc` to where that leads",
+        401 | 403 | 407 => "it wants a key: set `rpc` to a URL with one that is good",
+        404 | 405 | 410 => {
+            "there is no JSON-RPC: set `rpc` to the URL, with port and path, of a node's"
+        }
+        429 => "it wants fewer questions: raise `scrape_interval`, or set `rpc` to another node",
+        500..=599 => {
+            "it, or what is before it, is not well: see its log, or set `rpc` to another node"
+        }
+        _ => "set `rpc` to the URL, with port and path, of a node's JSON-RPC",
+    }
+}
+
+/// What an error of JSON-RPC says of the node.
+fn refusal(code: i64) -> &'static str {
+    match code {
+        -32601 => "set `rpc` to a node that answers it",
+        -32005 | -32004 => "it is behind, or begins: it is asked again",
+        _ => "see its log, or set `rpc` to another node",
+    }
 }
 
 impl ReferenceSlot {
@@ -64,40 +101,103 @@ impl ReferenceSlot {
     pub(super) async fn keep(&self, client: Client, url: String, interval: Duration) {
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut healthy = true;
+        let mut remarks = Remarks::default();
         loop {
             ticks.tick().await;
             let asked = tokio::time::timeout(TIMEOUT, ask(&client, &url)).await;
             match asked.unwrap_or(Err(ReferenceError::Timeout)) {
                 Ok(slot) => {
                     self.set(Some(slot));
-                    if !healthy {
+                    if remarks.well() {
                         log::info!("the RPC node answers again, slot {slot}");
                     }
-                    healthy = true;
                 }
                 Err(error) => {
                     self.set(None);
-                    if healthy {
+                    if remarks.wrong(&error.reason(), Instant::now()) {
                         log::warn!("the RPC node does not tell its slot: {}", chain(&error));
                     }
-                    healthy = false;
                 }
             }
         }
     }
 }
 
-async fn ask(client: &Client, url: &str) -> Result<u64, ReferenceError> {
-    #[derive(Deserialize)]
-    struct Answer {
-        result: u64,
+impl ReferenceError {
+    /// What is told apart: not what differs each time, such as how far a node is behind.
+    fn reason(&self) -> String {
+        match self {
+            Self::Client(_) => "client".to_owned(),
+            Self::Timeout => "timeout".to_owned(),
+            Self::Status { status, .. } => format!("status {}", status.as_u16()),
+            Self::Refused { code, .. } => format!("code {code}"),
+            Self::NoJsonRpc { .. } => "no JSON-RPC".to_owned(),
+        }
     }
+}
+
+async fn ask(client: &Client, url: &str) -> Result<u64, ReferenceError> {
     const REQUEST: &str =
         r#"{"jsonrpc":"2.0","id":1,"method":"getSlot","params":[{"commitment":"finalized"}]}"#;
-    let body = client.post_json(url, REQUEST).await?;
-    let answer: Answer = serde_json::from_slice(&body).map_err(ReferenceError::Answer)?;
-    Ok(answer.result)
+    let (head, body) = client.post_json(url, REQUEST).await?;
+    slot_in(head.status, &body)
+}
+
+/// The slot that an answer tells. Pure.
+fn slot_in(status: StatusCode, body: &[u8]) -> Result<u64, ReferenceError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        result: Option<serde_json::Value>,
+        error: Option<Complaint>,
+    }
+    #[derive(Deserialize)]
+    struct Complaint {
+        code: i64,
+        #[serde(default)]
+        message: String,
+    }
+    let answer = serde_json::from_slice::<Answer>(body);
+    if status != StatusCode::OK {
+        let said = match answer {
+            Ok(Answer { error: Some(Complaint { code, message }), .. }) => {
+                format!(" and `{}` (code {code})", shown(message.as_bytes()))
+            }
+            _ => String::new(),
+        };
+        return Err(ReferenceError::Status { status, said });
+    }
+    match answer {
+        Ok(Answer { error: Some(Complaint { code, message }), .. }) => {
+            Err(ReferenceError::Refused { code, message: shown(message.as_bytes()) })
+        }
+        Ok(Answer { result: Some(result), .. }) => {
+            let other =
+                || ReferenceError::NoJsonRpc { what: "a result that is no slot".to_owned() };
+            result.as_u64().ok_or_else(other)
+        }
+        Ok(Answer { result: None, error: None }) => {
+            Err(ReferenceError::NoJsonRpc { what: "JSON that is no JSON-RPC".to_owned() })
+        }
+        Err(_) => Err(ReferenceError::NoJsonRpc { what: kind(body) }),
+    }
+}
+
+/// What a body is that is no answer.
+fn kind(body: &[u8]) -> String {
+    let text = body.trim_ascii();
+    match text.first() {
+        None => "nothing".to_owned(),
+        Some(b'<') => format!("a web page (`{}`)", shown(text)),
+        Some(_) if serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok() => {
+            "JSON that is no JSON-RPC".to_owned()
+        }
+        Some(_) => format!("what is no JSON (`{}`)", shown(text)),
+    }
+}
+
+/// The beginning of what an answer says, without control characters.
+fn shown(bytes: &[u8]) -> String {
+    bytes.iter().take(MAX_TOLD).copied().collect::<Vec<u8>>().escape_ascii().to_string()
 }
 
 /// Most characters of an error that go into the log: some quote what a target sent.
@@ -114,4 +214,55 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     }
     let printable = |c: char| if c.is_control() { ' ' } else { c };
     text.chars().take(MAX_LOGGED).map(printable).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_a_slot_or_says_what_it_means_and_what_to_change() {
+        let check = |status: u16, body: &str, expected: Result<u64, &[&str]>| {
+            let status = StatusCode::from_u16(status).expect("valid");
+            let found = slot_in(status, body.as_bytes()).map_err(|error| chain(&error));
+            match (found, expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{body}"),
+                (Err(found), Err(parts)) => {
+                    for part in parts {
+                        assert!(found.contains(part), "{status} {body}: {found}");
+                    }
+                    assert!(!found.contains("line 1") && found.len() < 500, "{found}");
+                    assert!(!found.chars().any(char::is_control), "{found}");
+                }
+                (found, expected) => panic!("{body}: {found:?} instead of {expected:?}"),
+            }
+        };
+        check(200, r#"{"jsonrpc":"2.0","id":1,"result":1150}"#, Ok(1150));
+        check(200, r#"{"result":1150,"error":null}"#, Ok(1150));
+        check(500, "", Err(&["status 500", "is not well"]));
+        check(502, "<html>", Err(&["status 502", "is not well"]));
+        check(401, "", Err(&["status 401", "wants a key"]));
+        check(403, r#"{"error":"no key"}"#, Err(&["status 403", "wants a key"]));
+        check(404, "Not Found", Err(&["status 404", "set `rpc` to the URL"]));
+        check(405, "", Err(&["status 405", "set `rpc` to the URL"]));
+        check(301, "", Err(&["status 301", "redirects"]));
+        check(429, "", Err(&["status 429", "fewer questions"]));
+        check(418, "", Err(&["status 418", "set `rpc`"]));
+        let behind = r#"{"error":{"code":-32005,"message":"Node is behind by 42 slots"}}"#;
+        check(200, behind, Err(&["`getSlot`: Node is behind by 42 slots (code -32005)", "behind"]));
+        check(503, behind, Err(&["status 503 and `Node is behind by 42 slots` (code -32005)"]));
+        let unknown = r#"{"error":{"code":-32601,"message":"Method not found"}}"#;
+        check(200, unknown, Err(&["Method not found (code -32601)", "answers it"]));
+        check(200, "<!DOCTYPE html>\n<p>\u{1b}[31m", Err(&["a web page (`<!DOCTYPE html>"]));
+        check(200, "ok", Err(&["what is no JSON (`ok`)", "set `rpc`"]));
+        check(200, "", Err(&["with nothing", "set `rpc`"]));
+        check(200, " \r\n", Err(&["with nothing"]));
+        check(200, "{", Err(&["what is no JSON (`{`)"]));
+        check(200, "[]", Err(&["JSON that is no JSON-RPC"]));
+        check(200, "{}", Err(&["JSON that is no JSON-RPC"]));
+        check(200, "1150", Err(&["JSON that is no JSON-RPC"]));
+        check(200, r#"{"result":"1150"}"#, Err(&["a result that is no slot"]));
+        check(200, r#"{"result":-1}"#, Err(&["a result that is no slot"]));
+        check(200, &"x".repeat(100_000), Err(&["what is no JSON (`xxx"]));
+    }
 }

@@ -4,19 +4,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use super::approach::Approach;
 use super::client::GroupClient;
 use super::discovery::{DiscoveryCounts, Found};
 use super::doors::{DoorPlace, Doors};
 use super::nodes::{NodePlace, Nodes};
 use super::omissions::{Omissions, Told};
-use super::probe::Prober;
+use super::probe::ProbeError;
 use super::reference::chain;
+use super::remarks::Remarks;
+use super::resolution::Lookups;
+use super::silence;
+use super::turns::{Standing, Turns};
 use crate::clock::Now;
 use crate::config::{Group, HostPort};
-use crate::index::{Event, TargetId};
+use crate::index::{Event, Listed, TargetId};
 
 /// What all probes have in common.
 #[derive(Clone)]
@@ -32,8 +38,12 @@ pub(super) struct Means {
     pub(super) counts: Arc<DiscoveryCounts>,
     /// Where they say what they found.
     pub(super) events: mpsc::Sender<Event>,
-    /// Bounds how many there are at once.
-    pub(super) probes: Arc<Semaphore>,
+    /// Bounds how many there are at once, and says whose turn it is.
+    pub(super) turns: Arc<Turns>,
+    /// Failed probes in a row after which a target's archives are no longer offered.
+    pub(super) failures: u32,
+    /// How names are resolved.
+    pub(super) lookups: Lookups,
 }
 
 /// One entry of a group in the configuration: a way to some of its targets.
@@ -106,12 +116,13 @@ impl Roster {
                 Some(running) => running.end().await,
                 None => {}
             }
-            let prober = Prober::new(member.client.clone(), &member.group, target.clone());
+            let (client, lookups) = (member.client.clone(), self.means.lookups.clone());
+            let approach = Approach::new(client, &member.group, target.clone(), lookups);
             let id = self.id(&target);
             let place = self.means.nodes.place(id.clone());
             let door = self.means.doors.place(id.clone());
             let watch = Watch { id, place, door, means: self.means.clone() };
-            let running = Running { member: at, task: tokio::spawn(watch.keep(prober)) };
+            let running = Running { member: at, task: tokio::spawn(watch.keep(approach)) };
             self.running.insert(target, running);
         }
     }
@@ -143,54 +154,118 @@ struct Watch {
     means: Means,
 }
 
+/// The outcome of a probe.
+enum Outcome {
+    Answered(Vec<Listed>),
+    Failed(ProbeError),
+    /// Nothing, in all the time that there was.
+    Silent,
+}
+
 impl Watch {
-    async fn keep(self, mut prober: Prober) {
-        let mut ticks = tokio::time::interval(self.means.interval);
-        // A probe that takes longer than the interval delays the next one, it is not cut short.
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // Whether it fails, and what is wrong then, where that is known: a fault that is put right
-        // and leaves another one behind is worth a line.
-        let mut failing = None;
-        let mut told = Told::default();
+    async fn keep(self, mut approach: Approach) {
+        let mut standing = Standing::default();
+        let (mut remarks, mut failing) = (Remarks::default(), false);
+        let (mut told, mut next) = (Told::default(), Instant::now());
         loop {
-            ticks.tick().await;
-            let Ok(permit) = self.means.probes.acquire().await else { return };
-            let at = Now::read();
-            let outcome = tokio::time::timeout(self.means.timeout, prober.probe()).await;
-            drop(permit);
+            tokio::time::sleep_until(next).await;
+            let due = Instant::now();
+            let Some((at, outcome)) = self.ask(&mut standing, &mut approach).await else { return };
+            // A probe that takes longer than that delays the next one, it is not cut short.
+            next = due + standing.rest(self.means.interval, self.means.failures);
             let target = self.id.clone();
-            let answered = matches!(outcome, Ok(Ok(_)));
-            self.place.set(answered.then(|| prober.node()).flatten());
-            let (fault, failure) = match outcome {
-                Ok(Ok(archives)) => {
-                    if failing.take().is_some() {
-                        log::info!("target {target} answers again");
-                    }
-                    self.tell(&mut told, prober.omitted());
-                    if self
-                        .means
-                        .events
-                        .send(Event::Answered { target, at, archives })
-                        .await
-                        .is_err()
-                    {
-                        return;
-                    }
-                    self.door.open(prober.door());
-                    continue;
-                }
-                Ok(Err(error)) => (error.fault(), chain(&error)),
-                Err(_) => (None, format!("no answer within {:?}", self.means.timeout)),
-            };
-            self.door.shut();
-            let advice = fault.map_or(String::new(), |fault| format!("{fault}: "));
-            fault.inspect(|fault| prober.access().faults.count(*fault));
-            if failing.replace(fault) != Some(fault) {
-                log::warn!("cannot probe target {target}: {advice}{failure}");
+            let answered = matches!(outcome, Outcome::Answered(_));
+            self.place.set(answered.then(|| approach.node()).flatten());
+            self.remark(&mut remarks, failing, &outcome, &approach);
+            failing = !answered;
+            if answered {
+                self.tell(&mut told, approach.omitted());
             }
-            if self.means.events.send(Event::Failed { target, at }).await.is_err() {
+            let event = match outcome {
+                Outcome::Answered(archives) => Event::Answered { target, at, archives },
+                Outcome::Failed(_) | Outcome::Silent => {
+                    self.door.shut();
+                    Event::Failed { target, at }
+                }
+            };
+            if self.means.events.send(event).await.is_err() {
                 return;
             }
+            if answered {
+                self.door.open(approach.door());
+            }
+        }
+    }
+
+    /// Says once why a target offers nothing, again when there is another reason, and when it does.
+    fn remark(
+        &self,
+        remarks: &mut Remarks,
+        was_failing: bool,
+        outcome: &Outcome,
+        approach: &Approach,
+    ) {
+        let (target, now) = (&self.id, std::time::Instant::now());
+        let (reason, failure) = match outcome {
+            Outcome::Answered(archives) if !archives.is_empty() => {
+                if remarks.well() {
+                    let does = if was_failing { "answers again" } else { "offers archives now" };
+                    log::info!("target {target} {does}");
+                }
+                return;
+            }
+            Outcome::Answered(_) => {
+                let told = approach.told();
+                if remarks.wrong(&told, now) {
+                    log::warn!("target {target} offers nothing: {told}");
+                }
+                return;
+            }
+            Outcome::Failed(error) => {
+                let (fault, advice) = (error.fault(), silence::advice(error));
+                fault.inspect(|fault| approach.access().faults.count(*fault));
+                let fault = fault.map_or(String::new(), |fault| format!("{fault}: "));
+                let advice = advice.map_or(String::new(), |advice| format!("; {advice}"));
+                (silence::reason(error), format!("{fault}{}{advice}", chain(error)))
+            }
+            Outcome::Silent => {
+                let timeout = self.means.timeout;
+                let advice = "it hangs, or needs more time than `limits.probe_timeout`";
+                ("silent".to_owned(), format!("no answer within {timeout:?}; {advice}"))
+            }
+        };
+        if remarks.wrong(&reason, now) {
+            log::warn!("cannot probe target {target}: {failure}");
+        }
+    }
+
+    /// Asks the target when it has its turn, again where it had to leave that to others; when that
+    /// was, and what became of it. Nothing where there are no more turns.
+    async fn ask(
+        &self,
+        standing: &mut Standing,
+        approach: &mut Approach,
+    ) -> Option<(Now, Outcome)> {
+        let Means { turns, timeout, failures, .. } = &self.means;
+        loop {
+            let turn = turns.turn(standing.share()).await?;
+            let at = Now::read();
+            let probe = tokio::time::timeout(*timeout, approach.probe(*timeout));
+            let Some(outcome) = turn.take(standing.look(), probe).await else {
+                standing.overdue();
+                continue;
+            };
+            let took = at.instant.elapsed();
+            let outcome = match outcome {
+                Ok(Ok(archives)) => Outcome::Answered(archives),
+                Ok(Err(error)) => Outcome::Failed(error),
+                Err(_) => Outcome::Silent,
+            };
+            match outcome {
+                Outcome::Answered(_) => standing.answered(took),
+                Outcome::Failed(_) | Outcome::Silent => standing.failed(took, *failures),
+            }
+            return Some((at, outcome));
         }
     }
 

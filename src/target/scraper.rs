@@ -13,7 +13,7 @@ use arc_swap::{ArcSwap, Guard};
 use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
-use tokio::sync::{Mutex, Semaphore, mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::ahead::{self, report_ahead};
@@ -23,7 +23,9 @@ use super::doors::Doors;
 use super::ledger::LedgerWatch;
 use super::nodes::Nodes;
 use super::reference::{ReferenceSlot, Told};
+use super::resolution::Lookups;
 use super::roster::{Means, Member, Roster};
+use super::turns::Turns;
 use crate::access::{Access, Accesses};
 use crate::config::{self, Config, Downloads, Group};
 use crate::index::{
@@ -229,7 +231,8 @@ impl Scraper {
     /// Starts everything, with an empty catalog: what is known is known by those that run.
     fn spawn_all(&self, tasks: &mut JoinSet<()>) {
         tasks.spawn(Arc::clone(&self.publisher).publish());
-        let probes = Arc::new(Semaphore::new(self.config.limits.probe_concurrency));
+        let turns = Arc::new(Turns::new(self.config.limits.probe_concurrency));
+        let (lookups, failures) = (Lookups::new(), self.config.limits.probe_failures);
         for access in self.accesses.all().filter(|access| access.changes()) {
             let access = Arc::clone(access);
             tasks.spawn(async move { access.keep().await });
@@ -254,7 +257,9 @@ impl Scraper {
                 doors: Arc::clone(&self.doors),
                 counts: Arc::clone(&self.discovery),
                 events: self.events.clone(),
-                probes: Arc::clone(&probes),
+                turns: Arc::clone(&turns),
+                failures,
+                lookups: lookups.clone(),
             };
             tasks.spawn(Roster::new(name, members, means).keep(findings.subscribe()));
         }

@@ -1,8 +1,9 @@
 //! One connection of a client: what its stream, its requests and what they send tell of it, and
 //! the task that looks after it.
 
+use std::fmt;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -27,6 +28,8 @@ pub(super) struct Connection {
     begun: Notify,
     /// Bytes that the system took over.
     written: AtomicU64,
+    /// The status of an answer to what was no request; none is 0.
+    unasked: AtomicU16,
     /// The number of the socket.
     number: UniqueIDType,
     socket: Option<Arc<SocketDigest>>,
@@ -42,6 +45,7 @@ impl Connection {
             open: AtomicBool::new(true),
             begun: Notify::new(),
             written: AtomicU64::new(0),
+            unasked: AtomicU16::new(0),
             number,
             socket,
         }
@@ -87,6 +91,27 @@ impl Connection {
         self.watch().hear(Instant::now());
     }
 
+    /// Notes what goes out. Where Pingora cannot make a request of what came, it answers by itself,
+    /// and neither its log nor ours hears of the client.
+    pub(super) fn sends(&self, bytes: &[u8]) {
+        let status = bytes.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.get(..3));
+        let status = status.and_then(|status| std::str::from_utf8(status).ok()?.parse().ok());
+        if let Some(status @ 400..) = status
+            && self.watch().is_quiet()
+        {
+            self.unasked.store(status, Ordering::Relaxed);
+        }
+    }
+
+    /// What came last that was no request, where the connection has ended with such.
+    pub(super) fn malformed(&self) -> Option<Malformed> {
+        match self.unasked.load(Ordering::Relaxed) {
+            0 if self.watch().has_heard() => Some(Malformed::Unfinished),
+            0 => None,
+            status => Some(Malformed::Answered(status)),
+        }
+    }
+
     pub(super) fn wrote(&self, bytes: usize) {
         self.written.fetch_add(bytes as u64, Ordering::Relaxed);
     }
@@ -117,6 +142,24 @@ impl Connection {
 
     fn watch(&self) -> MutexGuard<'_, Watch> {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The end of a malformed request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Malformed {
+    /// It was answered with this status.
+    Answered(u16),
+    /// It ended with the connection.
+    Unfinished,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answered(status) => write!(f, "answered with {status}"),
+            Self::Unfinished => f.write_str("ended within its head"),
+        }
     }
 }
 

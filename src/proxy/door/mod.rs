@@ -15,7 +15,7 @@ mod stream;
 mod watch;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -26,18 +26,21 @@ use pingora::server::ShutdownWatch;
 use pingora::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
 
-use self::connection::Connection;
 pub(super) use self::connection::Serving;
+use self::connection::{Connection, Malformed};
 pub use self::places::Places;
 use self::stream::Watched;
 use super::edge::Edge;
 use crate::config::{Config, Limits};
+use crate::refusals::Refusals;
 
 /// The public side of the process, as clients connect to it.
 pub struct Door {
     http: Arc<Http>,
     places: Arc<Places>,
     limits: Limits,
+    /// What came in place of requests.
+    malformed: Mutex<Refusals>,
 }
 
 /// HTTP on the connections that came in.
@@ -60,12 +63,22 @@ impl Door {
         let longest = limits.header_timeout.max(limits.idle_timeout);
         let patience = longest.as_secs().saturating_add(2);
         let http = Arc::new(Http { proxy: Arc::new(proxy), options, patience });
-        Self { http, places: Places::new(&limits), limits }
+        Self { http, places: Places::new(&limits), limits, malformed: Mutex::default() }
     }
 
     /// How many connections there are.
     pub fn places(&self) -> Arc<Places> {
         Arc::clone(&self.places)
+    }
+
+    /// Says now and then how much came that was no request.
+    fn complain(&self, client: IpAddr, malformed: Malformed) {
+        let mut refusals = self.malformed.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = refusals.count(Instant::now());
+        drop(refusals);
+        if let Some(count) = count {
+            log::warn!("malformed requests: {count}, the last one of {client}, {malformed}");
+        }
     }
 }
 
@@ -86,6 +99,9 @@ impl ServerApp for Door {
         let connection = Arc::new(Connection::new(&self.limits, &stream, now));
         let watched = Box::new(Watched::new(stream, Arc::clone(&connection)));
         connection.attend(self.http.process_new(watched, shutdown)).await;
+        if let Some(malformed) = connection.malformed() {
+            self.complain(client.to_canonical(), malformed);
+        }
         None
     }
 

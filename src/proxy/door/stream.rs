@@ -95,6 +95,7 @@ impl AsyncWrite for Watched {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.check()?;
+        self.connection.sends(buf);
         let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.note_written(outcome)
     }
@@ -117,6 +118,7 @@ impl AsyncWrite for Watched {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check()?;
+        self.connection.sends(bufs.first().map_or(&[][..], |buf| &buf[..]));
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.note_written(outcome)
     }

@@ -143,7 +143,13 @@ impl Watch {
         if left.is_zero() { Judgement::Close(why) } else { wait(left.min(shortest)) }
     }
 
-    fn is_quiet(&self) -> bool {
+    /// Whether bytes came that have not become a request.
+    pub(super) fn has_heard(&self) -> bool {
+        self.is_quiet() && !self.multiplexed && self.heard.is_some()
+    }
+
+    /// Whether no request is under way, and none has left anything to take.
+    pub(super) fn is_quiet(&self) -> bool {
         self.requests == 0 && self.waiting == 0
     }
 

@@ -15,6 +15,10 @@ use crate::config::{HostPort, Scheme};
 /// Largest file of targets, in bytes: more than the most targets with all their labels.
 const MAX_FILE: u64 = 16 << 20;
 
+/// Advice for whoever wrote something else than blocks.
+const EXPECTED: &str = "expected `[{\"targets\": [\"10.0.0.1:8899\"]}]`, or lines of `host:port` \
+                        in a file that is not called `.json`, `.yml` or `.yaml`";
+
 /// The file of a group.
 pub(super) struct FileSource {
     file: FileReader,
@@ -36,7 +40,8 @@ impl FileSource {
         let text = String::from_utf8_lossy(&self.file.read().await?).into_owned();
         let path = self.path();
         let invalid = |message| DiscoveryError::Invalid { path: path.to_owned(), message };
-        let named = named(Form::of(path), &text, self.scheme).map_err(invalid)?;
+        let form = Form::of(path, &text, self.scheme);
+        let named = named(form, &text, self.scheme).map_err(invalid)?;
         Ok(Answer { named, again: self.interval })
     }
 }
@@ -93,12 +98,28 @@ pub enum Form {
 }
 
 impl Form {
-    /// By extension, as Prometheus does.
-    fn of(path: &Path) -> Self {
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("json" | "yml" | "yaml") => Self::FileSd,
-            _ => Self::Lines,
+    /// By extension, as Prometheus does, and else by what the file holds.
+    fn of(path: &Path, text: &str, scheme: Scheme) -> Self {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let named = |name: &str| extension.is_some_and(|given| given.eq_ignore_ascii_case(name));
+        if ["json", "yml", "yaml"].into_iter().any(named) || holds_blocks(text, scheme) {
+            Self::FileSd
+        } else {
+            Self::Lines
         }
+    }
+}
+
+/// Whether a text begins as a list or a map of JSON or YAML does, which no target does but for the
+/// brackets of an IPv6 address.
+fn holds_blocks(text: &str, scheme: Scheme) -> bool {
+    let lines = text.trim_start_matches('\u{feff}').lines();
+    let mut lines = lines.map(|line| line.split('#').next().unwrap_or_default().trim());
+    let Some(first) = lines.find(|line| !line.is_empty()) else { return false };
+    match first.as_bytes() {
+        [b'{', ..] | [b'-'] | [b'-', b' ' | b'-', ..] => true,
+        [b'[', ..] => HostPort::parse(first, scheme).is_err(),
+        _ => false,
     }
 }
 
@@ -113,7 +134,9 @@ fn named(form: Form, text: &str, scheme: Scheme) -> Result<Named, String> {
     match form {
         // Nearly every large one is JSON, which is read much faster as such.
         Form::FileSd => {
-            blocks::from_json(text.as_bytes(), scheme).or_else(|_| blocks::from_yaml(text, scheme))
+            let named = blocks::from_json(text.as_bytes(), scheme);
+            let named = named.or_else(|_| blocks::from_yaml(text, scheme));
+            named.map_err(|error| format!("{error}; {EXPECTED}"))
         }
         Form::Lines => {
             let mut gathering = Gathering::new(scheme);
@@ -203,15 +226,36 @@ mod tests {
     }
 
     #[test]
-    fn the_form_follows_the_extension() {
-        for (path, form) in [
-            ("t.json", Form::FileSd),
-            ("t.yml", Form::FileSd),
-            ("t.yaml", Form::FileSd),
-            ("t.txt", Form::Lines),
-            ("targets", Form::Lines),
+    fn the_form_follows_the_extension_or_else_what_the_file_holds() {
+        let (lines, blocks) = ("a:1\n", r#"[{"targets": ["a:1"]}]"#);
+        for (path, text, form) in [
+            ("t.json", lines, Form::FileSd),
+            ("t.JSON", lines, Form::FileSd),
+            ("t.yml", lines, Form::FileSd),
+            ("t.yaml", lines, Form::FileSd),
+            ("t.txt", lines, Form::Lines),
+            ("targets", lines, Form::Lines),
+            ("targets", "", Form::Lines),
+            ("targets", "# none\n\n", Form::Lines),
+            ("targets", blocks, Form::FileSd),
+            ("t.txt", blocks, Form::FileSd),
+            ("t.json.new", "\u{feff}  [\n  {\n", Form::FileSd),
+            ("t.conf", "[]", Form::FileSd),
+            ("t.conf", r#"{"targets": ["a:1"]}"#, Form::FileSd),
+            ("t.conf", "# ours\n- targets:\n  - a:1\n", Form::FileSd),
+            ("t.conf", "---\n- targets: [a:1]\n", Form::FileSd),
+            ("t.conf", "-\n  targets: [a:1]\n", Form::FileSd),
+            ("t.conf", "[::1]:8899 # six\na:1\n", Form::Lines),
+            ("t.conf", "-node.example:1\n", Form::Lines),
         ] {
-            assert_eq!(Form::of(Path::new(path)), form, "{path}");
+            assert_eq!(Form::of(Path::new(path), text, Scheme::Http), form, "{path}: {text}");
+        }
+    }
+
+    #[test]
+    fn who_wrote_something_else_than_blocks_is_told_what_they_are() {
+        for text in ["a:1\n", "{targets: [a:1]}", "[\"a:1\"]", "[{\"targets\": "] {
+            check(Form::FileSd, text, Err("expected `[{\"targets\": [\"10.0.0.1:8899\"]}]`"));
         }
     }
 }
