@@ -66,7 +66,7 @@ async fn fill(store: &Store, name: ArchiveName, length: u64, piece: &Bytes) {
     let target = TargetId { group: GROUP.into(), authority: "10.0.0.1:8899".into() };
     let copy = CopyId::new(&target.authority, length, None);
     let claim = store.claim(&name, &target).expect("nobody else has it");
-    let announced = Announced { target, length, copy, modified: None };
+    let announced = Announced { target, length, copy, modified: None, listed: None, tag: None };
     let begin = move || Fill::begin(claim.reserve(announced).expect("room")).expect("a thread");
     let mut fill = tokio::task::spawn_blocking(begin).await.expect("no panic");
     for _ in 0..length / PIECE as u64 {

@@ -49,6 +49,7 @@ fn archives(at: u16) -> Vec<Listed> {
         name,
         size: Some(100 << 30),
         modified: Some(UNIX_EPOCH),
+        tag: None,
         location: Some(Location {
             scheme: "http",
             address: ([10, 0, high, low], 8899).into(),

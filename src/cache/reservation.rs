@@ -25,7 +25,7 @@ use super::sealed::Sealed;
 use super::store::Shared;
 use crate::check::Flaw;
 use crate::clock::Now;
-use crate::index::{CopyId, TargetId, Worth};
+use crate::index::{CopyId, Mark, Tag, TargetId, Worth};
 use crate::snapshot::{ArchiveName, Compression};
 
 /// The file system in memory, by `statfs(2)`.
@@ -45,6 +45,17 @@ pub struct Announced {
     pub copy: CopyId,
     /// When it last changed, where the source tells.
     pub modified: Option<SystemTime>,
+    /// The same, as the source had listed it.
+    pub listed: Option<SystemTime>,
+    /// What the source itself calls it.
+    pub tag: Option<Tag>,
+}
+
+impl Announced {
+    fn mark(&self) -> Mark {
+        let Self { length, modified, listed, tag, .. } = *self;
+        Mark { length, modified, listed, tag }
+    }
 }
 
 /// Why a refresh does not begin. The client is served all the same.
@@ -112,7 +123,8 @@ impl Claim {
 
     /// Makes room for the archive: stale ones go, and its length is reserved. Blocks.
     pub fn reserve(self, announced: Announced) -> Result<Reservation, Refusal> {
-        let Announced { target, length, copy, modified } = announced;
+        let mark = announced.mark();
+        let Announced { target, length, copy, modified, .. } = announced;
         let removed = self.shared.make_way(&self.name, length)?;
         let layout = self.shared.layout();
         let path = layout.archive(&self.name);
@@ -135,7 +147,7 @@ impl Claim {
             modified,
             sealed: SystemTime::UNIX_EPOCH,
         };
-        Ok(Reservation { unfinished, room, written: 0, record, claim: self })
+        Ok(Reservation { unfinished, room, written: 0, record, mark, claim: self })
     }
 
     /// Sets the next step of the room aside, where it is done in steps.
@@ -171,6 +183,7 @@ pub struct Reservation {
     /// Bytes that were written.
     written: u64,
     record: Record,
+    mark: Mark,
     claim: Claim,
 }
 
@@ -267,15 +280,16 @@ impl Reservation {
         Inspection::begin(self.claim.shared.verify(), &self.record, &self.unfinished.path)
     }
 
-    /// The source gave something that is no archive of this name, and is not asked for it again.
+    /// The source gave something that is no archive of this name, and is not asked for that copy
+    /// again.
     pub(super) fn distrust_source(&self, flaw: Flaw) {
         let Record { name, target, .. } = &self.record;
         log::warn!("cache: {name} from target {target} is not sound, it is not used: {flaw}");
-        self.claim.shared.distrust(name, target);
+        self.claim.shared.distrust(name, target, self.mark);
     }
 
     pub(super) fn write(&mut self, block: &[u8]) -> Result<(), Stopped> {
-        let Self { unfinished, room, written, record, claim } = self;
+        let Self { unfinished, room, written, record, claim, .. } = self;
         claim.allocate(unfinished, room, record.length).map_err(disk)?;
         // Before each block, since what is written behind a cut leaves a hole.
         check_length(&unfinished.file, *written).map_err(disk)?;

@@ -22,7 +22,7 @@ use super::scan;
 use super::sealed::{self, Sealed};
 use crate::clock::Now;
 use crate::config::Verify;
-use crate::index::{Distrusted, Generation, Held, TargetId, Worth};
+use crate::index::{Distrusted, Generation, Held, Listed, Mark, TargetId, Worth};
 use crate::snapshot::ArchiveName;
 
 /// Tells what an archive that came from a group is worth now. Asked often, from any thread, and
@@ -33,11 +33,13 @@ pub type Successor = Arc<dyn Fn(&str) -> Option<Generation> + Send + Sync>;
 /// Most fills at once. There are two for each group at most, and as many more that are no longer
 /// worth it and have not noticed; beyond that the disk hangs.
 const MAX_FILLS: usize = 64;
-/// How long a target is not asked again for an archive that was not sound there. By then it may
-/// have been made anew.
+/// How long a target is not asked again for a copy that was not sound. By then one may have been
+/// made anew that nobody can tell from it.
 const DISTRUST: Duration = Duration::from_secs(3600);
-/// Most such pairs of archive and target that are remembered.
+/// Most such copies that are remembered.
 const MAX_DISTRUSTED: usize = 1024;
+/// Most of them of one archive at one target: only what comes after the last of them is new.
+const MAX_DISTRUSTED_ALIKE: usize = 8;
 /// Where and how archives are cached.
 pub struct Options {
     /// The directory. It is made where it does not exist.
@@ -240,11 +242,9 @@ impl Store {
         self.0.state().whole.keys().copied().collect()
     }
 
-    /// Whether an archive of this target was not sound of late.
-    pub fn is_distrusted(&self, name: &ArchiveName, target: &TargetId, now: Instant) -> bool {
-        let state = self.0.state();
-        let mut all = state.distrusted.iter();
-        all.any(|found| found.name == *name && found.target == *target && now < found.until)
+    /// Whether what this target lists is a copy that was not sound of late.
+    pub fn is_distrusted(&self, target: &TargetId, listed: &Listed, now: Instant) -> bool {
+        self.0.state().distrusted.iter().any(|found| found.covers(target, listed, now))
     }
 
     /// Whether an archive that came whole is on its way to being found.
@@ -330,14 +330,22 @@ impl Shared {
         }
     }
 
-    /// The target is not asked for this archive for a while.
-    pub(super) fn distrust(&self, name: &ArchiveName, target: &TargetId) {
+    /// The target is not asked for this copy of an archive for a while.
+    pub(super) fn distrust(&self, name: &ArchiveName, target: &TargetId, mark: Mark) {
         let now = Instant::now();
-        let found = Distrusted { target: target.clone(), name: *name, until: now + DISTRUST };
+        let (target, name, until) = (target.clone(), *name, now + DISTRUST);
+        let found = Distrusted { target, name, mark, until };
         let mut state = self.state();
         state.distrusted.retain(|old| now < old.until);
-        if state.distrusted.len() >= MAX_DISTRUSTED {
-            state.distrusted.remove(0);
+        let is_alike = |old: &Distrusted| old.name == found.name && old.target == found.target;
+        let alike = state.distrusted.iter().filter(|old| is_alike(old)).count();
+        let goes = if alike >= MAX_DISTRUSTED_ALIKE {
+            state.distrusted.iter().position(is_alike)
+        } else {
+            (state.distrusted.len() >= MAX_DISTRUSTED).then_some(0)
+        };
+        if let Some(oldest) = goes {
+            state.distrusted.remove(oldest);
         }
         state.distrusted.push(found);
         self.distrusted.send_replace(state.distrusted.as_slice().into());

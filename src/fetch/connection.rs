@@ -16,8 +16,8 @@ use super::upstreams::Upstreams;
 use crate::access::Fault;
 use crate::index::{Location, Source};
 use crate::route::{
-    ArchiveHead, Asked, RangeRequest, RangeSpec, Rest, SourceFailure, Validator, Verdict, judge,
-    judge_rest,
+    ArchiveHead, Asked, RangeRequest, RangeSpec, Ranges, Rest, SourceFailure, Validator, Verdict,
+    judge, judge_rest,
 };
 
 /// Why there is no connection.
@@ -105,7 +105,8 @@ pub(super) async fn open(
     let (status, headers) = head_of(&session)?;
     match judge(&asked, source, status, headers) {
         Verdict::Deliver(head) => {
-            let validator = head.ranges.then(|| Validator::of(headers)).flatten();
+            let ranged = head.ranges == Ranges::Served;
+            let validator = ranged.then(|| Validator::of(headers)).flatten();
             Ok(Opened { body: Body(Box::new(session)), head, validator })
         }
         Verdict::Fail(failure) => Err(failure),
@@ -129,8 +130,9 @@ pub(super) async fn reopen(
         Ok(session) => session,
         Err(failure) => return Reopened::Failed(failure),
     };
+    let compression = source.listed.name.compression();
     let judged = head_of(&session)
-        .map(|(status, headers)| judge_rest(validator, from, total, status, headers));
+        .map(|(status, headers)| judge_rest(validator, compression, from, total, status, headers));
     match judged {
         Ok(Rest::Follows) => Reopened::Rest(Body(Box::new(session))),
         Ok(Rest::Changed) => Reopened::Changed,

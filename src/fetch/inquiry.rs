@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use http::header::CONTENT_LENGTH;
 use http::{Method, StatusCode};
 use tokio::time::timeout;
 
 use super::looks::Looks;
 use crate::index::Source;
 use crate::route::{ArchiveHead, Asked, Verdict, judge};
+use crate::snapshot::framing;
+use crate::target::Sighting;
 
 /// Longest that a target is waited for: Firedancer gives its server a second in all.
 const PATIENCE: Duration = Duration::from_millis(800);
@@ -25,11 +26,11 @@ impl Looks {
             log::debug!("target {target} does not tell which copy of {name} it has");
             return None;
         };
-        let is_told =
-            sighting.status == StatusCode::OK && sighting.headers.contains_key(CONTENT_LENGTH);
-        let asked = Asked::all(Method::HEAD);
-        match judge(&asked, source, sighting.status, &sighting.headers) {
-            Verdict::Deliver(head) if is_told => Some(head),
+        // What it lists is known.
+        let Sighting::Head { status, headers, .. } = sighting else { return None };
+        let length = framing::body_length(&headers).filter(|_| status == StatusCode::OK);
+        match judge(&Asked::all(Method::HEAD), source, status, &headers) {
+            Verdict::Deliver(head) if length == Some(head.length) => Some(head),
             _ => None,
         }
     }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::cache::Store;
 use crate::config::Config;
 use crate::index::{Listed, Source, TargetId, View};
 use crate::route::{
@@ -35,6 +36,8 @@ struct Desk {
     doors: Arc<Doors>,
     published: Arc<Published>,
     reporter: Reporter,
+    /// What says which copies are no archives.
+    store: Option<Store>,
     lookout: Mutex<Lookout<Look>>,
     counts: Arc<LookCounts>,
 }
@@ -77,13 +80,15 @@ impl LookCounts {
 }
 
 impl Looks {
-    /// Looks among the scraper's targets, within `limits.unknown_name_probe`.
-    pub fn new(config: &Config, scraper: &Scraper) -> Self {
+    /// Looks among the scraper's targets, within `limits.unknown_name_probe`, for what a cache has
+    /// not found to be no archive.
+    pub fn new(config: &Config, scraper: &Scraper, store: Option<Store>) -> Self {
         let desk = Desk {
             patience: config.limits.unknown_name_probe,
             doors: scraper.doors(),
             published: scraper.published(),
             reporter: scraper.reporter(),
+            store,
             lookout: Mutex::new(Lookout::new(config.scrape_interval, Instant::now())),
             counts: Arc::default(),
         };
@@ -162,6 +167,12 @@ impl Desk {
         }
     }
 
+    /// Whether an archive is one that the index would not take in.
+    fn is_distrusted(&self, target: &TargetId, archive: &Listed) -> bool {
+        let store = self.store.as_ref();
+        store.is_some_and(|store| store.is_distrusted(target, archive, Instant::now()))
+    }
+
     /// Waits until the index has the archive.
     async fn listed(&self, name: &ArchiveName) {
         let mut views = self.published.subscribe();
@@ -181,7 +192,9 @@ impl Desk {
             asked.spawn(ask(name, target, entrance));
         }
         while let Some(answer) = asked.join_next().await {
-            if let Ok(Some((target, archive))) = answer {
+            if let Ok(Some((target, archive))) = answer
+                && !self.is_distrusted(&target, &archive)
+            {
                 // The others are not waited for.
                 asked.abort_all();
                 log::info!("{name} was found at target {target} before a probe found it");
@@ -242,16 +255,20 @@ async fn ask(
     }
 }
 
-/// The archive that a head is the head of, by the rules for one that a client is given.
+/// The archive that a target lists, or that a head is the head of, by the rules for one that a
+/// client is given.
 fn archive_of(name: ArchiveName, target: &TargetId, sighting: Sighting) -> Option<Listed> {
-    let Sighting { location, status, headers } = sighting;
-    let listed = Listed { name, size: None, modified: None, location: Some(location) };
+    let (location, status, headers) = match sighting {
+        Sighting::Head { location, status, headers } => (location, status, headers),
+        Sighting::Listing(listed) => return listed,
+    };
+    let listed = Listed { name, size: None, modified: None, tag: None, location: Some(location) };
     let source = Source { target: target.clone(), listed, updated_at: SystemTime::UNIX_EPOCH };
     let asked = Asked::all(Method::HEAD);
     match judge(&asked, &source, status, &headers) {
         Verdict::Deliver(head) => {
-            let (size, modified) = (Some(head.length), head.modified);
-            Some(Listed { size, modified, ..source.listed })
+            let (size, modified, tag) = (Some(head.length), head.modified, head.tag);
+            Some(Listed { size, modified, tag, ..source.listed })
         }
         verdict => {
             log::debug!("{name} at target {target}: {verdict:?}");
@@ -287,7 +304,7 @@ mod tests {
         };
         let target = TargetId { group: "g".into(), authority: "10.0.0.1:8899".into() };
         let status = StatusCode::from_u16(status).expect("a status");
-        let sighting = Sighting { location: location.clone(), status, headers };
+        let sighting = Sighting::Head { location: location.clone(), status, headers };
         let found = archive_of(name, &target, sighting);
         assert_eq!(found.as_ref().and_then(|listed| listed.size), expected, "{status} {lines}");
         if let Some(listed) = found {

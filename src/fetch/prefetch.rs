@@ -148,7 +148,8 @@ mod tests {
                 name(&format!("snapshot-{full}")),
                 name(&format!("incremental-snapshot-{full}-{incremental}")),
             ];
-            let listed = |name| Listed { name, size: None, modified: None, location: None };
+            let listed =
+                |name| Listed { name, size: None, modified: None, tag: None, location: None };
             catalog.apply(Event::Answered { target, at, archives: names.map(listed).to_vec() });
         }
         let policy = Policy {

@@ -16,7 +16,9 @@ use crate::cache::{Abandoned, Announced, Claim, Ending, Fill, Growing, Store};
 use crate::config::{Cache, Publish};
 use crate::index::{Source, Worth};
 use crate::pace::Pace;
-use crate::route::{Asked, Bypass, Cached, Failure, SourceFailure, Terms, Validator, Walk, Wish};
+use crate::route::{
+    Asked, Bypass, Cached, Failure, Ranges, SourceFailure, Terms, Validator, Walk, Wish,
+};
 use crate::snapshot::ArchiveName;
 use crate::target::Published;
 
@@ -89,8 +91,8 @@ impl Kit {
         let terms = Terms { sharing: self.settings.sharing, keeps: self.settings.keep_previous };
         let wish =
             Wish { name, client, asked: &asked, given: None, shown: None, view: &view, terms };
-        wish.sources(Cached::Nothing, &self.upstreams.at(now), |target| {
-            self.store.is_distrusted(&name, target, now)
+        wish.sources(Cached::Nothing, &self.upstreams.at(now), |source| {
+            self.store.is_distrusted(&source.target, &source.listed, now)
         })
     }
 
@@ -98,7 +100,7 @@ impl Kit {
     pub(super) fn has_source(&self, name: &ArchiveName) -> bool {
         let (view, now) = (self.published.load(), Instant::now());
         let mut sources = view.sources(name).iter();
-        sources.any(|source| !self.store.is_distrusted(name, &source.target, now))
+        sources.any(|source| !self.store.is_distrusted(&source.target, &source.listed, now))
     }
 
     /// Fetches the archive of an order.
@@ -192,9 +194,11 @@ impl Kit {
             length: head.length,
             copy: head.copy,
             modified: head.modified,
+            listed: source.listed.modified,
+            tag: head.tag,
         };
         let name = source.listed.name;
-        let ranges = head.ranges;
+        let ranges = head.ranges == Ranges::Served;
         let begun = prepare(name, claim, announced, patience, move |reservation| {
             Fill::begin_shared(reservation, ranges)
         });

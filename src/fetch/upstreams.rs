@@ -1,9 +1,9 @@
 //! Targets as those who download from them see them: how to connect, and how each of them did.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::header::AUTHORIZATION;
@@ -22,6 +22,8 @@ use crate::target::{Conduct, Reporter};
 
 /// Counters for taking turns. Archives share one by chance, which only starts a turn elsewhere.
 const TURNS: usize = 64;
+/// Most targets of which it is remembered how they answer ranges.
+const MAX_RANGED: usize = 10_000;
 
 /// What every transfer shares.
 pub struct Upstreams {
@@ -30,6 +32,8 @@ pub struct Upstreams {
     balances: HashMap<Arc<str>, Balance>,
     fleet: Arc<Fleet>,
     turns: [AtomicUsize; TURNS],
+    /// Targets that answered the last range with a part.
+    ranged: Mutex<BTreeSet<TargetId>>,
     hasher: std::hash::RandomState,
     choice: ChoiceKey,
     reporter: Reporter,
@@ -58,6 +62,7 @@ impl Upstreams {
             balances: config.groups.iter().map(balance).collect(),
             fleet: Fleet::new(limits.per_target),
             turns: [const { AtomicUsize::new(0) }; TURNS],
+            ranged: Mutex::default(),
             hasher: std::hash::RandomState::new(),
             choice,
             tries: AtomicU64::new(0),
@@ -173,15 +178,14 @@ impl Upstreams {
         // Outside of the macro, which looks at nothing where nothing is logged.
         let described = self.described(source, failure);
         log::warn!("{name} from target {}: {described}", source.target);
-        // Some servers do not answer a HEAD and serve a GET well.
-        let head_only = *method == Method::HEAD
-            && matches!(
-                failure,
-                SourceFailure::Broken | SourceFailure::Status(_) | SourceFailure::Timeout
-            );
+        // Many servers do not answer a HEAD, or not well, and serve a GET: it proves nothing but
+        // that there is a connection or none, or that a local file cannot be opened.
+        let says_nothing = *method == Method::HEAD
+            && !failure.is_of_connecting()
+            && *failure != SourceFailure::Disk;
         if *failure == SourceFailure::Gone {
             self.reporter.gone(&source.target, name);
-        } else if !head_only && *failure != SourceFailure::NoSocket {
+        } else if !says_nothing && *failure != SourceFailure::NoSocket {
             self.failed(&source.target, failure, Instant::now());
         }
     }
@@ -189,6 +193,22 @@ impl Upstreams {
     /// Notes that a transfer failed by the target's fault.
     pub fn failed(&self, target: &TargetId, failure: &SourceFailure, now: Instant) {
         self.fleet.failed(target, failure.is_weakness(), now);
+    }
+
+    /// Notes how a target answered a range.
+    pub fn answered_range(&self, target: &TargetId, with_part: bool) {
+        // No change of the set can panic half-way.
+        let mut ranged = self.ranged.lock().unwrap_or_else(PoisonError::into_inner);
+        if !with_part {
+            ranged.remove(target);
+        } else if ranged.len() < MAX_RANGED && !ranged.contains(target) {
+            ranged.insert(target.clone());
+        }
+    }
+
+    /// Whether a target answered the last range with a part. Some do that never say so.
+    pub fn serves_ranges(&self, target: &TargetId) -> bool {
+        self.ranged.lock().unwrap_or_else(PoisonError::into_inner).contains(target)
     }
 
     /// Notes that a target delivered.

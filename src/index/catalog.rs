@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::distrust::{Distrusted, Tag};
 use super::grounds::Grounds;
 use super::support::{Support, Testimony, weigh};
 use super::view::{GroupView, View};
@@ -79,6 +80,8 @@ pub struct Listed {
     pub size: Option<u64>,
     /// Time of the last change, where the target tells.
     pub modified: Option<SystemTime>,
+    /// What the target calls this copy, where it was asked for it and tells.
+    pub tag: Option<Tag>,
     /// Where to ask for it; nowhere where only the cache or a ledger has it.
     pub location: Option<Location>,
 }
@@ -98,17 +101,6 @@ pub struct Held {
     pub since: Now,
     /// How long it was complete before that.
     pub age: Duration,
-}
-
-/// An archive that a target has and that is no archive of its name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Distrusted {
-    /// Which target.
-    pub target: TargetId,
-    /// Which archive.
-    pub name: ArchiveName,
-    /// Until when it counts as not there: it may be made anew.
-    pub until: Instant,
 }
 
 /// Something that was learned about a target.
@@ -283,18 +275,18 @@ impl Catalog {
     pub fn distrust(&mut self, distrusted: &[Distrusted], now: Instant) {
         self.distrusted = distrusted.to_vec();
         self.distrusted.retain(|distrusted| now < distrusted.until);
-        for Distrusted { target, name, .. } in &self.distrusted {
-            if let Some(answer) = self.targets.get_mut(target) {
-                answer.holdings.remove(name);
+        for found in &self.distrusted {
+            if let Some(answer) = self.targets.get_mut(&found.target)
+                && let Some(holding) = answer.holdings.get(&found.name)
+                && found.covers(&found.target, &holding.listed, now)
+            {
+                answer.holdings.remove(&found.name);
             }
         }
     }
 
-    fn is_distrusted(&self, target: &TargetId, name: &ArchiveName, at: Instant) -> bool {
-        let is_it = |distrusted: &&Distrusted| {
-            distrusted.target == *target && distrusted.name == *name && at < distrusted.until
-        };
-        self.distrusted.iter().any(|distrusted| is_it(&distrusted))
+    fn is_distrusted(&self, target: &TargetId, listed: &Listed, at: Instant) -> bool {
+        self.distrusted.iter().any(|distrusted| distrusted.covers(target, listed, at))
     }
 
     fn answered(&mut self, target: TargetId, at: Now, archives: Vec<Listed>) {
@@ -318,7 +310,7 @@ impl Catalog {
         let mut holdings: BTreeMap<ArchiveName, Holding> = archives
             .into_iter()
             .filter(|listed| !gone.contains_key(&listed.name))
-            .filter(|listed| !self.is_distrusted(&target, &listed.name, at.instant))
+            .filter(|listed| !self.is_distrusted(&target, listed, at.instant))
             .map(|listed| {
                 let since = since(&listed.name);
                 (listed.name, Holding { since, listed, seen: at.instant })
@@ -357,7 +349,7 @@ impl Catalog {
     /// must not come back, and a probe that began later knows better.
     fn found(&mut self, target: &TargetId, at: Instant, archive: Listed) {
         let name = archive.name;
-        if self.is_distrusted(target, &name, at) {
+        if self.is_distrusted(target, &archive, at) {
             return;
         }
         let Some(answer) = self.targets.get_mut(target) else { return };

@@ -80,7 +80,7 @@ mod tests {
                 let (text, size) = text.split_once('=').map_or((text, None), |(text, size)| {
                     (text, Some(size.parse().expect("bytes")))
                 });
-                Listed { name: name(text), size, modified: None, location: None }
+                Listed { name: name(text), size, modified: None, tag: None, location: None }
             };
             let archives = names.split_whitespace().map(listed).collect();
             catalog.apply(Event::Answered { target: target(id), at: at(*seconds), archives });

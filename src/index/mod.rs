@@ -8,6 +8,7 @@ mod best;
 mod catalog;
 mod copy;
 mod distinct;
+mod distrust;
 mod grounds;
 mod support;
 mod view;
@@ -19,8 +20,9 @@ mod tests;
 
 pub use ahead::{Ahead, Bound};
 pub use best::Generation;
-pub use catalog::{Catalog, Distrusted, Event, Held, Listed, Location, Policy, Publish, TargetId};
+pub use catalog::{Catalog, Event, Held, Listed, Location, Policy, Publish, TargetId};
 pub use copy::{CopyId, TagError};
+pub use distrust::{Distrusted, Mark, Tag};
 pub use grounds::{DEFAULT_SLOT_LEAD, Grounds, Reference};
 pub use view::{Entry, GroupView, Source, UnknownGroup, View, Worth};
 pub use vote::Conflict;

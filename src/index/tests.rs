@@ -14,7 +14,7 @@ mod record;
 mod support;
 
 use super::{
-    Catalog, Distrusted, Entry, Event, Generation, Held, Listed, Location, Policy, Publish,
+    Catalog, Distrusted, Entry, Event, Generation, Held, Listed, Location, Mark, Policy, Publish,
     TargetId, UnknownGroup, View, Worth,
 };
 use crate::clock::Now;
@@ -78,7 +78,7 @@ fn listed(name: ArchiveName) -> Listed {
         path: format!("/{name}"),
         access: 0,
     };
-    Listed { name, size: None, modified: None, location: Some(location) }
+    Listed { name, size: None, modified: None, tag: None, location: Some(location) }
 }
 
 fn held(name: ArchiveName, from: &str, since: Now) -> Held {
@@ -660,7 +660,8 @@ fn what_is_not_sound_counts_as_not_there_until_it_may_have_been_made_anew() {
     let offers = |scene: &Scene| scene.offers(Some("main"));
     assert_eq!(offers(&scene), "1000 1000-1600");
     let (target, until) = (target("u"), scene.at(30).instant);
-    let found = [Distrusted { target, name: name("1000-1600"), until }];
+    let mark = Mark { length: 5, modified: None, listed: None, tag: None };
+    let found = [Distrusted { target, name: name("1000-1600"), mark, until }];
     // It is said again for each view, also when it is over.
     let step = |scene: &mut Scene, seconds, text: &str| {
         scene.catalog.distrust(&found, scene.at(seconds).instant);

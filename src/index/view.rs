@@ -369,6 +369,7 @@ fn only_cached(
             name: held.name,
             size: Some(held.size),
             modified: held.modified,
+            tag: None,
             location: None,
         },
         updated_at: held.since.wall,

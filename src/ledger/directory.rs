@@ -305,7 +305,8 @@ fn open_in(directory: &OwnedFd, name: &ArchiveName) -> Result<Opened, OpenError>
 impl Opened {
     fn found(&self, name: ArchiveName) -> Found {
         let Self { length, modified, identity, .. } = *self;
-        let listed = Listed { name, size: Some(length), modified, location: None };
+        let (size, tag, location) = (Some(length), None, None);
+        let listed = Listed { name, size, modified, tag, location };
         Found { listed, identity }
     }
 }
@@ -380,7 +381,8 @@ mod tests {
         std::fs::create_dir(directory.path().join("remote")).expect("a directory");
 
         let offer = settle(&ledger);
-        let listed = Listed { name: name(1), size: Some(5), modified: Some(day), location: None };
+        let listed =
+            Listed { name: name(1), size: Some(5), modified: Some(day), tag: None, location: None };
         assert_eq!(offer.archives, [listed]);
         let refused = [
             (name(2), Unfit::Link),

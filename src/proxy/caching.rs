@@ -17,7 +17,7 @@ use super::head;
 use crate::cache::{Abandoned, Archive, ArchiveStorage, Fill, LentStorage, Record};
 use crate::fetch;
 use crate::route::{
-    ArchiveHead, Bypass, ByteRange, CacheStatus, ContentRange, Given, Selection, TagKey,
+    ArchiveHead, Bypass, ByteRange, CacheStatus, ContentRange, Given, Ranges, Selection, TagKey,
 };
 
 /// The backend for archives out of ledgers. It has no state: what is read comes with the request.
@@ -31,9 +31,10 @@ pub fn cached_head(record: &Record) -> Result<ResponseHeader> {
         length: *length,
         copy: *copy,
         modified: *modified,
+        tag: None,
         content_range: None,
         content_type: HeaderValue::from_static(name.compression().content_type()),
-        ranges: true,
+        ranges: Ranges::Served,
     })
 }
 

@@ -106,6 +106,8 @@ pub(super) struct Relay {
     /// Whether it is a part that the client asks for without a condition.
     blind: bool,
     delivered: Option<ArchiveHead>,
+    /// Whether that is what the source listed, in place of an answer to a HEAD.
+    told: bool,
     pub(super) caching: Caching,
     /// How the fill gets to Pingora.
     pub(super) handover: Handover,
@@ -148,6 +150,7 @@ impl Relay {
             bound_to,
             blind,
             delivered: None,
+            told: false,
             caching,
             handover: Handover::default(),
             turned_to: now,
@@ -267,6 +270,21 @@ impl Relay {
         self.delivered.insert(head)
     }
 
+    /// Answers a HEAD by what the current source listed, in place of its answer; false where that
+    /// is not a HEAD, or no length was listed.
+    pub(super) fn tell(&mut self) -> bool {
+        let is_head = self.asked.method == Method::HEAD;
+        let listed = self.source().filter(|_| is_head).and_then(|s| ArchiveHead::listed(s));
+        self.told = listed.is_some();
+        self.delivered = listed;
+        self.told
+    }
+
+    /// The head that is told in place of an answer.
+    pub(super) fn told(&self) -> Option<&ArchiveHead> {
+        self.delivered.as_ref().filter(|_| self.told)
+    }
+
     /// Takes back what was accepted, since the client began another copy meanwhile. True where that
     /// one can be asked instead.
     pub(super) fn rebind(&mut self, given: Arc<Given>) -> bool {
@@ -305,11 +323,14 @@ impl Relay {
     /// The right to fill the cache, and the copy that was accepted, for the one who does it.
     pub(super) fn take_claim(&mut self) -> Option<(Claim, Announced)> {
         let head = self.delivered.as_ref().filter(|head| head.status == StatusCode::OK)?;
+        let source = self.source()?;
         let announced = Announced {
-            target: self.source()?.target.clone(),
+            target: source.target.clone(),
             length: head.length,
             copy: head.copy,
             modified: head.modified,
+            listed: source.listed.modified,
+            tag: head.tag,
         };
         match std::mem::replace(&mut self.caching, Caching::Bypass(Bypass::Disk)) {
             Caching::Claimed(claim) => Some((claim, announced)),

@@ -24,6 +24,7 @@ use super::head;
 use super::planning::Planned;
 use super::record::Record;
 use super::rpc::NodeProxy;
+use super::telling::is_told;
 use crate::cache::ArchiveStorage;
 use crate::config::Config;
 use crate::drain::Drain;
@@ -85,7 +86,7 @@ impl Edge {
             cache,
             ledgers: scraper.ledgers(),
             orders,
-            looks: Looks::new(config, scraper),
+            looks: Looks::new(config, scraper, cache.map(|cache| cache.store().clone())),
             terms: Terms { sharing: config.cache.sharing, keeps: config.cache.keep_previous },
             rpc: NodeProxy::new(config, keys.choice, scraper.nodes()),
             range_wait: config.cache.range_wait,
@@ -96,18 +97,6 @@ impl Edge {
     /// How often archives were looked for that the index does not know.
     pub fn looks(&self) -> Arc<LookCounts> {
         self.looks.counts()
-    }
-
-    /// Notes that the current source failed before anything went to the client, and says whether
-    /// another one is left.
-    fn source_failed(&self, relay: &mut Relay, failure: SourceFailure) -> bool {
-        if let Some(source) = relay.source() {
-            self.upstreams.refused(source, &relay.asked().method, &failure);
-            if failure == SourceFailure::Gone {
-                self.looks.gone(&relay.name, Instant::now());
-            }
-        }
-        relay.next(failure)
     }
 
     /// Remembers how a transfer ended, and tells where its bytes came from.
@@ -146,6 +135,7 @@ impl Edge {
                     return refused(false);
                 }
                 let now = Instant::now();
+                let head = self.with_ranges(relay, head);
                 let head = head::archive(relay.accept(head, now))?;
                 let Some(given) = relay.given() else {
                     if let Some(copy) = relay.copy() {
@@ -278,7 +268,9 @@ impl ProxyHttp for Edge {
         self.find_slot(session, relay).await?;
         relay.turn(Instant::now());
         let peer = relay.source().and_then(|source| self.upstreams.peer(source));
-        peer.map_or_else(|| refused(false), |peer| Ok(Box::new(peer)))
+        let Some(mut peer) = peer else { return refused(false) };
+        peer.options.read_timeout = Some(self.patience(relay));
+        Ok(Box::new(peer))
     }
 
     async fn upstream_request_filter(
@@ -306,7 +298,7 @@ impl ProxyHttp for Edge {
         let Phase::Relay(relay) = &mut ctx.phase else { return refused(false) };
         if status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS {
             // Each of them is a sign of life to Pingora, and no answer to the client.
-            if relay.waited(Instant::now()) < self.upstreams.limits().read_timeout {
+            if relay.waited(Instant::now()) < self.patience(relay) {
                 return Ok(());
             }
             return refused(self.source_failed(relay, SourceFailure::Timeout));
@@ -428,6 +420,9 @@ impl ProxyHttp for Edge {
         let written = session.response_written().map(|head| head.status.as_u16());
         let client_left = *e.esource() == ErrorSource::Downstream;
         if (written, client_left) == (None, false) {
+            if is_told(&ctx.phase) {
+                return self.write_told(session, &mut ctx.phase).await;
+            }
             let reply = match &mut ctx.phase {
                 Phase::Relay(relay) => relay.reply(),
                 Phase::Hit(_) | Phase::Local => Failure::Internal.reply(),
@@ -462,7 +457,7 @@ impl ProxyHttp for Edge {
         let request = session.req_header();
         let status = session.response_written().map_or(0, |head| head.status.as_u16());
         let broken = match &ctx.serving {
-            _ if e.is_none() || status >= 300 => "",
+            _ if e.is_none() || status >= 300 || is_told(&ctx.phase) => "",
             Some(serving) if serving.is_cut() => " (broken off, the client took too little)",
             _ => " (broken off)",
         };

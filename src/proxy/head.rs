@@ -87,7 +87,9 @@ pub(super) fn archive(archive: &ArchiveHead) -> Result<ResponseHeader> {
     if let Some(range) = archive.content_range {
         head.insert_header(CONTENT_RANGE, range.to_string())?;
     }
-    head.insert_header(ACCEPT_RANGES, if archive.ranges { "bytes" } else { "none" })?;
+    if let Some(ranges) = archive.ranges.header() {
+        head.insert_header(ACCEPT_RANGES, ranges)?;
+    }
     if let Some(modified) = archive.modified {
         head.insert_header(LAST_MODIFIED, httpdate::fmt_http_date(modified))?;
     }

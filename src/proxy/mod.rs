@@ -17,6 +17,7 @@ mod record;
 mod rpc;
 mod seeking;
 mod shares;
+mod telling;
 
 pub use admission::PACED_PIECE;
 pub use caching::cached_head;

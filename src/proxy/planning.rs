@@ -373,9 +373,9 @@ impl Edge {
     ) -> Result<Vec<Arc<Source>>, Failure> {
         let cached = standing.map_or(Cached::Nothing, |standing| self.cached(standing, now));
         let targets = self.upstreams.at(now);
-        let distrusted = |target: &TargetId| {
+        let distrusted = |source: &Source| {
             let store = self.cache.map(ArchiveStorage::store);
-            store.is_some_and(|store| store.is_distrusted(&request.name, target, now))
+            store.is_some_and(|store| store.is_distrusted(&source.target, &source.listed, now))
         };
         let shown = self.shown(request, view, now);
         self.wish(request, given, shown.as_deref(), view).sources(cached, &targets, distrusted)

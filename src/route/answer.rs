@@ -3,8 +3,8 @@
 use std::time::SystemTime;
 
 use http::header::{
-    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap,
-    HeaderName, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE, TRANSFER_ENCODING,
+    ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_RANGE,
+    LAST_MODIFIED, RANGE,
 };
 use http::{Method, StatusCode};
 
@@ -12,7 +12,8 @@ use super::condition::{Conditions, Judgement};
 use super::failure::{Failure, SourceFailure};
 use super::range::{ContentRange, RangeRequest};
 use super::tag::TagKey;
-use crate::index::{CopyId, Listed, Source};
+use crate::index::{CopyId, Listed, Source, Tag};
+use crate::snapshot::{Compression, framing};
 
 /// The condition of a range request: the tag of the copy that the client has bytes of.
 ///
@@ -120,18 +121,55 @@ pub struct ArchiveHead {
     pub copy: CopyId,
     /// When that copy last changed.
     pub modified: Option<SystemTime>,
+    /// What its target calls it.
+    pub tag: Option<Tag>,
     /// Where the bytes are, in an answer to a single range.
     pub content_range: Option<ContentRange>,
     /// The media type.
     pub content_type: HeaderValue,
-    /// True when the source is known to answer ranges.
-    pub ranges: bool,
+    /// What a range of it would be answered with.
+    pub ranges: Ranges,
+}
+
+/// What is known of the answers to ranges, as `accept-ranges` tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ranges {
+    /// Parts.
+    Served,
+    /// All of it.
+    Ignored,
+    /// Either, which a client finds out by asking.
+    Unknown,
+}
+
+impl Ranges {
+    /// The value of an `accept-ranges` header, where there is one to send.
+    pub const fn header(self) -> Option<&'static str> {
+        match self {
+            Self::Served => Some("bytes"),
+            Self::Ignored => Some("none"),
+            Self::Unknown => None,
+        }
+    }
+}
+
+impl ArchiveHead {
+    /// The head of all of a source's archive, by its listing; nothing where that has no length.
+    pub fn listed(source: &Source) -> Option<Self> {
+        let Listed { size, modified, .. } = source.listed;
+        size.map(|length| whole_head(source, length, modified, Ranges::Unknown))
+    }
 }
 
 /// Judges the head of an upstream's answer.
 ///
 /// A 200 must be the archive: as long as the target said, framed by its length, not encoded. A 206
 /// must be the asked range of the same. Everything else is a failure of the source.
+///
+/// But not of one that is asked by HEAD: there are servers that refuse it, route it elsewhere or
+/// leave the length out, and serve a GET well. It may confirm what the target listed, and cannot
+/// contradict it; only of what was listed without a length it is the first word. What a GET would
+/// be told as well is that this process may not ask.
 pub fn judge(asked: &Asked, source: &Source, status: StatusCode, headers: &HeaderMap) -> Verdict {
     let ranged = asked.range != RangeRequest::Whole;
     let verdict = match status {
@@ -141,30 +179,37 @@ pub fn judge(asked: &Asked, source: &Source, status: StatusCode, headers: &Heade
         // Firedancer's answer to several ranges, and others' to spellings that they do not know:
         // what the client asks is not the source's fault.
         StatusCode::BAD_REQUEST if ranged => Ok(Verdict::AskWhole),
-        // The probe found another way, and what it found is the answer.
-        StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED
-            if asked.method == Method::HEAD =>
-        {
-            let Listed { size, modified, .. } = source.listed;
-            size.map(|length| Verdict::Deliver(whole_head(source, length, modified, false)))
-                .ok_or(SourceFailure::Status(status.as_u16()))
-        }
         StatusCode::NOT_FOUND | StatusCode::GONE => Err(SourceFailure::Gone),
         status if status.is_redirection() => Err(SourceFailure::Redirect),
         status => Err(SourceFailure::Status(status.as_u16())),
     };
-    verdict.unwrap_or_else(Verdict::Fail)
+    match verdict {
+        Ok(verdict) => verdict,
+        Err(failure) if asked.method == Method::HEAD && status != StatusCode::UNAUTHORIZED => {
+            match ArchiveHead::listed(source) {
+                Some(head) => Verdict::Deliver(head),
+                None if failure == SourceFailure::Gone => {
+                    Verdict::Fail(SourceFailure::Status(status.as_u16()))
+                }
+                None => Verdict::Fail(failure),
+            }
+        }
+        Err(failure) => Verdict::Fail(failure),
+    }
 }
 
 fn whole(source: &Source, headers: &HeaderMap) -> Result<Verdict, SourceFailure> {
-    let length = body_length(headers)?;
+    let length = body_length(compression(source), headers)?;
     check_total(source, length)?;
     if source.listed.size.is_none() && is_text(headers) {
         // With a length to compare, a careless default type is forgiven.
         return Err(SourceFailure::Text);
     }
-    let accepts = text(headers, &ACCEPT_RANGES).is_some_and(|value| value.contains("bytes"));
-    Ok(Verdict::Deliver(whole_head(source, length, modified(headers), accepts)))
+    let accepts = text(headers, &ACCEPT_RANGES).map(str::to_ascii_lowercase);
+    let accepts = accepts.is_some_and(|value| value.contains("bytes"));
+    let ranges = if accepts { Ranges::Served } else { Ranges::Ignored };
+    let head = whole_head(source, length, modified(headers), ranges);
+    Ok(Verdict::Deliver(ArchiveHead { tag: tag(headers), ..head }))
 }
 
 /// The head of the whole archive, as an answer or the listing tells it.
@@ -172,13 +217,14 @@ fn whole_head(
     source: &Source,
     length: u64,
     modified: Option<SystemTime>,
-    ranges: bool,
+    ranges: Ranges,
 ) -> ArchiveHead {
     ArchiveHead {
         status: StatusCode::OK,
         length,
         copy: CopyId::new(&source.target.authority, length, modified),
         modified,
+        tag: None,
         content_range: None,
         content_type: own_type(source),
         ranges,
@@ -186,7 +232,7 @@ fn whole_head(
 }
 
 fn part(asked: &Asked, source: &Source, headers: &HeaderMap) -> Result<Verdict, SourceFailure> {
-    let length = body_length(headers)?;
+    let length = body_length(compression(source), headers)?;
     let content_range = text(headers, &CONTENT_RANGE).and_then(ContentRange::parse);
     let (total, content_type) = match (&asked.range, content_range) {
         (_, Some(found)) if found.range.is_none_or(|range| range.len() != length) => {
@@ -215,9 +261,10 @@ fn part(asked: &Asked, source: &Source, headers: &HeaderMap) -> Result<Verdict, 
         length,
         copy,
         modified,
+        tag: tag(headers),
         content_range,
         content_type,
-        ranges: true,
+        ranges: Ranges::Served,
     }))
 }
 
@@ -246,9 +293,11 @@ fn unsatisfiable(
 }
 
 /// Length of the body that follows, when it is one that can be passed on as it is.
-pub(super) fn body_length(headers: &HeaderMap) -> Result<u64, SourceFailure> {
-    let plain = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
-    if !headers.get_all(CONTENT_ENCODING).iter().all(plain) {
+pub(super) fn body_length(
+    compression: Compression,
+    headers: &HeaderMap,
+) -> Result<u64, SourceFailure> {
+    if !framing::is_file_itself(headers, compression) {
         return Err(SourceFailure::Encoded);
     }
     let html = |value: &str| {
@@ -259,10 +308,7 @@ pub(super) fn body_length(headers: &HeaderMap) -> Result<u64, SourceFailure> {
     if text(headers, &CONTENT_TYPE).is_some_and(html) {
         return Err(SourceFailure::Html);
     }
-    if headers.contains_key(TRANSFER_ENCODING) {
-        return Err(SourceFailure::NoLength);
-    }
-    match text(headers, &CONTENT_LENGTH).and_then(|value| value.parse::<u64>().ok()) {
+    match framing::body_length(headers) {
         None => Err(SourceFailure::NoLength),
         Some(0) => Err(SourceFailure::Empty),
         Some(length) => Ok(length),
@@ -285,12 +331,20 @@ pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a 
     headers.get(name)?.to_str().ok()
 }
 
+fn tag(headers: &HeaderMap) -> Option<Tag> {
+    headers.get(ETAG).map(|tag| Tag::new(tag.as_bytes()))
+}
+
 fn modified(headers: &HeaderMap) -> Option<SystemTime> {
     httpdate::parse_http_date(text(headers, &LAST_MODIFIED)?).ok()
 }
 
+fn compression(source: &Source) -> Compression {
+    source.listed.name.compression()
+}
+
 fn own_type(source: &Source) -> HeaderValue {
-    HeaderValue::from_static(source.listed.name.compression().content_type())
+    HeaderValue::from_static(compression(source).content_type())
 }
 
 /// The type of a body in parts. A boundary has at most 70 characters (RFC 2046), and the head that
@@ -325,6 +379,7 @@ mod tests {
                 name,
                 size,
                 modified: None,
+                tag: None,
                 location: Some(Location {
                     scheme: "http",
                     address: ([10, 0, 0, 1], 8899).into(),
@@ -396,11 +451,13 @@ mod tests {
     }
 
     fn whole_head(modified: Option<SystemTime>, ranges: bool) -> Verdict {
+        let ranges = if ranges { Ranges::Served } else { Ranges::Ignored };
         Verdict::Deliver(ArchiveHead {
             status: StatusCode::OK,
             length: TOTAL,
             copy: copy(modified),
             modified,
+            tag: None,
             content_range: None,
             content_type: HeaderValue::from_static("application/zstd"),
             ranges,
@@ -414,9 +471,10 @@ mod tests {
             length: end - start,
             copy: copy(Some(changed())),
             modified: Some(changed()),
+            tag: None,
             content_range: Some(ContentRange { range, total: TOTAL }),
             content_type: HeaderValue::from_static("application/zstd"),
-            ranges: true,
+            ranges: Ranges::Served,
         })
     }
 
@@ -449,10 +507,17 @@ mod tests {
         check_with(None, &all, 200, json, &fail(SourceFailure::Text));
         let twice = "content-length: 1000\ncontent-encoding: identity\ncontent-encoding: gzip";
         check(&all, 200, twice, &fail(SourceFailure::Encoded));
-        for encoding in ["gzip", "br", "GZIP", "zstd"] {
+        for encoding in ["gzip", "br", "GZIP", "zstd, zstd"] {
             let head = format!("content-length: 1000\ncontent-encoding: {encoding}");
             check(&all, 200, &head, &fail(SourceFailure::Encoded));
         }
+        for encoding in ["zstd", "ZSTD", "identity, zstd"] {
+            let head = format!("content-length: 1000\ncontent-encoding: {encoding}");
+            check(&all, 200, &head, &whole_head(None, false));
+        }
+        check(&all, 200, "content-length: 1000, 1000", &whole_head(None, false));
+        let other = "content-length: 1000, 1001";
+        check(&all, 200, other, &fail(SourceFailure::NoLength));
         for media in ["text/html", "Text/HTML; charset=utf-8", "application/xhtml+xml"] {
             let head = format!("content-length: 1000\ncontent-type: {media}");
             check(&all, 200, &head, &fail(SourceFailure::Html));
@@ -474,15 +539,70 @@ mod tests {
         }
     }
 
+    fn by_head() -> Asked {
+        Asked::all(Method::HEAD)
+    }
+
+    /// Answers to HEAD that say nothing of use.
+    const USELESS: [(u16, &str); 19] = [
+        (200, ""),
+        (200, "content-length: 0"),
+        (200, "content-length: 60"),
+        (200, "content-length: 1000, 60"),
+        (200, "transfer-encoding: chunked"),
+        (200, "content-length: 1000\ncontent-type: text/html"),
+        (200, "content-length: 1000\ncontent-encoding: br"),
+        (202, "content-length: 60"),
+        (204, ""),
+        (206, "content-length: 60"),
+        (302, "location: http://elsewhere/"),
+        (304, ""),
+        (400, ""),
+        (403, "content-length: 60"),
+        (404, ""),
+        (405, "content-length: 60"),
+        (410, ""),
+        (501, "content-length: 60"),
+        (503, ""),
+    ];
+
     #[test]
-    fn a_source_that_refuses_head_is_answered_for() {
-        let head = Asked::all(Method::HEAD);
-        for status in [405, 501] {
-            check(&head, status, "content-length: 60", &whole_head(None, false));
-            let failure = fail(SourceFailure::Status(status));
-            check_with(None, &head, status, "content-length: 60", &failure);
+    fn a_head_confirms_a_listing_and_never_contradicts_it() {
+        let listed = Verdict::Deliver(ArchiveHead {
+            status: StatusCode::OK,
+            length: TOTAL,
+            copy: copy(None),
+            modified: None,
+            tag: None,
+            content_range: None,
+            content_type: HeaderValue::from_static("application/zstd"),
+            ranges: Ranges::Unknown,
+        });
+        for (status, head) in USELESS {
+            check(&by_head(), status, head, &listed);
         }
-        check(&head, 404, "", &fail(SourceFailure::Gone));
+        let told = format!("content-length: 1000\naccept-ranges: Bytes\nlast-modified: {DATE}");
+        check(&by_head(), 200, &told, &whole_head(Some(changed()), true));
+        check(&by_head(), 200, "content-length: 1000", &whole_head(None, false));
+        check(&by_head(), 401, "", &fail(SourceFailure::Status(401)));
+    }
+
+    #[test]
+    fn a_head_of_what_was_listed_without_a_length_says_no_more_than_that_it_failed() {
+        for (status, head) in USELESS.into_iter().filter(|(_, head)| *head != "content-length: 60")
+        {
+            let mut headers = HeaderMap::new();
+            for (name, value) in head.lines().filter_map(|line| line.split_once(": ")) {
+                let name: HeaderName = name.parse().expect("a name");
+                headers.append(name, value.parse().expect("a value"));
+            }
+            let answer = StatusCode::from_u16(status).expect("a status");
+            let found = judge(&by_head(), &source(None), answer, &headers);
+            let Verdict::Fail(failure) = found else { panic!("{status} {head}: {found:?}") };
+            assert_ne!(failure, SourceFailure::Gone, "{status} {head}");
+        }
+        let asked = asked("", None);
+        check_with(None, &asked, 404, "", &fail(SourceFailure::Gone));
     }
 
     #[test]
@@ -553,9 +673,10 @@ mod tests {
             length: 150,
             copy: copy(None),
             modified: None,
+            tag: None,
             content_range: None,
             content_type: HeaderValue::from_static(multipart),
-            ranges: true,
+            ranges: Ranges::Served,
         });
         check(&several, 206, &head, &parts);
         // Without a known total the copy cannot be named.

@@ -265,6 +265,7 @@ mod tests {
                     name: name(),
                     size: None,
                     modified: None,
+                    tag: None,
                     location: Some(Location {
                         scheme: "http",
                         address: ([10, 0, 0, at], 8899).into(),

@@ -174,6 +174,11 @@ impl SourceFailure {
         }
     }
 
+    /// Whether there was no connection to ask anything on.
+    pub fn is_of_connecting(&self) -> bool {
+        matches!(self, Self::Connect | Self::ConnectTimeout | Self::NoSocket | Self::Access(_))
+    }
+
     /// What to say when a second source failed too: "gone" only where all of them said so.
     #[must_use]
     pub fn or(self, later: Self) -> Self {

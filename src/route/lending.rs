@@ -120,7 +120,8 @@ mod tests {
                 path: format!("/{}", name()),
                 access: 0,
             });
-            let listed = Listed { name: name(), size: Some(SIZE), modified: None, location };
+            let listed =
+                Listed { name: name(), size: Some(SIZE), modified: None, tag: None, location };
             catalog.apply(Event::Answered { target, at, archives: vec![listed] });
         }
         let policy = Policy {

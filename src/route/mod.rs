@@ -26,7 +26,7 @@ mod walk;
 mod wish;
 
 pub use allowance::{Allowance, ClientNet};
-pub use answer::{ArchiveHead, Asked, IfRange, Verdict, judge};
+pub use answer::{ArchiveHead, Asked, IfRange, Ranges, Verdict, judge};
 pub use balance::{Merit, Strangers, Targets, order_nodes};
 pub use caching::{Bypass, CacheStatus, Cached, Delivery, Terms};
 pub use condition::{Conditions, Judgement};

@@ -93,6 +93,7 @@ mod tests {
             name: name(slots, KNOWN, "tar.zst"),
             size: None,
             modified: None,
+            tag: None,
             location: None,
         };
         let groups: [(&str, &[&str]); 3] =

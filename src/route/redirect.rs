@@ -128,6 +128,7 @@ mod tests {
                 name,
                 size: None,
                 modified: None,
+                tag: None,
                 location: Some(Location {
                     scheme: "http",
                     address: ([10, 0, 0, number], 8899).into(),

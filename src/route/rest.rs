@@ -6,6 +6,7 @@ use http::header::{CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, LAST_MODIFIED};
 use super::answer::{body_length, text};
 use super::failure::SourceFailure;
 use super::range::ContentRange;
+use crate::snapshot::Compression;
 
 /// What a target calls its copy: its own strong tag, or the time of the last change where there is
 /// none. It goes back to the same target and nowhere else; clients know copies by our tags.
@@ -55,6 +56,7 @@ pub enum Rest {
 /// Judges the answer to a request for everything from `from` on, of a copy of `total` bytes.
 pub fn judge_rest(
     validator: &Validator,
+    compression: Compression,
     from: u64,
     total: u64,
     status: StatusCode,
@@ -71,7 +73,7 @@ pub fn judge_rest(
         status if status.is_redirection() => return Rest::Changed,
         status => return Rest::Failed(SourceFailure::Status(status.as_u16())),
     }
-    let length = match body_length(headers) {
+    let length = match body_length(compression, headers) {
         Ok(length) => length,
         Err(failure) => return Rest::Failed(failure),
     };
@@ -123,7 +125,8 @@ mod tests {
         let validator = Validator::of(&headers(&format!("last-modified: {DATE}"))).expect("one");
         let found = |lines: &str| {
             let rest = format!("content-length: 600\ncontent-range: bytes 400-999/1000\n{lines}");
-            judge_rest(&validator, 400, 1000, StatusCode::PARTIAL_CONTENT, &headers(&rest))
+            let status = StatusCode::PARTIAL_CONTENT;
+            judge_rest(&validator, Compression::Zstd, 400, 1000, status, &headers(&rest))
         };
         assert_eq!(found(&format!("last-modified: {DATE}")), Rest::Follows);
         assert_eq!(found(&format!("last-modified: {LATER}")), Rest::Changed);
@@ -134,8 +137,9 @@ mod tests {
     #[track_caller]
     fn check(status: u16, lines: &str, expected: &Rest) {
         let validator = Validator::of(&headers(&format!("etag: \"a\"\nlast-modified: {DATE}")));
+        let (validator, zstd) = (validator.expect("one"), Compression::Zstd);
         let status = StatusCode::from_u16(status).expect("a status");
-        let found = judge_rest(&validator.expect("one"), 400, 1000, status, &headers(lines));
+        let found = judge_rest(&validator, zstd, 400, 1000, status, &headers(lines));
         assert_eq!(found, *expected, "{status} {lines}");
     }
 
@@ -145,6 +149,8 @@ mod tests {
         let with = |lines: &str| format!("{rest}{lines}");
         check(206, &with("etag: \"a\""), &Rest::Follows);
         check(206, &with(&format!("etag: \"a\"\nlast-modified: {DATE}")), &Rest::Follows);
+        check(206, &with("etag: \"a\"\ncontent-encoding: zstd"), &Rest::Follows);
+        check(206, &with("etag: \"a\"\ncontent-length: 600"), &Rest::Follows);
         // Another copy, of whatever length.
         check(206, &with("etag: \"b\""), &Rest::Changed);
         check(206, &with("etag: W/\"a\""), &Rest::Changed);
@@ -164,8 +170,10 @@ mod tests {
         check(206, "content-length: 600\ncontent-range: bytes */1000", &range);
         check(206, "content-length: 600", &range);
         check(206, "content-length: 601\ncontent-range: bytes 400-999/1000", &range);
+        let lengths = Rest::Failed(SourceFailure::NoLength);
+        check(206, &with("content-length: 601"), &lengths);
         let chunked = "transfer-encoding: chunked\ncontent-range: bytes 400-999/1000";
-        check(206, chunked, &Rest::Failed(SourceFailure::NoLength));
+        check(206, chunked, &lengths);
         let encoded = with("content-encoding: gzip");
         check(206, &encoded, &Rest::Failed(SourceFailure::Encoded));
         check(503, "content-length: 0", &Rest::Failed(SourceFailure::Status(503)));

@@ -560,7 +560,8 @@ mod tests {
         let at = Now { instant: Instant::now(), wall: UNIX_EPOCH };
         for (group, name) in groups {
             let name = name.parse().expect("valid");
-            let archives = vec![Listed { name, size: None, modified: None, location: None }];
+            let archives =
+                vec![Listed { name, size: None, modified: None, tag: None, location: None }];
             let target = target(group);
             catalog.apply(Event::Answered { target, at, archives });
         }

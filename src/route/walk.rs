@@ -83,7 +83,13 @@ mod tests {
             Location { scheme: "http", address, authority: authority.clone(), path, access: 0 };
         Arc::new(Source {
             target: TargetId { group: "g".into(), authority },
-            listed: Listed { name, size: None, modified: None, location: Some(location) },
+            listed: Listed {
+                name,
+                size: None,
+                modified: None,
+                tag: None,
+                location: Some(location),
+            },
             updated_at: UNIX_EPOCH,
         })
     }

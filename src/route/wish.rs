@@ -52,14 +52,14 @@ impl Wish<'_> {
     }
 
     /// The sources on the network in the order in which they are tried, at least one; those of
-    /// targets that rest come last, and those that are `distrusted` for this archive are none. The
+    /// targets that rest come last, and those whose copy is `distrusted` are none. The
     /// copy that is in the cache, or on its way there, is everyone's who has no other, while its
     /// source is well; where there is none, it is the one that the client asked about.
     pub fn sources(
         &self,
         cached: Cached<'_>,
         targets: &dyn Targets,
-        distrusted: impl Fn(&TargetId) -> bool,
+        distrusted: impl Fn(&Source) -> bool,
     ) -> Result<Vec<Arc<Source>>, Failure> {
         let pinned = match cached {
             Cached::Nothing => None,
@@ -71,7 +71,7 @@ impl Wish<'_> {
         let all = self.view.sources(&self.name).iter();
         let all: Vec<&Arc<Source>> = all.filter(|source| !source.target.is_ledger()).collect();
         let preferred = |source: &Source| self.prefers(source, pinned);
-        let sound = all.iter().filter(|source| !distrusted(&source.target));
+        let sound = all.iter().filter(|source| !distrusted(source));
         let sound: Vec<Arc<Source>> = sound.map(|source| Arc::clone(source)).collect();
         let sources = order(self.client, &self.name, &sound, preferred, targets);
         match cached {
@@ -149,6 +149,7 @@ mod tests {
                 name,
                 size: Some(SIZE),
                 modified: None,
+                tag: None,
                 location: Some(Location {
                     scheme: "http",
                     address: ([10, 0, 0, number], 8899).into(),
@@ -343,7 +344,8 @@ mod tests {
         };
         let bad = target(2);
         let pinned = Cached::Filling(&bad);
-        let left = wish.sources(pinned, &Resting(None), |target| *target == bad).expect("three");
+        let is_bad = |source: &Source| source.target == bad;
+        let left = wish.sources(pinned, &Resting(None), is_bad).expect("three");
         assert_eq!(left.len(), 3);
         assert!(left.iter().all(|source| source.target != bad));
         let none = wish.sources(pinned, &Resting(None), |_| true).expect_err("none is left");

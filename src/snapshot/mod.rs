@@ -1,8 +1,9 @@
-//! What a snapshot archive is called, and which of two is the better one.
+//! What a snapshot archive is called, which of two is the better one, and how heads announce one.
 //!
 //! Pure: no file, socket or clock. An [`ArchiveName`] that exists is a valid one; it is the only
 //! type from which a path or a URL of an archive is ever made.
 
+pub mod framing;
 mod hash;
 mod name;
 

@@ -162,6 +162,11 @@ impl Approach {
         self.prober.told()
     }
 
+    /// How long the target wants to be left alone, where it said so in the last round.
+    pub(super) fn rest(&self) -> Option<Duration> {
+        self.prober.rest()
+    }
+
     /// What was left out of the last answer.
     pub(super) fn omitted(&self) -> &Omissions {
         self.prober.omitted()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, RANGE};
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::access::{Access, Fault};
@@ -95,6 +95,11 @@ impl ClientError {
             | Self::Loop { .. }
             | Self::Setup(_) => None,
         }
+    }
+
+    /// Whether there was no connection to ask anything on.
+    pub(super) fn is_of_connecting(&self) -> bool {
+        matches!(self, Self::Request { source, .. } if source.is_connect())
     }
 }
 
@@ -257,11 +262,12 @@ impl Line {
         &self.access
     }
 
-    /// Asks for the head of a place. HEAD first; where that is refused, GET whose body is not read
-    /// (Firedancer's RPC port closes the connection on HEAD, others answer 405).
+    /// Asks for the head of a place that leads to an archive. HEAD first; where that may be
+    /// refused, GET whose body is not read (Firedancer's RPC port closes the connection on HEAD,
+    /// others answer 405, and those that have a route for GET alone 404).
     pub(super) async fn head(&self, at: &Place) -> Result<Head, ClientError> {
         match self.send(Method::HEAD, at).await {
-            Ok(response) if !refuses_head(response.status()) => Ok(head_of(&response)),
+            Ok(response) if !may_refuse_head(response.status()) => Ok(head_of(&response)),
             Err(ClientError::Request { source, .. }) if !is_broken(&source) => {
                 Err(ClientError::Request { method: Method::HEAD, url: at.url(), source })
             }
@@ -272,6 +278,13 @@ impl Line {
     /// Asks for the head of a place, by HEAD and in no other way: a GET begins a transfer.
     pub(super) async fn head_alone(&self, at: &Place) -> Result<Head, ClientError> {
         self.send(Method::HEAD, at).await.map(|response| head_of(&response))
+    }
+
+    /// Asks for the first byte of a place, and reads no more of the answer than its head: from a
+    /// server that ignores ranges all of it is on its way.
+    pub(super) async fn first_byte(&self, at: &Place) -> Result<Head, ClientError> {
+        let request = self.request(Method::GET, at).header(RANGE, "bytes=0-0");
+        answered(request, Method::GET, at).await.map(|response| head_of(&response))
     }
 
     /// Reads a small document, of at most `most` bytes.
@@ -431,8 +444,8 @@ async fn read_bounded(
     Ok(body)
 }
 
-fn refuses_head(status: StatusCode) -> bool {
-    matches!(status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED)
+fn may_refuse_head(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 400 | 403..=406 | 410 | 501)
 }
 
 /// True where the peer was reached and then closed the connection without an answer.

@@ -8,9 +8,12 @@ use http::{HeaderMap, StatusCode};
 use tokio::sync::{Semaphore, watch};
 
 use super::client::{Head, Line, Place};
+use super::listing::{Listing, MAX_LISTING};
+use super::presence::{self, HEAD_TIMEOUT};
 use super::probe::{MAX_REDIRECTS, ProbeError, archive_at, redirected};
+use super::silence;
 use crate::config::HostPort;
-use crate::index::{Location, TargetId};
+use crate::index::{Listed, Location, TargetId};
 use crate::snapshot::ArchiveName;
 
 /// Most archives that one target is asked for at once.
@@ -70,8 +73,8 @@ impl Entrance {
         matches!(*self.standing.borrow(), Standing::Shut)
     }
 
-    /// Asks for the head of an archive, once the target was heard of and others had their turn;
-    /// `None` where it cannot be asked. A caller bounds the time.
+    /// Asks for an archive, once the target was heard of and others had their turn; `None` where it
+    /// cannot be asked. A caller bounds the time.
     pub async fn ask(mut self, name: &ArchiveName) -> Option<Result<Sighting, ProbeError>> {
         let heard = self.standing.wait_for(|standing| !matches!(standing, Standing::Unheard));
         let door = match &*heard.await.ok()? {
@@ -79,7 +82,7 @@ impl Entrance {
             Standing::Unheard | Standing::Shut => return None,
         };
         let _seat = self.seats.acquire().await.ok()?;
-        Some(door.head(name).await)
+        Some(door.look(name).await)
     }
 }
 
@@ -141,21 +144,62 @@ impl std::fmt::Debug for Door {
     }
 }
 
-/// The head under which a target answered a request for an archive, and where.
+/// What a target says of an archive.
 #[derive(Debug)]
-pub struct Sighting {
-    /// Where the archive is, if it is one.
-    pub location: Location,
-    /// The status.
-    pub status: StatusCode,
-    /// The rest of the head.
-    pub headers: HeaderMap,
+pub enum Sighting {
+    /// The head under which it answered a request for it.
+    Head {
+        /// Where the archive is, if it is one.
+        location: Location,
+        /// The status.
+        status: StatusCode,
+        /// The rest of the head.
+        headers: HeaderMap,
+    },
+    /// What it lists of it.
+    Listing(Option<Listed>),
 }
 
 impl Door {
+    /// Asks for an archive: for its head, and a sidecar whose answer to that says nothing for what
+    /// it lists.
+    async fn look(&self, name: &ArchiveName) -> Result<Sighting, ProbeError> {
+        if self.shape == Shape::Rpc {
+            return self.head(name).await.map(|(place, head)| self.sighting(&place, head));
+        }
+        let is_one = |place: &Place, head: &Head| {
+            presence::archive(*name, &self.line, place, head).is_some()
+        };
+        match tokio::time::timeout(HEAD_TIMEOUT, self.head(name)).await {
+            Ok(Ok((place, head))) if is_one(&place, &head) => Ok(self.sighting(&place, head)),
+            Ok(Err(ProbeError::Client(error))) if error.is_of_connecting() => Err(error.into()),
+            Ok(_) | Err(_) => self.listing(name).await,
+        }
+    }
+
+    /// Asks a sidecar for what it lists.
+    async fn listing(&self, name: &ArchiveName) -> Result<Sighting, ProbeError> {
+        let below =
+            |path: &str| Place { path: format!("{}{path}", self.root.path), ..self.root.clone() };
+        let place = below("/v1/snapshots");
+        let (head, mut body) = self.line.pieces(&place, MAX_LISTING).await?;
+        if head.status != StatusCode::OK {
+            let status = head.status.as_u16();
+            return Err(ProbeError::Status { path: place.path, status });
+        }
+        let location = |name: &ArchiveName| {
+            presence::location(&self.line, &below(&format!("/v1/snapshot/{name}")))
+        };
+        let (archives, _) = Listing::read(&mut body, location).await?.map_err(|source| {
+            let media = silence::media(&head.headers);
+            ProbeError::Listing { path: place.path, media, source }
+        })?;
+        Ok(Sighting::Listing(archives.into_iter().find(|listed| listed.name == *name)))
+    }
+
     /// Asks for the head of an archive. A redirect is followed where it leads to the same name on
     /// the same host: there are servers that send everybody to what they have, whatever was asked.
-    async fn head(&self, name: &ArchiveName) -> Result<Sighting, ProbeError> {
+    async fn head(&self, name: &ArchiveName) -> Result<(Place, Head), ProbeError> {
         let path = match self.shape {
             Shape::Rpc => format!("{}/{name}", self.root.path),
             Shape::Sidecar => format!("{}/v1/snapshot/{name}", self.root.path),
@@ -164,26 +208,19 @@ impl Door {
         for _ in 0..MAX_REDIRECTS {
             let head = self.line.head_alone(&place).await?;
             if !matches!(head.status.as_u16(), 301..=303 | 307 | 308) {
-                return Ok(self.sighting(place, head));
+                return Ok((place, head));
             }
             let next = redirected(&self.target, &place, &head.headers)?;
             if archive_at(&next.path) != Some(*name) {
-                return Ok(self.sighting(place, head));
+                return Ok((place, head));
             }
             place = next;
         }
         Err(ProbeError::Loop { path: place.path })
     }
 
-    fn sighting(&self, place: Place, Head { status, headers }: Head) -> Sighting {
-        let location = Location {
-            scheme: place.scheme.as_str(),
-            address: place.address,
-            authority: place.authority.into(),
-            path: place.path,
-            access: self.line.access().entry(),
-        };
-        Sighting { location, status, headers }
+    fn sighting(&self, place: &Place, Head { status, headers }: Head) -> Sighting {
+        Sighting::Head { location: presence::location(&self.line, place), status, headers }
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::client::{ClientError, Pieces};
 use super::elements::{Element, Elements, NotAList, without_place};
 use super::omissions::Omissions;
 use super::probe::archive_at;
@@ -85,6 +86,20 @@ impl Listing {
         Self { elements: Elements::new(MAX_ELEMENT), content }
     }
 
+    /// Reads all of a body; see [`Listing::end`]. The outer error: it broke off.
+    pub(super) async fn read(
+        body: &mut Pieces,
+        location: impl Fn(&ArchiveName) -> Location,
+    ) -> Result<Result<(Vec<Listed>, Omissions), ListingError>, ClientError> {
+        let mut listing = Self::new();
+        while let Some(piece) = body.next().await? {
+            if let Err(error) = listing.push(&piece) {
+                return Ok(Err(error.into()));
+            }
+        }
+        Ok(listing.end(location))
+    }
+
     /// Reads on.
     pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), NotAList> {
         let content = &mut self.content;
@@ -113,6 +128,7 @@ impl Listing {
             name,
             size,
             modified,
+            tag: None,
             location: Some(location(&name)),
         };
         let archives = full.archives.into_iter().chain(incremental.archives);

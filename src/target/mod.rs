@@ -12,12 +12,14 @@ mod ledger;
 mod listing;
 mod nodes;
 mod omissions;
+mod presence;
 mod probe;
 mod reference;
 mod remarks;
 mod resolution;
 mod roster;
 mod scraper;
+mod short_form;
 mod silence;
 mod turns;
 

@@ -5,18 +5,21 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 
 use super::client::{ClientError, Head, Line, Pending, Place};
 use super::reference::chain;
 use crate::access::Fault;
 use crate::index::TargetId;
+use crate::snapshot::{Compression, framing};
 
 /// Largest answer to a call, in bytes: the list of a cluster's nodes has a few MiB.
 const MAX_ANSWER: usize = 16 << 20;
 /// Largest genesis archive, in bytes: Agave's client unpacks no more than that.
 const MAX_GENESIS: usize = 10 << 20;
+/// How it is compressed, whatever else it is labelled with.
+const GENESIS: Compression = Compression::Bzip2;
 /// Largest answer about health, in bytes: it is a word.
 const MAX_HEALTH: usize = 1 << 10;
 
@@ -130,7 +133,7 @@ impl Node {
             StatusCode::OK if body.is_empty() || !headers.contains_key(CONTENT_LENGTH) => {
                 Err(NodeError::NotAFile)
             }
-            StatusCode::OK if headers.contains_key(CONTENT_ENCODING) || is_page(&headers) => {
+            StatusCode::OK if !framing::is_file_itself(&headers, GENESIS) || is_page(&headers) => {
                 Err(NodeError::NotAFile)
             }
             StatusCode::OK => Ok(body.into()),

@@ -5,14 +5,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HeaderMap, LAST_MODIFIED, LOCATION};
+use http::header::{HeaderMap, LOCATION};
 use http::status::StatusCode;
 
-use super::client::{ClientError, GroupClient, Head, Line, Place};
+use super::client::{ClientError, GroupClient, Line, Place};
 use super::doors::{Door, Shape};
-use super::listing::{Listing, ListingError, MAX_LISTING, MAX_SIZE};
+use super::listing::{Listing, ListingError, MAX_LISTING};
 use super::nodes::Node;
 use super::omissions::Omissions;
+use super::presence::{self, Heads, Presence};
+use super::short_form::{Remembered, Rest, Word, asks_to_wait, says_none};
 use super::silence::{self, Answers};
 use crate::access::{Access, Fault};
 use crate::config::{Group, HostPort, Scheme, TargetKind};
@@ -21,16 +23,8 @@ use crate::snapshot::ArchiveName;
 
 /// Redirects that are followed from a short form.
 pub(super) const MAX_REDIRECTS: usize = 5;
-/// Full archives that are looked for again after a node stopped naming them.
-const REMEMBERED_FULL: usize = 2;
-/// Time for the look at one remembered archive. Its port may be closed since, and must not take the
-/// time of the whole probe.
-const REMEMBERED_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest path that a redirect may lead to, in bytes: it goes into the heads of redirects.
 const MAX_PATH: usize = 1024;
-/// Incremental archives that are looked for again after a node stopped naming them: nodes keep
-/// four on the newest full archive and one on each older one.
-const REMEMBERED_INCREMENTAL: usize = 6;
 
 /// Why a target could not be asked. (A target without archives is an answer, not an error.)
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +110,17 @@ impl ProbeError {
             _ => None,
         }
     }
+
+    /// Whether what was asked for may be there for others, or later.
+    fn hides_archives(&self) -> bool {
+        match self {
+            Self::Denied { .. } => true,
+            Self::Status { status, .. } => {
+                StatusCode::from_u16(*status).is_ok_and(presence::is_for_later)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// What a target turned out to be.
@@ -139,7 +144,11 @@ pub(super) struct Prober {
     nature: Option<Nature>,
     /// What a node named before. It names only its newest pair, and nothing at all of the old one
     /// once a new full archive is there, but it goes on serving what it still has.
-    remembered: BTreeMap<ArchiveName, Location>,
+    remembered: Remembered,
+    /// What a sidecar listed before.
+    listed: Remembered,
+    heads: Arc<Heads>,
+    rest: Arc<Rest>,
     /// What the last listing said that is not sound.
     omitted: Omissions,
     /// What came in this round, for when it is nothing of use.
@@ -158,7 +167,10 @@ impl Prober {
             kind: group.kind,
             line: None,
             nature: None,
-            remembered: BTreeMap::new(),
+            remembered: Remembered::default(),
+            listed: Remembered::default(),
+            heads: Arc::default(),
+            rest: Arc::default(),
             omitted: Omissions::default(),
             answers: Arc::default(),
         }
@@ -171,7 +183,18 @@ impl Prober {
 
     /// The same without what it remembers of an address: another one may be another machine.
     pub(super) fn forgetful(&self) -> Self {
-        Self { line: None, nature: None, remembered: BTreeMap::new(), ..self.clone() }
+        Self {
+            line: None,
+            nature: None,
+            remembered: Remembered::default(),
+            listed: Remembered::default(),
+            ..self.clone()
+        }
+    }
+
+    /// How long the target wants to be left alone, where it said so in the last round.
+    pub(super) fn rest(&self) -> Option<Duration> {
+        self.rest.take()
     }
 
     /// One round: everything that the target has now, at the end of this line.
@@ -254,7 +277,7 @@ impl Prober {
         let archives = self.rpc(line).await?;
         if !archives.is_empty() {
             self.nature = Some(Nature::Rpc);
-        } else if matches!(listing, ProbeError::Denied { .. }) {
+        } else if listing.hides_archives() {
             // A sidecar that keeps its listing from us has no short forms to find archives by.
             return Err(listing);
         }
@@ -277,13 +300,31 @@ impl Prober {
         &mut self,
         line: &Line,
     ) -> Result<Result<Vec<Listed>, ProbeError>, ProbeError> {
-        Ok(self.list(line).await?.map(|(archives, omitted)| {
-            self.omitted = omitted;
-            archives
-        }))
+        Ok(match self.list(line).await? {
+            Ok((archives, omitted)) => {
+                self.omitted = omitted;
+                let found = archives.into_iter().map(|listed| (listed.name, listed)).collect();
+                Ok(self.listed.keep(found, Vec::new()))
+            }
+            Err(error) => self.listed_before(line, error).await,
+        })
     }
 
-    /// The same, with what was left out of it.
+    /// What a sidecar listed before and still has, where it only does not want to list it now.
+    async fn listed_before(
+        &mut self,
+        line: &Line,
+        error: ProbeError,
+    ) -> Result<Vec<Listed>, ProbeError> {
+        let mut found = BTreeMap::new();
+        if !matches!(&error, ProbeError::Status { status, .. } if asks_to_wait(*status)) {
+            return Err(error);
+        }
+        let known = self.listed.look(line, self.scheme, &self.heads, &mut found).await;
+        if found.is_empty() { Err(error) } else { Ok(self.listed.keep(found, known)) }
+    }
+
+    /// The listing, with what was left out of it.
     async fn list(
         &self,
         line: &Line,
@@ -292,6 +333,7 @@ impl Prober {
         let (head, mut body) = line.pieces(&place, MAX_LISTING).await?;
         self.answers().note(&place.path, &place.path, head.status, &head.headers);
         if head.status != StatusCode::OK {
+            self.rest.note(&head);
             let status = head.status.as_u16();
             let denied = self.denied(&place, head.status);
             return Ok(Err(denied.unwrap_or(ProbeError::Status { path: place.path, status })));
@@ -303,15 +345,7 @@ impl Prober {
             path: format!("{}/v1/snapshot/{name}", self.api_path),
             access: line.access().entry(),
         };
-        let mut listing = Listing::new();
-        let mut read = Ok(());
-        while let Some(piece) = body.next().await? {
-            read = listing.push(&piece);
-            if read.is_err() {
-                break;
-            }
-        }
-        let read = read.map_err(ListingError::from).and_then(|()| listing.end(location));
+        let read = Listing::read(&mut body, location).await?;
         let is_list = match &read {
             Ok(_) => silence::Listing::Empty,
             Err(_) => silence::Listing::None,
@@ -327,63 +361,49 @@ impl Prober {
         let incremental = self.place(line, "/incremental-snapshot.tar.bz2");
         let (full, incremental) =
             tokio::try_join!(self.follow(line, full), self.follow(line, incremental))?;
-        let right_kind = full
-            .filter(|listed| listed.name.is_full())
-            .into_iter()
-            .chain(incremental.filter(|listed| !listed.name.is_full()));
-        let mut found: BTreeMap<ArchiveName, Listed> =
-            right_kind.map(|listed| (listed.name, listed)).collect();
-        for (name, location) in &self.remembered {
-            // At an address that is no longer the target's, there is nothing of it.
-            let here = location.address.ip() == line.address.ip();
-            if here
-                && !found.contains_key(name)
-                && let Some(listed) = self.still_there(line, *name, location).await
-            {
-                found.insert(*name, listed);
+        let (mut found, mut refusal) = (BTreeMap::new(), None);
+        for (word, full) in [(full, true), (incremental, false)] {
+            match word {
+                Word::Named(listed) if listed.name.is_full() == full => {
+                    found.insert(listed.name, listed);
+                }
+                Word::Named(_) | Word::None => {}
+                Word::NotNow(error) => refusal = Some(error),
             }
         }
-        self.remembered = remember(&found);
-        Ok(found.into_values().collect())
+        let known = self.remembered.look(line, self.scheme, &self.heads, &mut found).await;
+        match refusal {
+            // A node that says "not now" and serves what it named before is well.
+            Some(refusal) if found.is_empty() => Err(refusal),
+            _ => Ok(self.remembered.keep(found, known)),
+        }
     }
 
-    /// A remembered archive, if it can still be had. What does not answer does not have it: the
-    /// short forms have told already that the target is alive.
-    async fn still_there(
-        &self,
-        line: &Line,
-        name: ArchiveName,
-        location: &Location,
-    ) -> Option<Listed> {
-        let place = Place {
-            scheme: self.scheme,
-            address: location.address,
-            authority: location.authority.to_string(),
-            path: location.path.clone(),
-        };
-        let head = tokio::time::timeout(REMEMBERED_TIMEOUT, line.head(&place)).await;
-        let head = head.ok()?.ok()?;
-        (head.status == StatusCode::OK).then(|| listed(name, line, &place, &head.headers))
-    }
-
-    /// Follows a short form to an archive; `None` where the node has none.
-    async fn follow(&self, line: &Line, short: Place) -> Result<Option<Listed>, ProbeError> {
+    /// Follows a short form to an archive.
+    async fn follow(&self, line: &Line, short: Place) -> Result<Word, ProbeError> {
         let mut place = short.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let Head { status, headers } = line.head(&place).await?;
-            self.answers().note(&short.path, &place.path, status, &headers);
-            if let Some(denied) = self.denied(&place, status) {
+            let head = match archive_at(&place.path) {
+                None => line.head(&place).await?,
+                Some(name) => match presence::ask(line, name, &place, &self.heads).await? {
+                    Presence::There(listed) => return Ok(Word::Named(listed)),
+                    Presence::Not(head) => head,
+                },
+            };
+            self.answers().note(&short.path, &place.path, head.status, &head.headers);
+            if let Some(denied) = self.denied(&place, head.status) {
                 return Err(denied);
             }
-            match status.as_u16() {
-                301..=303 | 307 | 308 => place = redirected(&self.target, &place, &headers)?,
-                200 => {
-                    // A 200 on the short form itself is bytes without a name.
-                    let name = archive_at(&place.path);
-                    return Ok(name.map(|name| listed(name, line, &place, &headers)));
+            match head.status.as_u16() {
+                301..=303 | 307 | 308 => place = redirected(&self.target, &place, &head.headers)?,
+                // Bytes without a name, or without a length.
+                200 | 206 => return Ok(Word::None),
+                status => {
+                    self.rest.note(&head);
+                    let none = says_none(head.status);
+                    let error = ProbeError::Status { path: place.path, status };
+                    return Ok(if none { Word::None } else { Word::NotNow(error) });
                 }
-                202 | 400 | 403..=405 | 500 | 503 => return Ok(None),
-                status => return Err(ProbeError::Status { path: place.path, status }),
             }
         }
         Err(ProbeError::Loop { path: short.path })
@@ -427,34 +447,4 @@ pub(super) fn redirected(
 /// The archive that a path is the path of.
 pub(super) fn archive_at(path: &str) -> Option<ArchiveName> {
     path.rsplit('/').next()?.parse().ok()
-}
-
-fn listed(name: ArchiveName, line: &Line, place: &Place, headers: &HeaderMap) -> Listed {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    Listed {
-        name,
-        size: text(CONTENT_LENGTH)
-            .and_then(|value| value.parse().ok())
-            .filter(|size| (1..=MAX_SIZE).contains(size)),
-        modified: text(LAST_MODIFIED).and_then(|value| httpdate::parse_http_date(value).ok()),
-        location: Some(Location {
-            scheme: place.scheme.as_str(),
-            address: place.address,
-            authority: place.authority.as_str().into(),
-            path: place.path.clone(),
-            access: line.access().entry(),
-        }),
-    }
-}
-
-/// The newest archives of each kind, to be looked for next time.
-fn remember(found: &BTreeMap<ArchiveName, Listed>) -> BTreeMap<ArchiveName, Location> {
-    let newest = |full: bool, count| {
-        let of_kind = move |(name, _): &(&ArchiveName, &Listed)| name.is_full() == full;
-        found.iter().rev().filter(of_kind).take(count)
-    };
-    newest(true, REMEMBERED_FULL)
-        .chain(newest(false, REMEMBERED_INCREMENTAL))
-        .filter_map(|(name, listed)| Some((*name, listed.location.clone()?)))
-        .collect()
 }

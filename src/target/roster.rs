@@ -173,6 +173,9 @@ impl Watch {
             let Some((at, outcome)) = self.ask(&mut standing, &mut approach).await else { return };
             // A probe that takes longer than that delays the next one, it is not cut short.
             next = due + standing.rest(self.means.interval, self.means.failures);
+            if let Some(rest) = approach.rest() {
+                next = next.max(Instant::now() + rest);
+            }
             let target = self.id.clone();
             let answered = matches!(outcome, Outcome::Answered(_));
             self.place.set(answered.then(|| approach.node()).flatten());

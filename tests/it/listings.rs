@@ -112,6 +112,7 @@ fn view_of(targets: u64) -> View {
             name: name.parse().expect("a name"),
             size: Some(108_765_431_160 + number),
             modified: Some(at.wall),
+            tag: None,
             location: Some(Location {
                 scheme: "http",
                 address,

@@ -41,6 +41,7 @@ mod slow_clients;
 mod stopping;
 mod support;
 mod tags;
+mod targets;
 mod telling;
 mod tracker;
 mod unknown_names;

@@ -73,7 +73,7 @@ fn archive() -> Thing {
 
 /// The record of the archive, with changes.
 fn record(change: impl FnOnce(&mut Record)) -> Thing {
-    let Announced { target, length, copy, modified } = announced("main", ARCHIVE.len());
+    let Announced { target, length, copy, modified, .. } = announced("main", ARCHIVE.len());
     let sealed = UNIX_EPOCH + Duration::from_secs(1_790_000_400);
     let mut record = Record { name: full(1000), target, length, copy, modified, sealed };
     change(&mut record);

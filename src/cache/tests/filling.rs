@@ -242,7 +242,7 @@ async fn an_archive_and_its_record_are_read_only_and_as_announced() {
     let before = Now::read();
     let sealed = scene.cache(&name, &content(1, 12)).await;
     let record = sealed.record();
-    let Announced { target, length, copy, modified } = announced("main", 12);
+    let Announced { target, length, copy, modified, .. } = announced("main", 12);
     assert_eq!((record.name, &record.target, record.length), (name, &target, length));
     assert_eq!((record.copy, record.modified), (copy, modified));
     assert!(before.wall <= record.sealed && record.sealed <= Now::read().wall);

@@ -15,7 +15,7 @@ use crate::cache::{
 use crate::check::Flaw;
 use crate::clock::Now;
 use crate::config::Verify;
-use crate::index::Worth;
+use crate::index::{Listed, Worth};
 use crate::snapshot::ArchiveName;
 
 /// A fill that others read, and what it will have.
@@ -208,11 +208,21 @@ async fn what_is_not_sound_is_shown_to_nobody_in_full_and_its_source_set_aside()
         let read = follower.await.expect("no panic");
         assert_eq!(read.is_ok(), flaw.is_none(), "{verify:?}");
         let now = std::time::Instant::now();
-        let aside = scene.store.is_distrusted(&name, &target("main"), now);
+        let listed = |name, size: usize| Listed {
+            name,
+            size: u64::try_from(size).ok(),
+            modified: None,
+            tag: None,
+            location: None,
+        };
+        let (same, other) = (listed(name, bytes.len()), listed(name, bytes.len() + 1));
+        let aside = scene.store.is_distrusted(&target("main"), &same, now);
         assert_eq!(aside, flaw.is_some(), "{verify:?}");
         let later = now + Duration::from_secs(3601);
-        assert!(!scene.store.is_distrusted(&name, &target("main"), later), "not for ever");
-        assert!(!scene.store.is_distrusted(&full(2000), &target("main"), now), "for this name");
+        assert!(!scene.store.is_distrusted(&target("main"), &same, later), "not for ever");
+        assert!(!scene.store.is_distrusted(&target("main"), &other, now), "of this copy");
+        let third = listed(full(2000), bytes.len());
+        assert!(!scene.store.is_distrusted(&target("main"), &third, now), "for this name");
         assert_eq!(scene.store.names().len(), usize::from(flaw.is_none()), "{verify:?}");
     }
 }

@@ -59,7 +59,7 @@ fn announced(group: &str, length: usize) -> Announced {
     let (target, length) = (target(group), length as u64);
     let modified = Some(UNIX_EPOCH + Duration::from_secs(1_790_000_000));
     let copy = CopyId::new(&target.authority, length, modified);
-    Announced { target, length, copy, modified }
+    Announced { target, length, copy, modified, listed: None, tag: None }
 }
 
 /// Polls until there is something, at most for [`PATIENCE`].

@@ -5,6 +5,7 @@ mod crash;
 mod faults;
 mod hits;
 mod load;
+mod renewed;
 mod rules;
 mod shared;
 

@@ -9,6 +9,7 @@ pub mod h2;
 pub mod listing;
 pub mod origin;
 pub mod process;
+pub mod scripted;
 pub mod server;
 pub mod speaker;
 pub mod tls;

@@ -1,0 +1,5 @@
+//! What targets say of their archives, and what it is taken for.
+
+mod codings;
+mod head_requests;
+mod not_now;
