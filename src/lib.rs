@@ -19,6 +19,7 @@ pub mod index;
 pub mod ledger;
 pub mod pace;
 pub mod proxy;
+pub mod queue;
 pub mod refusals;
 pub mod route;
 pub mod snapshot;

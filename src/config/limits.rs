@@ -25,15 +25,15 @@ pub struct Limits {
     pub read_timeout: Duration,
     /// Transfers from one target at once.
     pub per_target: usize,
-    /// Time that a request waits for a target that may carry one more transfer.
+    /// Time that a request waits to be let in, and for a target that may carry one more transfer.
     pub queue_wait: Duration,
     /// Transfers to clients at once.
     pub max_transfers: usize,
-    /// Transfers to one client address at once.
+    /// Transfers to one client at once.
     pub per_client_transfers: usize,
     /// Bytes of archives per second that go to clients, over all transfers; any where unset.
     pub total_rate: Option<u64>,
-    /// Bytes per second that each transfer is to have of `total_rate` at least.
+    /// Bytes per second that each client is to have of `total_rate` at least.
     pub min_rate: u64,
     /// Connections of clients at once.
     pub max_connections: usize,
@@ -61,7 +61,7 @@ impl Default for Limits {
             per_target: 4,
             queue_wait: Duration::from_secs(2),
             max_transfers: 1000,
-            per_client_transfers: 64,
+            per_client_transfers: 128,
             total_rate: None,
             min_rate: 10 << 20,
             max_connections: 4096,

@@ -1,7 +1,6 @@
 //! What each target carries: as many transfers at once as it may, and those who wait for one.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::meter::{Meter, Sample};
 use crate::index::TargetId;
-use crate::route::{Busy, Merit};
+use crate::route::{Busy, ClientNet, Merit};
 use crate::tally::Tally;
 use crate::target::Conduct;
 
@@ -53,7 +52,7 @@ pub enum Client {
     /// For everyone, by way of the cache: one of these may save many of the others.
     Everyone,
     /// For one client.
-    One(IpAddr),
+    One(ClientNet),
 }
 
 /// A request for a transfer.
@@ -357,7 +356,8 @@ mod tests {
     }
 
     fn of(client: u8, numbers: &[usize]) -> Wanted {
-        let client = Client::One(std::net::Ipv4Addr::from([10, 9, 9, client]).into());
+        let address = std::net::Ipv4Addr::from([10, 9, 9, client]);
+        let client = Client::One(ClientNet::of(address.into()));
         let until = tokio::time::Instant::now().into_std() + SECOND;
         Wanted { targets: targets(numbers), client, until }
     }

@@ -1,26 +1,40 @@
 //! How many archives go to clients at once, and at which rate together: rather one client less
-//! than all of them too slow.
+//! than all of them too slow. Places and rate are shared by clients first, and by the transfers of
+//! each of them then.
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
+
 use crate::config::Limits;
-use crate::pace::Pace;
-use crate::route::Busy;
+use crate::pace::SharedPace;
+use crate::queue::{Queue, Waiting};
+use crate::route::{Busy, ClientNet};
 use crate::tally::Tally;
 
 /// Bytes of one turn where the rate of all is bounded, and so of one piece out of the cache: as
 /// much as of a target's archive is passed on at once.
 pub const PACED_PIECE: usize = 64 << 10;
+/// Most requests that wait to be let in. Of more, those are told at once that there is no place
+/// whose client has the most.
+const MAX_WAITING: usize = 4096;
 
 /// Who is let in.
 #[derive(Debug)]
 pub(super) struct Admission {
     bounds: Bounds,
-    running: Mutex<Tally<IpAddr>>,
+    /// How long a request waits that is not let in at once.
+    patience: Duration,
+    books: Mutex<Books>,
     /// What the archives' bytes are held to, where they are.
-    pace: Option<Mutex<Pace>>,
+    pace: Option<Mutex<SharedPace<ClientNet>>>,
+}
+
+#[derive(Debug)]
+struct Books {
+    running: Tally<ClientNet>,
+    queue: Queue<ClientNet, oneshot::Sender<Permit>>,
 }
 
 /// Most transfers at once.
@@ -36,7 +50,7 @@ struct Bounds {
 #[derive(Debug)]
 pub(super) struct Permit {
     admission: Arc<Admission>,
-    client: IpAddr,
+    client: ClientNet,
     /// Bytes that went to the client since its last turn.
     unpaced: usize,
 }
@@ -52,16 +66,52 @@ impl Bounds {
         }
     }
 
-    /// Whether there may be one more, where so many are running, of this client's so many.
-    fn admit(&self, all: usize, of_client: usize) -> Result<(), Busy> {
-        if all >= self.all {
-            Err(Busy::Transfers)
-        } else if of_client >= self.per_client {
+    /// Whether there may be one more for this client.
+    ///
+    /// Who has none needs a place, and the least rate beside the other clients. Who has some may
+    /// have as many as are left for others, and the least rate for each out of its share.
+    fn admit(&self, running: &Tally<ClientNet>, client: ClientNet) -> Result<(), Busy> {
+        let (own, clients) = (running.of(client), running.owners());
+        let places_left = self.all.saturating_sub(running.all());
+        let has_rate = match own {
+            0 => clients < self.at_rate,
+            own => own < (self.at_rate / clients.max(1)).max(1),
+        };
+        if own >= self.per_client {
             Err(Busy::Client)
-        } else if all >= self.at_rate {
-            Err(Busy::Rate)
-        } else {
+        } else if places_left == 0 || own >= places_left {
+            Err(Busy::Transfers)
+        } else if has_rate {
             Ok(())
+        } else {
+            Err(Busy::Rate)
+        }
+    }
+}
+
+impl Books {
+    /// Counts one more transfer of a client, where there may be one.
+    fn take(&mut self, bounds: &Bounds, client: ClientNet) -> Result<(), Busy> {
+        bounds.admit(&self.running, client)?;
+        self.running.begin(client);
+        Ok(())
+    }
+
+    /// Counts transfers for those who wait and may have one by now: of the client that has the
+    /// least first, and of these for who has waited the longest.
+    fn serve(&mut self, bounds: &Bounds) -> Vec<Waiting<ClientNet, oneshot::Sender<Permit>>> {
+        let mut served = Vec::new();
+        loop {
+            let may = |(place, waiting): (usize, &Waiting<ClientNet, _>)| {
+                let owner = waiting.owner;
+                bounds.admit(&self.running, owner).ok().map(|()| (self.running.of(owner), place))
+            };
+            let next = self.queue.iter().enumerate().filter_map(may).min();
+            let Some(waiting) = next.and_then(|(_, place)| self.queue.remove(place)) else {
+                return served;
+            };
+            self.running.begin(waiting.owner);
+            served.push(waiting);
         }
     }
 }
@@ -70,30 +120,80 @@ impl Admission {
     pub(super) fn new(limits: &Limits) -> Arc<Self> {
         Arc::new(Self {
             bounds: Bounds::new(limits),
-            running: Mutex::default(),
-            pace: limits.total_rate.map(|rate| Mutex::new(Pace::new(rate))),
+            patience: limits.queue_wait,
+            books: Mutex::new(Books { running: Tally::default(), queue: Queue::new(MAX_WAITING) }),
+            pace: limits.total_rate.map(|rate| Mutex::new(SharedPace::new(rate))),
         })
     }
 
-    /// Lets one more transfer begin.
-    pub(super) fn admit(self: &Arc<Self>, client: IpAddr) -> Result<Permit, Busy> {
-        let client = client.to_canonical();
-        let mut running = self.running();
-        self.bounds.admit(running.all(), running.of(client))?;
-        running.begin(client);
-        Ok(Permit { admission: Arc::clone(self), client, unpaced: 0 })
+    /// Lets one more transfer begin, where it may at once.
+    pub(super) fn admit(self: &Arc<Self>, client: ClientNet) -> Result<Permit, Busy> {
+        self.books().take(&self.bounds, client)?;
+        Ok(self.permit(client))
     }
 
-    fn running(&self) -> MutexGuard<'_, Tally<IpAddr>> {
-        // No change of the counts can panic half-way.
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Lets one more transfer begin. Waits where it may not, behind clients that have less and
+    /// behind who came before.
+    pub(super) async fn wait(self: &Arc<Self>, client: ClientNet) -> Result<Permit, Busy> {
+        let (place, granted) = {
+            let mut books = self.books();
+            let Err(busy) = books.take(&self.bounds, client) else {
+                return Ok(self.permit(client));
+            };
+            let (grant, granted) = oneshot::channel();
+            if self.patience.is_zero() {
+                return Err(busy);
+            }
+            // Who loses a place for this one is told by the end of its channel.
+            let (number, _displaced) = books.queue.join(client, grant).ok_or(busy)?;
+            (Place { admission: self, number }, granted)
+        };
+        let granted = tokio::time::timeout(self.patience, granted).await;
+        // What was granted in the moment in which the time was over is dropped with the channel.
+        drop(place);
+        match granted {
+            Ok(Ok(permit)) => Ok(permit),
+            // With the bound that holds now, or none any more.
+            Ok(Err(_)) | Err(_) => self.admit(client),
+        }
+    }
+
+    /// Hands out what is free to those who wait. Whoever is gone meanwhile drops it, which hands
+    /// it out anew; so the lock must be free then.
+    fn serve(self: &Arc<Self>) {
+        let served = self.books().serve(&self.bounds);
+        for waiting in served {
+            drop(waiting.item.send(self.permit(waiting.owner)));
+        }
+    }
+
+    /// What was counted before.
+    fn permit(self: &Arc<Self>, client: ClientNet) -> Permit {
+        Permit { admission: Arc::clone(self), client, unpaced: 0 }
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        // No change of the books can panic half-way.
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place in the queue, which ends with whoever has it.
+struct Place<'a> {
+    admission: &'a Admission,
+    number: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.admission.books().queue.leave(self.number);
     }
 }
 
 impl Permit {
-    /// Notes bytes of an archive that go to the client, and tells how long to wait before that. All
-    /// transfers that wait have their turns one after the other, each for as many bytes, so their
-    /// shares are equal; what a slow client leaves is the others'.
+    /// Notes bytes of an archive that go to the client, and tells how long to wait before that. The
+    /// clients that wait have equal shares, and each client's transfers of its share; what a slow
+    /// client leaves is the others'.
     pub(super) fn pass(&mut self, bytes: usize, now: Instant) -> Option<Duration> {
         let pace = self.admission.pace.as_ref()?;
         self.unpaced = self.unpaced.saturating_add(bytes);
@@ -102,14 +202,22 @@ impl Permit {
             return None;
         }
         let bytes = std::mem::take(&mut self.unpaced);
-        let wait = pace.lock().unwrap_or_else(PoisonError::into_inner).pass(bytes, now);
-        Some(wait).filter(|wait| !wait.is_zero())
+        let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(pace.pass(self.client, bytes, now)).filter(|wait| !wait.is_zero())
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.admission.running().end(self.client);
+        let is_last = {
+            let mut books = self.admission.books();
+            books.running.end(self.client);
+            books.running.of(self.client) == 0
+        };
+        if let Some(pace) = self.admission.pace.as_ref().filter(|_| is_last) {
+            pace.lock().unwrap_or_else(PoisonError::into_inner).forget(self.client);
+        }
+        self.admission.serve();
     }
 }
 
@@ -117,12 +225,12 @@ impl Drop for Permit {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     const MIB: u64 = 1 << 20;
 
-    fn client(number: u8) -> IpAddr {
-        Ipv4Addr::from([10, 0, 0, number]).into()
+    fn client(number: u8) -> ClientNet {
+        ClientNet::of(Ipv4Addr::from([10, 0, 0, number]).into())
     }
 
     fn limits(all: usize, per_client: usize, total_rate: Option<u64>) -> Limits {
@@ -134,41 +242,133 @@ mod tests {
         }
     }
 
+    /// Of clients that have so many each; the first one is asked about.
+    fn running(counts: &[usize]) -> Tally<ClientNet> {
+        let mut running = Tally::default();
+        for (number, count) in (1..).zip(counts) {
+            (0..*count).for_each(|_| running.begin(client(number)));
+        }
+        running
+    }
+
     #[test]
     fn each_bound_is_exact() {
-        let check = |limits: Limits, all, of_client, expected: Result<(), Busy>| {
-            let found = Bounds::new(&limits).admit(all, of_client);
-            assert_eq!(found, expected, "{all} {of_client} {limits:?}");
+        let check = |limits: Limits, counts: &[usize], expected: Result<(), Busy>| {
+            let found = Bounds::new(&limits).admit(&running(counts), client(1));
+            assert_eq!(found, expected, "{counts:?} {limits:?}");
         };
-        check(limits(3, 9, None), 2, 2, Ok(()));
-        check(limits(3, 9, None), 3, 0, Err(Busy::Transfers));
-        check(limits(9, 3, None), 5, 2, Ok(()));
-        check(limits(9, 3, None), 5, 3, Err(Busy::Client));
+        check(limits(3, 9, None), &[0, 1, 1], Ok(()));
+        check(limits(3, 9, None), &[0, 1, 1, 1], Err(Busy::Transfers));
+        check(limits(9, 3, None), &[2, 3], Ok(()));
+        check(limits(9, 3, None), &[3, 2], Err(Busy::Client));
+        // Who has some leaves as many places to others.
+        check(limits(16, 99, None), &[7], Ok(()));
+        check(limits(16, 99, None), &[8], Err(Busy::Transfers));
+        check(limits(16, 99, None), &[3, 8], Ok(()));
+        check(limits(16, 99, None), &[4, 8], Err(Busy::Transfers));
+        check(limits(16, 99, None), &[0, 8, 4, 2, 1], Ok(()));
+        check(limits(1, 99, None), &[0], Ok(()));
         // Ten MiB/s each.
         let rate = |mib| limits(99, 99, Some(mib * MIB));
-        check(rate(100), 9, 9, Ok(()));
-        check(rate(100), 10, 0, Err(Busy::Rate));
-        check(rate(109), 10, 0, Err(Busy::Rate));
-        check(rate(110), 10, 0, Ok(()));
-        check(rate(10), 0, 0, Ok(()));
-        check(rate(10), 1, 0, Err(Busy::Rate));
+        let each_one = |clients| [&[0][..], &vec![1; clients]].concat();
+        check(rate(100), &each_one(9), Ok(()));
+        check(rate(100), &each_one(10), Err(Busy::Rate));
+        check(rate(109), &each_one(10), Err(Busy::Rate));
+        check(rate(110), &each_one(10), Ok(()));
+        check(rate(10), &[0], Ok(()));
+        check(rate(10), &each_one(1), Err(Busy::Rate));
+        // Alone with all of it, and beside others with the own share.
+        check(rate(100), &[9], Ok(()));
+        check(rate(100), &[10], Err(Busy::Rate));
+        check(rate(100), &[0, 10], Ok(()));
+        check(rate(100), &[4, 10], Ok(()));
+        check(rate(100), &[5, 10], Err(Busy::Rate));
+        check(rate(100), &[2, 10, 1], Ok(()));
+        check(rate(100), &[3, 10, 1], Err(Busy::Rate));
         let slower = Limits { min_rate: 5 * MIB, ..rate(10) };
-        check(slower, 1, 0, Ok(()));
+        check(slower, &each_one(1), Ok(()));
     }
 
     #[test]
     fn clients_are_told_apart_and_forgotten() {
         let admission = Admission::new(&limits(9, 1, None));
+        let of = |address: IpAddr| admission.admit(ClientNet::of(address));
         let first = admission.admit(client(1)).expect("the first one");
         assert_eq!(admission.admit(client(1)).expect_err("its second one"), Busy::Client);
         let mapped = Ipv4Addr::from([10, 0, 0, 1]).to_ipv6_mapped();
-        assert_eq!(admission.admit(mapped.into()).expect_err("the same client"), Busy::Client);
+        assert_eq!(of(mapped.into()).expect_err("the same client"), Busy::Client);
         let second = admission.admit(client(2)).expect("another client");
+        let host = |text: &str| of(text.parse().expect("an address"));
+        let third = host("2001:db8::1").expect("a host");
+        assert_eq!(host("2001:db8::ffff:2").expect_err("the same host"), Busy::Client);
+        drop(host("2001:db8:0:1::1").expect("another host"));
         drop(first);
         drop(admission.admit(client(1)).expect("again"));
-        drop(second);
-        assert_eq!(admission.running().owners(), 0);
-        assert_eq!(admission.running().all(), 0);
+        drop((second, third));
+        assert_eq!(admission.books().running.owners(), 0);
+        assert_eq!(admission.books().running.all(), 0);
+    }
+
+    /// A request that waits, beside the test.
+    fn wait(
+        admission: &Arc<Admission>,
+        number: u8,
+    ) -> tokio::task::JoinHandle<Result<Permit, Busy>> {
+        let admission = Arc::clone(admission);
+        tokio::spawn(async move { admission.wait(client(number)).await })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_over_a_bound_waits_and_then_is_refused() {
+        let rate = Some(20 * MIB);
+        for (limits, counts, busy) in [
+            (limits(9, 2, None), [2, 0], Busy::Client),
+            (limits(2, 9, None), [1, 1], Busy::Transfers),
+            (limits(9, 9, rate), [2, 0], Busy::Rate),
+        ] {
+            let admission = Admission::new(&limits);
+            let take = |number| admission.admit(client(number)).expect("a place");
+            let mut held: Vec<_> = (0..counts[0]).map(|_| take(1)).collect();
+            held.extend((0..counts[1]).map(|_| take(2)));
+            assert_eq!(admission.admit(client(1)).expect_err("over it"), busy);
+            let before = tokio::time::Instant::now();
+            assert_eq!(admission.wait(client(1)).await.expect_err("over it"), busy);
+            assert_eq!(before.elapsed(), limits.queue_wait);
+            let waiting = wait(&admission, 1);
+            tokio::task::yield_now().await;
+            held.pop();
+            held.pop();
+            drop(waiting.await.expect("no panic").expect("there is room"));
+            drop(held);
+            let impatient = Limits { queue_wait: Duration::ZERO, ..limits };
+            let admission = Admission::new(&impatient);
+            let _held: Vec<_> = (0..2).filter_map(|_| admission.admit(client(1)).ok()).collect();
+            let _other = admission.admit(client(2)).ok().filter(|_| counts[1] > 0);
+            let before = tokio::time::Instant::now();
+            assert!(admission.wait(client(1)).await.is_err());
+            assert!(before.elapsed().is_zero());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_least_is_let_in_first_and_who_leaves_holds_nothing_up() {
+        let admission = Admission::new(&limits(4, 9, None));
+        let take = |number| admission.admit(client(number)).expect("a place");
+        let mut held = [take(1), take(1), take(2), take(3)].map(Some);
+        let more = wait(&admission, 1);
+        tokio::task::yield_now().await;
+        let (gone, new) = (wait(&admission, 4), wait(&admission, 5));
+        tokio::task::yield_now().await;
+        gone.abort();
+        held[3] = None;
+        let new = new.await.expect("no panic").expect("it has none");
+        assert!(gone.await.expect_err("aborted").is_cancelled());
+        assert!(!more.is_finished());
+        (held[0], held[1]) = (None, None);
+        drop(more.await.expect("no panic").expect("its turn"));
+        drop((held, new));
+        let books = admission.books();
+        assert_eq!((books.running.all(), books.queue.len()), (0, 0));
     }
 
     #[test]
@@ -219,10 +419,11 @@ mod tests {
             for (number, comes) in steps {
                 let of_client = permits.iter().filter(|(of, _)| *of == number).count();
                 if comes {
-                    let expected = if permits.len() >= 10 {
-                        Some(Busy::Transfers)
+                    let left = 10 - permits.len();
+                    let expected = if of_client >= 4 {
+                        Some(Busy::Client)
                     } else {
-                        (of_client >= 4).then_some(Busy::Client)
+                        (left == 0 || of_client >= left).then_some(Busy::Transfers)
                     };
                     match admission.admit(client(number)) {
                         Ok(permit) => {
@@ -234,10 +435,35 @@ mod tests {
                 } else if let Some(at) = permits.iter().position(|(of, _)| *of == number) {
                     permits.swap_remove(at);
                 }
-                prop_assert_eq!(admission.running().all(), permits.len());
+                prop_assert_eq!(admission.books().running.all(), permits.len());
             }
             permits.clear();
-            prop_assert_eq!(admission.running().owners(), 0);
+            prop_assert_eq!(admission.books().running.owners(), 0);
+        }
+
+        /// A client that has nothing is let in while others have more than one each, or room is
+        /// left; and nobody has more than its bounds.
+        #[test]
+        fn no_client_takes_what_others_need(
+            comes in prop::collection::vec(0..6_u8, 0..200),
+            all in 1..40_usize,
+            at_rate in 1..20_u64,
+        ) {
+            let limits = limits(all, 9, Some(at_rate * 10 * MIB));
+            let bounds = Bounds::new(&limits);
+            let mut running = Tally::default();
+            for number in comes {
+                if bounds.admit(&running, client(number)).is_ok() {
+                    running.begin(client(number));
+                }
+                prop_assert!(running.all() <= all && running.of(client(number)) <= 9);
+                prop_assert!(running.owners() as u64 <= at_rate);
+                let most = (0..6).map(|number| running.of(client(number))).max().unwrap_or(0);
+                if running.owners() == 1 && at_rate > 1 && all > 1 {
+                    let new = bounds.admit(&running, client(9));
+                    prop_assert_eq!(new, Ok(()), "{} of {}", most, all);
+                }
+            }
         }
     }
 }

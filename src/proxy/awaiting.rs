@@ -1,5 +1,6 @@
-//! Requests that wait: for an archive which is being fetched or looked for, or for a file to be
-//! opened, before it is decided about them; and for a target that may carry one more transfer.
+//! Requests that wait: to be let in, for an archive which is being fetched or looked for, or for a
+//! file to be opened, before it is decided about them; and for a target that may carry one more
+//! transfer.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,7 +14,7 @@ use super::edge::{Edge, refused};
 use super::planning::{Planned, Request};
 use crate::cache::{Growing, Standing};
 use crate::fetch::{Client, Joined, Ticket, Unfetched};
-use crate::route::{Bypass, CacheStatus, Failure, RangeRequest};
+use crate::route::{Bypass, CacheStatus, ClientNet, Failure, RangeRequest};
 
 /// How often one request joins a fetch.
 const MAX_JOINS: usize = 2;
@@ -52,8 +53,8 @@ pub(super) async fn while_there<T>(
 }
 
 impl Edge {
-    /// Waits for what a plan wants to be waited for: a look, a ledger, what a target says, a fetch.
-    /// After each of them it is decided again, and another one may be needed.
+    /// Waits for what a plan wants to be waited for: a permit, a look, a ledger, what a target says,
+    /// a fetch. After each of them it is decided again, and another one may be needed.
     pub(super) async fn settle(
         &self,
         mut planned: Planned,
@@ -61,6 +62,10 @@ impl Edge {
     ) -> Result<Planned, Failure> {
         for _ in 0..MAX_WAITS {
             planned = match planned {
+                Planned::Queue(request) => {
+                    self.let_in(&request, permit).await?;
+                    self.find(*request, &self.published.load(), Instant::now())?
+                }
                 Planned::Seek(seeking) => self.found(*seeking, permit).await?,
                 Planned::Await(awaiting) => self.join(*awaiting).await?,
                 Planned::Lend(loan) => self.borrow(*loan).await?,
@@ -69,6 +74,20 @@ impl Edge {
             };
         }
         Ok(planned)
+    }
+
+    /// Gets a permit for a transfer, once. What is nowhere is that also where there is much to do:
+    /// validators ask for names with one ending after the other.
+    pub(super) async fn let_in(
+        &self,
+        request: &Request,
+        permit: &mut Option<Permit>,
+    ) -> Result<(), Failure> {
+        if permit.is_none() && self.wants_permit(request, &self.published.load()) {
+            let client = ClientNet::of(request.client);
+            *permit = Some(self.admission.wait(client).await.map_err(Failure::Busy)?);
+        }
+        Ok(())
     }
 
     /// Waits until an archive that is being fetched can be read, and decides again. What nobody
@@ -92,7 +111,7 @@ impl Edge {
     ) -> pingora::Result<()> {
         let Some(sources) = relay.wants_slot() else { return Ok(()) };
         let until = relay.waits_until(self.upstreams.limits().queue_wait, Instant::now());
-        let found = self.upstreams.slot(&sources, Client::One(relay.client), until);
+        let found = self.upstreams.slot(&sources, Client::One(ClientNet::of(relay.client)), until);
         match while_there(session, found).await? {
             Ok((place, slot)) => {
                 relay.take_slot(place, slot);

@@ -21,8 +21,8 @@ use crate::config::Downloads;
 use crate::fetch::{Order, Placed, Tenacity};
 use crate::index::{Source, TargetId, View};
 use crate::route::{
-    self, ApiCall, Asked, Bypass, CacheStatus, Cached, Delivery, Failure, Given, RangeRequest,
-    Reply, Requester, Route, Targets as _, Wish,
+    self, ApiCall, Asked, Bypass, CacheStatus, Cached, ClientNet, Delivery, Failure, Given,
+    RangeRequest, Reply, Requester, Route, Targets as _, Wish,
 };
 use crate::snapshot::ArchiveName;
 
@@ -31,7 +31,9 @@ pub(super) enum Planned {
     Reply(Reply),
     Relay(Box<Relay>),
     Hit(Box<Hit>),
-    /// Nothing yet: see [`Edge::join`].
+    /// Nothing yet: see [`Edge::let_in`].
+    Queue(Box<Request>),
+    /// Nor yet: see [`Edge::join`].
     Await(Box<Awaiting>),
     /// Nor yet: see [`Edge::found`].
     Seek(Box<Seeking>),
@@ -62,7 +64,7 @@ pub(super) struct Request {
 impl Edge {
     /// Decides about a request.
     ///
-    /// A transfer of an archive gets a permit, or is refused for want of one.
+    /// A transfer of an archive gets a permit, or waits for one.
     pub(super) fn plan(
         &self,
         session: &mut Session,
@@ -83,11 +85,13 @@ impl Edge {
             Route::Archive(name) => {
                 let (ledgers, inquiry) = (Ledgers::Open, Inquiry::Open);
                 let request = Request { name, client, asked, ledgers, inquiry };
-                self.admit(&request, &view, permit)?;
-                return match self.decide(request.clone(), &view, now) {
-                    Err(Failure::NotHeld) => self.seek(request, &view, now),
-                    decided => decided,
-                };
+                if permit.is_none() && self.wants_permit(&request, &view) {
+                    match self.admission.admit(ClientNet::of(client)) {
+                        Ok(admitted) => *permit = Some(admitted),
+                        Err(_) => return Ok(Planned::Queue(Box::new(request))),
+                    }
+                }
+                return self.find(request, &view, now);
             }
             Route::ShortForm(form) => {
                 let goes_on = asked.range.is_behind_the_start();
@@ -100,25 +104,28 @@ impl Edge {
         Ok(Planned::Reply(reply))
     }
 
-    /// Lets a transfer in, once. What is nowhere is that also where there is much to do: validators
-    /// ask for names with one ending after the other.
-    pub(super) fn admit(
-        &self,
-        request: &Request,
-        view: &View,
-        permit: &mut Option<Permit>,
-    ) -> Result<(), Failure> {
-        let Request { name, client, asked, .. } = request;
+    /// Whether a request is for a transfer of something that is there, and so wants a permit.
+    pub(super) fn wants_permit(&self, request: &Request, view: &View) -> bool {
+        let Request { name, asked, .. } = request;
         let is_cached = || {
             let standing = self.cache.map(|cache| cache.store().standing(name));
             standing.is_some_and(|standing| !matches!(standing, Standing::Absent))
         };
-        let is_there = || !view.sources(name).is_empty() || is_cached();
         let carries = self.settings.downloads == Downloads::Proxy && asked.method != Method::HEAD;
-        if permit.is_none() && carries && is_there() {
-            *permit = Some(self.admission.admit(*client).map_err(Failure::Busy)?);
+        carries && (!view.sources(name).is_empty() || is_cached())
+    }
+
+    /// Decides about an archive, or has it looked for.
+    pub(super) fn find(
+        &self,
+        request: Request,
+        view: &View,
+        now: Instant,
+    ) -> Result<Planned, Failure> {
+        match self.decide(request.clone(), view, now) {
+            Err(Failure::NotHeld) => self.seek(request, view, now),
+            decided => decided,
         }
-        Ok(())
     }
 
     /// An archive: carried, or redirected to.

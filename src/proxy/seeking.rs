@@ -38,8 +38,7 @@ impl Edge {
     ) -> Result<Planned, Failure> {
         let Seeking { request, look } = seeking;
         look.over().await;
-        let (view, now) = (self.published.load(), Instant::now());
-        self.admit(&request, &view, permit)?;
-        self.decide(request, &view, now)
+        self.let_in(&request, permit).await?;
+        self.begin_again(request)
     }
 }

@@ -1,4 +1,4 @@
-//! Something that there is so much of, and so much for each client address: whoever takes the
+//! Something that there is so much of, and so much for each client: whoever takes the
 //! whole of his share waits for himself, and not others for him.
 
 use std::collections::HashMap;
@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What there is. An address is known here for as long as it has something or waits for it.
+use crate::route::ClientNet;
+
+/// What there is. A client is known here for as long as it has something or waits for it.
 pub(super) struct Shares {
     all: Arc<Semaphore>,
     each: u32,
-    clients: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
+    clients: Mutex<HashMap<ClientNet, Arc<Semaphore>>>,
 }
 
 /// What one client has, until it is dropped.
@@ -25,7 +27,7 @@ pub(super) struct Share {
 /// A client on the list.
 struct Client {
     shares: Arc<Shares>,
-    address: IpAddr,
+    net: ClientNet,
     own: Arc<Semaphore>,
 }
 
@@ -40,20 +42,20 @@ impl Shares {
     /// bounds the time. Nobody gets more than a client's whole share.
     pub(super) async fn take(self: &Arc<Self>, address: IpAddr, amount: u32) -> Option<Share> {
         let amount = amount.min(self.each);
-        let client = self.client(address);
+        let client = self.client(ClientNet::of(address));
         let of_client = Arc::clone(&client.own).acquire_many_owned(amount).await.ok()?;
         let of_all = Arc::clone(&self.all).acquire_many_owned(amount).await.ok()?;
         Some(Share { _of_all: of_all, _of_client: of_client, _client: client })
     }
 
-    fn client(self: &Arc<Self>, address: IpAddr) -> Client {
+    fn client(self: &Arc<Self>, net: ClientNet) -> Client {
         let mut clients = self.clients();
-        let own = clients.entry(address);
+        let own = clients.entry(net);
         let own = own.or_insert_with(|| Arc::new(Semaphore::new(self.each as usize)));
-        Client { shares: Arc::clone(self), address, own: Arc::clone(own) }
+        Client { shares: Arc::clone(self), net, own: Arc::clone(own) }
     }
 
-    fn clients(&self) -> MutexGuard<'_, HashMap<IpAddr, Arc<Semaphore>>> {
+    fn clients(&self) -> MutexGuard<'_, HashMap<ClientNet, Arc<Semaphore>>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -63,7 +65,7 @@ impl Drop for Client {
         let mut clients = self.shares.clients();
         // The list's and this one's: nobody else of this client is left.
         if Arc::strong_count(&self.own) <= 2 {
-            clients.remove(&self.address);
+            clients.remove(&self.net);
         }
     }
 }
@@ -111,7 +113,7 @@ mod tests {
         let shares = Shares::new(5, 2);
         let held = now(&shares, 1, 1);
         drop((now(&shares, 1, 1), now(&shares, 1, 2), now(&shares, 2, 1), now(&shares, 3, 9)));
-        assert_eq!(shares.clients().keys().collect::<Vec<_>>(), [&client(1)]);
+        assert_eq!(shares.clients().keys().collect::<Vec<_>>(), [&ClientNet::of(client(1))]);
         drop(held);
         assert!(shares.clients().is_empty());
         assert_eq!(shares.all.available_permits(), 5);

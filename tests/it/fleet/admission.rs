@@ -66,7 +66,7 @@ async fn assert_others_are_served(edge: &Edge, name: &str) {
 async fn check(limits: &str, addresses: u8, expected: usize, text: &str) {
     let name = full(1000);
     let origins = holding(&name, 1).await;
-    let limits = format!("{limits}, per_target: 1000, unknown_name_probe: 0s");
+    let limits = format!("{limits}, per_target: 1000, unknown_name_probe: 0s, queue_wait: 100ms");
     let edge = Edge::limited(&limits, "", &[&origins[0]]).await;
     for round in 0..3 {
         hold(&origins);

@@ -3,6 +3,7 @@
 mod admission;
 mod bounds;
 mod choice;
+mod clients;
 
 use tokio::net::TcpStream;
 
