@@ -6,12 +6,13 @@ use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::growing::Growing;
 use super::layout::{Layout, remove};
@@ -113,6 +114,8 @@ pub(super) struct Shared {
     _lock: File,
     state: Mutex<State>,
     held: watch::Sender<Arc<[Held]>>,
+    /// Told when a right to fetch is given back.
+    released: Notify,
     distrusted: watch::Sender<Arc<[Distrusted]>>,
     loads: Arc<Semaphore>,
     sealing: Arc<AtomicUsize>,
@@ -184,6 +187,7 @@ impl Store {
             _lock: lock,
             state: Mutex::default(),
             held: watch::Sender::default(),
+            released: Notify::new(),
             distrusted: watch::Sender::default(),
             loads: sealed::loads(),
             sealing: Arc::default(),
@@ -230,6 +234,19 @@ impl Store {
         let (source, growing) = (source.clone(), None);
         state.filling.insert(*name, Filling { source, growing, length: 0, promised: 0 });
         Some(Claim::new(Arc::clone(&self.0), *name))
+    }
+
+    /// Waits until nobody has the right to fetch an archive.
+    pub async fn unclaimed(&self, name: &ArchiveName) {
+        loop {
+            let mut released = pin!(self.0.released.notified());
+            // From here on no release is missed.
+            released.as_mut().enable();
+            if !self.0.state().filling.contains_key(name) {
+                return;
+            }
+            released.await;
+        }
     }
 
     /// The complete archives, always those of this moment.
@@ -415,6 +432,7 @@ impl Shared {
 
     pub(super) fn release(&self, name: &ArchiveName) {
         self.state().filling.remove(name);
+        self.released.notify_waiters();
     }
 }
 

@@ -3,7 +3,7 @@
 //! transfer.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
@@ -11,7 +11,7 @@ use pingora_proxy::Session;
 use super::admission::Permit;
 use super::context::Relay;
 use super::edge::{Edge, refused};
-use super::planning::{Planned, Request};
+use super::planning::{Planned, Request, Turn};
 use crate::cache::{Growing, Standing};
 use crate::fetch::{Client, Joined, Ticket, Unfetched};
 use crate::route::{Bypass, CacheStatus, ClientNet, Failure, RangeRequest};
@@ -20,7 +20,7 @@ use crate::route::{Bypass, CacheStatus, ClientNet, Failure, RangeRequest};
 const MAX_JOINS: usize = 2;
 /// For how many things one request waits, one after the other: each of them once, and a fetch again
 /// after each of the others.
-const MAX_WAITS: usize = 7;
+const MAX_WAITS: usize = 9;
 
 /// A request for an archive that is being fetched.
 pub(super) struct Awaiting {
@@ -34,6 +34,8 @@ pub(super) enum Fetch {
     Order(Ticket),
     /// How fast it comes, before it is foretold when its range will be there.
     Growing(Arc<Growing>),
+    /// That nobody has the right to fill the cache with it, for so long.
+    Turn(Duration),
 }
 
 /// Waits for something for as long as the client of a request, which has no body, does not leave.
@@ -125,8 +127,15 @@ impl Edge {
     }
 
     async fn join_once(&self, awaiting: Awaiting) -> Result<Planned, Failure> {
-        let Awaiting { request, fetch } = awaiting;
+        let Awaiting { mut request, fetch } = awaiting;
         let (growing, how) = match fetch {
+            Fetch::Turn(patience) => {
+                let store = self.cache.ok_or(Failure::Internal)?.store();
+                // Whoever was not faster fills, and is served past the cache otherwise.
+                let _ = tokio::time::timeout(patience, store.unclaimed(&request.name)).await;
+                request.turn = Turn::Passed;
+                return self.begin_again(request);
+            }
             Fetch::Growing(growing) => (growing, CacheStatus::Collapsed),
             Fetch::Order(mut ticket) => match ticket.join(self.upstreams.limits().queue_wait).await
             {

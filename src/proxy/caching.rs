@@ -92,6 +92,9 @@ pub(super) async fn begin(relay: &mut Relay, enabled: bool) {
     let patience = fetch::PATIENCE_OF_CLIENTS;
     match fetch::prepare(relay.name, claim, announced, patience, Fill::begin).await {
         Ok(fill) => {
+            if let Some(holding) = &relay.holding {
+                holding.ends_by(fill.reason());
+            }
             relay.caching = Caching::Filling(fill.reason());
             relay.handover.put(fill);
         }

@@ -9,6 +9,7 @@ use http::{Method, StatusCode};
 
 use super::admission::Permit;
 use super::door::Serving;
+use super::fills::Holding;
 use crate::cache::{Abandoned, Announced, Archive, Claim, Handover, Reason};
 use crate::drain::UnderWay;
 use crate::fetch::Slot;
@@ -109,6 +110,8 @@ pub(super) struct Relay {
     /// Whether that is what the source listed, in place of an answer to a HEAD.
     told: bool,
     pub(super) caching: Caching,
+    /// There where it has or had the right to fill the cache.
+    pub(super) holding: Option<Holding>,
     /// How the fill gets to Pingora.
     pub(super) handover: Handover,
     /// When the current source was turned to.
@@ -152,11 +155,19 @@ impl Relay {
             delivered: None,
             told: false,
             caching,
+            holding: None,
             handover: Handover::default(),
             turned_to: now,
             connected: None,
             last_piece: None,
             paused: false,
+        }
+    }
+
+    /// Notes by what its client is served.
+    pub(super) fn is_served_by(&mut self, serving: Option<&Serving>) {
+        if let (Some(holding), Some(serving)) = (&self.holding, serving) {
+            holding.is_seen_by(serving.presence());
         }
     }
 

@@ -20,6 +20,7 @@ use super::caching;
 use super::context::{Context, Phase, Relay};
 use super::copies::Copies;
 use super::door::Serving;
+use super::fills::Fills;
 use super::head;
 use super::planning::Planned;
 use super::record::Record;
@@ -48,6 +49,7 @@ pub struct Edge {
     pub(super) tags: TagKey,
     pub(super) admission: Arc<Admission>,
     pub(super) cache: Option<&'static ArchiveStorage>,
+    pub(super) fills: Arc<Fills>,
     /// The targets that are local directories.
     pub(super) ledgers: Arc<Ledgers>,
     /// Where archives are ordered that requests share while they are fetched.
@@ -84,6 +86,7 @@ impl Edge {
             tags: keys.tags,
             admission: Admission::new(&config.limits),
             cache,
+            fills: Arc::default(),
             ledgers: scraper.ledgers(),
             orders,
             looks: Looks::new(config, scraper, cache.map(|cache| cache.store().clone())),
@@ -183,7 +186,8 @@ impl ProxyHttp for Edge {
             },
         };
         let reply = match planned {
-            Ok(Planned::Relay(relay)) => {
+            Ok(Planned::Relay(mut relay)) => {
+                relay.is_served_by(ctx.serving.as_ref());
                 // Of a target's answers only the last one is checked and passed on.
                 session.as_downstream_mut().set_ignore_info_resp(true);
                 ctx.phase = Phase::Relay(relay);

@@ -7,6 +7,7 @@ mod context;
 mod copies;
 mod door;
 mod edge;
+mod fills;
 mod genesis;
 mod head;
 mod inquiring;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::Method;
 use pingora_proxy::Session;
@@ -51,6 +51,14 @@ pub(super) enum Ledgers {
     Passed,
 }
 
+/// Whether a request may still wait for the right to fill the cache that another one has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    Open,
+    /// It has waited.
+    Passed,
+}
+
 /// A request for an archive.
 #[derive(Clone)]
 pub(super) struct Request {
@@ -59,6 +67,7 @@ pub(super) struct Request {
     pub(super) asked: Asked,
     pub(super) ledgers: Ledgers,
     pub(super) inquiry: Inquiry,
+    pub(super) turn: Turn,
 }
 
 impl Edge {
@@ -83,8 +92,8 @@ impl Edge {
         let requester = Requester { client, targets: &self.upstreams.at(now) };
         let reply = match route {
             Route::Archive(name) => {
-                let (ledgers, inquiry) = (Ledgers::Open, Inquiry::Open);
-                let request = Request { name, client, asked, ledgers, inquiry };
+                let (ledgers, inquiry, turn) = (Ledgers::Open, Inquiry::Open, Turn::Open);
+                let request = Request { name, client, asked, ledgers, inquiry, turn };
                 if permit.is_none() && self.wants_permit(&request, &view) {
                     match self.admission.admit(ClientNet::of(client)) {
                         Ok(admitted) => *permit = Some(admitted),
@@ -261,6 +270,10 @@ impl Edge {
             Delivery::Fill => self.fill(request, given, view, now),
             Delivery::Await => self.order(request, given.as_deref(), standing, view, now),
             Delivery::Bypass(why) => {
+                if let Some(patience) = self.turn_comes(&request, why) {
+                    let fetch = Fetch::Turn(patience);
+                    return Ok(Planned::Await(Box::new(Awaiting { request, fetch })));
+                }
                 self.relay(request, given, standing, Caching::Bypass(why), view, now)
             }
             // These have an archive.
@@ -285,6 +298,14 @@ impl Edge {
         Ok(Planned::Inquire(Box::new(Inquiring { request, source })))
     }
 
+    /// How long a request waits for the right to fill that may come free in a moment.
+    fn turn_comes(&self, request: &Request, why: Bypass) -> Option<Duration> {
+        let Request { name, client, asked, turn, .. } = request;
+        let is_whole = asked.method == Method::GET && asked.range == RangeRequest::Whole;
+        let would_fill = why == Bypass::Filling && *turn == Turn::Open && is_whole;
+        would_fill.then(|| self.fills.patience(name, ClientNet::of(*client))).flatten()
+    }
+
     /// Carries the archive into the cache on its way to the client, where nobody else does.
     fn fill(
         &self,
@@ -297,8 +318,11 @@ impl Edge {
         let sources = self.sources(&request, given.as_deref(), None, view, now)?;
         let first = sources.first().ok_or(Failure::NotHeld)?;
         if let Some(claim) = store.claim(&request.name, &first.target) {
-            let relay = Self::relay_of(request, given, sources, Caching::Claimed(claim), now);
-            return Ok(relay);
+            let client = ClientNet::of(request.client);
+            let holding = self.fills.hold(request.name, client);
+            let mut relay = Self::relay_of(request, given, sources, Caching::Claimed(claim), now);
+            relay.holding = Some(holding);
+            return Ok(Planned::Relay(Box::new(relay)));
         }
         // Another request was faster, and its source is now everyone's.
         let standing = Some(store.standing(&request.name));
@@ -343,7 +367,8 @@ impl Edge {
         now: Instant,
     ) -> Result<Planned, Failure> {
         let sources = self.sources(&request, given.as_deref(), standing, view, now)?;
-        Ok(Self::relay_of(request, given, sources, caching, now))
+        let relay = Self::relay_of(request, given, sources, caching, now);
+        Ok(Planned::Relay(Box::new(relay)))
     }
 
     fn relay_of(
@@ -352,9 +377,9 @@ impl Edge {
         sources: Vec<Arc<Source>>,
         caching: Caching,
         now: Instant,
-    ) -> Planned {
+    ) -> Relay {
         let Request { name, client, asked, .. } = request;
-        Planned::Relay(Box::new(Relay::new(name, sources, client, asked, given, caching, now)))
+        Relay::new(name, sources, client, asked, given, caching, now)
     }
 
     fn wish<'a>(

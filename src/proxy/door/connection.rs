@@ -16,6 +16,9 @@ use super::watch::{Judgement, Watch, Why};
 use crate::config::Limits;
 use crate::descriptors;
 
+/// The state of a connection that both sides have open, in `tcp_info` (`include/net/tcp_states.h`).
+const ESTABLISHED: u8 = 1;
+
 /// A connection, as all who have to do with it share it.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -140,6 +143,13 @@ impl Connection {
         )
     }
 
+    /// Whether the client closed its side, or the connection is over.
+    fn is_left(&self) -> bool {
+        let socket = self.socket.as_ref().filter(|_| self.open.load(Ordering::Acquire));
+        let Some(socket) = socket else { return true };
+        socket.tcp_info().is_some_and(|info| info.tcpi_state != ESTABLISHED)
+    }
+
     fn watch(&self) -> MutexGuard<'_, Watch> {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -160,6 +170,17 @@ impl fmt::Display for Malformed {
             Self::Answered(status) => write!(f, "answered with {status}"),
             Self::Unfinished => f.write_str("ended within its head"),
         }
+    }
+}
+
+/// A look at the client of a request.
+#[derive(Clone, Debug)]
+pub(in crate::proxy) struct Presence(Arc<Connection>);
+
+impl Presence {
+    /// Whether the client has closed its connection, although nobody may have noticed yet.
+    pub(in crate::proxy) fn has_left(&self) -> bool {
+        self.0.is_left()
     }
 }
 
@@ -208,6 +229,11 @@ impl Serving {
             let waiting = Waiting::new(&self.connection);
             *body = Some(Bytes::from_owner(Piece { bytes, _waiting: waiting }));
         }
+    }
+
+    /// How it is seen whether the client is there.
+    pub(in crate::proxy) fn presence(&self) -> Presence {
+        Presence(Arc::clone(&self.connection))
     }
 
     /// Whether the client was left because it took too little.

@@ -26,8 +26,8 @@ use pingora::server::ShutdownWatch;
 use pingora::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
 
-pub(super) use self::connection::Serving;
 use self::connection::{Connection, Malformed};
+pub(super) use self::connection::{Presence, Serving};
 pub use self::places::Places;
 use self::stream::Watched;
 use super::edge::Edge;

@@ -8,6 +8,7 @@ mod load;
 mod renewed;
 mod rules;
 mod shared;
+mod turns;
 
 use std::path::Path;
 
