@@ -68,6 +68,11 @@ impl<K: Copy + Eq + Hash, T> Queue<K, T> {
         self.waiting.iter()
     }
 
+    /// All of them, the longest first, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Waiting<K, T>> {
+        self.waiting.iter_mut()
+    }
+
     /// Takes the one at this place out.
     pub fn remove(&mut self, place: usize) -> Option<Waiting<K, T>> {
         self.waiting.remove(place)

@@ -28,6 +28,9 @@ pub enum Abandoned {
     /// The disk takes the bytes slower than the client.
     #[error("the disk is slower than the client")]
     Slow,
+    /// Its client takes too little of it, while another one waits for it.
+    #[error("its client is slow, and another one came for it")]
+    Overtaken,
     /// The disk refused the bytes.
     #[error("the disk fails")]
     Disk,

@@ -28,22 +28,37 @@ enum Step {
     Write(Bytes),
     /// That was all. What it carries is kept until the archive is found or given up.
     Seal(Sealing),
+    /// It was revoked.
+    Stop,
 }
 
 /// Where those who end a fill say why. The first reason stays.
-#[derive(Clone, Debug, Default)]
-pub struct Reason(Arc<OnceLock<Abandoned>>);
+#[derive(Clone, Debug)]
+pub struct Reason {
+    given: Arc<OnceLock<Abandoned>>,
+    steps: mpsc::WeakSender<Step>,
+}
 
 impl Reason {
     /// Gives the reason, where there is none yet.
     pub fn give(&self, why: Abandoned) {
         // A later reason follows from the first one.
-        let _ = self.0.set(why);
+        let _ = self.given.set(why);
+    }
+
+    /// Ends the fill for a client that would be faster, although nothing may be sent any more by
+    /// which it would be seen.
+    pub fn revoke(&self) {
+        self.give(Abandoned::Overtaken);
+        if let Some(steps) = self.steps.upgrade() {
+            // Where the queue is full, the writer looks for the reason by itself.
+            let _ = steps.try_send(Step::Stop);
+        }
     }
 
     /// What was given.
     pub fn given(&self) -> Option<Abandoned> {
-        self.0.get().copied()
+        self.given.get().copied()
     }
 }
 
@@ -97,7 +112,8 @@ impl Fill {
     ) -> Result<(Self, Ending), Refusal> {
         let (steps, inbox) = mpsc::channel(QUEUE);
         let (done, ending) = oneshot::channel();
-        let (length, reason) = (reservation.record().length, Reason::default());
+        let reason = Reason { given: Arc::default(), steps: steps.downgrade() };
+        let length = reservation.record().length;
         let Record { name, target, .. } = reservation.record();
         log::info!("cache: refresh of {name} from target {target} started, {length} bytes");
         let inspection = reservation.inspection().map_err(Refusal::Disk)?;
@@ -245,8 +261,12 @@ impl Writer {
     fn write_all(&mut self, written: &mut u64) -> Result<Sealing, Stopped> {
         let length = self.reservation.record().length;
         while let Some(step) = self.inbox.blocking_recv() {
+            if let Some(why @ Abandoned::Overtaken) = self.reason.given() {
+                return Err((why, None));
+            }
             let block = match step {
                 Step::Write(block) => block,
+                Step::Stop => break,
                 Step::Seal(sealing) => {
                     self.inspection.finish().map_err(|found| self.unsound(found))?;
                     self.advance(length);

@@ -1,77 +1,33 @@
 //! What each target carries: as many transfers at once as it may, and those who wait for one.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::books::{Books, Dismissed, Request, Wanted};
+use super::eviction::{Ended, Terms};
+use super::load::{Begun, Client, Taking};
 use super::meter::{Meter, Sample};
+use crate::config::Limits;
 use crate::index::TargetId;
-use crate::route::{Busy, ClientNet, Merit};
-use crate::tally::Tally;
+use crate::route::{Busy, Merit};
 use crate::target::Conduct;
 
-/// Most requests that wait for a target. More are told at once that all are busy.
-const MAX_WAITING: usize = 1024;
 /// Longest time between two looks of one that waits at who may carry more by now.
 const LOOK: Duration = Duration::from_secs(1);
-/// Most targets that are remembered; far above what discovery admits.
-const MAX_REMEMBERED: usize = 100_000;
+/// Longest and shortest time between two looks of one that waits at whose transfers end for it.
+const RELIEF: Duration = Duration::from_millis(250);
+const SHORTEST_RELIEF: Duration = Duration::from_millis(10);
 /// Bytes of a transfer, again and again, after which a target that came back is given more of them.
 const PROGRESS: u64 = 16 << 20;
 
 /// The targets, as far as anything was asked of them.
 #[derive(Debug)]
 pub(super) struct Fleet {
+    /// How often one that waits looks at whose transfers end for it.
+    relief: Duration,
     books: Mutex<Books>,
-}
-
-/// Pure, but for the ends of channels that it keeps for others.
-#[derive(Debug, Default)]
-struct Books {
-    per_target: usize,
-    members: HashMap<TargetId, Member>,
-    /// Those who wait, the longest first.
-    queue: VecDeque<Waiting>,
-    next: u64,
-}
-
-#[derive(Debug, Default)]
-struct Member {
-    conduct: Conduct,
-    /// Transfers that it carries.
-    running: Tally<Client>,
-    /// Those of them that have brought something.
-    delivering: usize,
-}
-
-/// For whom a transfer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Client {
-    /// For everyone, by way of the cache: one of these may save many of the others.
-    Everyone,
-    /// For one client.
-    One(ClientNet),
-}
-
-/// A request for a transfer.
-#[derive(Clone, Debug)]
-pub(super) struct Wanted {
-    /// The targets that would do, the best first. Where there are others, targets that rest are
-    /// not turned to because these are busy.
-    pub(super) targets: Vec<TargetId>,
-    pub(super) client: Client,
-    /// Until when it waits.
-    pub(super) until: Instant,
-}
-
-/// A request that waits for any of its targets.
-#[derive(Debug)]
-struct Waiting {
-    number: u64,
-    wanted: Wanted,
-    grant: oneshot::Sender<(usize, Slot)>,
 }
 
 /// The right to one transfer from a target, which measures it. Dropping it gives it to who waits.
@@ -79,47 +35,66 @@ struct Waiting {
 pub struct Slot {
     fleet: Arc<Fleet>,
     target: TargetId,
-    client: Client,
+    number: u64,
+    taking: Arc<Taking>,
     meter: Meter,
     carried: u64,
 }
 
 impl Fleet {
-    pub(super) fn new(per_target: usize) -> Arc<Self> {
-        let books = Books { per_target, ..Books::default() };
-        Arc::new(Self { books: Mutex::new(books) })
+    pub(super) fn new(limits: &Limits) -> Arc<Self> {
+        let terms = Terms { least_rate: limits.min_rate, patience: limits.queue_wait };
+        let relief = RELIEF.min(limits.queue_wait / 8).max(SHORTEST_RELIEF);
+        Arc::new(Self { relief, books: Mutex::new(Books::new(limits.per_target, terms)) })
     }
 
     /// The right to a transfer from the first of these targets that may carry one more, and which
-    /// one that is. Waits where there is none, behind those who came before.
+    /// one that is. Waits where there is none, behind those who came before, while transfers that
+    /// take too little end for that.
     pub(super) async fn slot(self: &Arc<Self>, wanted: Wanted) -> Result<(usize, Slot), Busy> {
-        let Wanted { targets, client, until } = wanted.clone();
+        let (targets, until) = (wanted.targets.clone(), wanted.until);
         // Who waits for what has come back meanwhile is first.
         self.serve_all(&targets);
         let (place, mut granted) = {
             let (mut books, now) = (self.books(), Instant::now());
-            if let Some(at) = books.take(&wanted, now) {
-                let target = targets.get(at).cloned().ok_or(Busy::Targets)?;
-                return Ok((at, self.slot_of(target, client)));
+            if let Some((at, begun)) = books.take(&wanted, now) {
+                let target = targets.get(at).cloned();
+                // Dropped after the lock, where it is dropped.
+                drop(books);
+                return target.map(|target| (at, self.slot_of(target, begun))).ok_or(Busy::Targets);
             }
-            let is_full = books.queue.len() >= MAX_WAITING && client != Client::Everyone;
-            if is_full || until <= now {
+            if until <= now {
+                let dismissed = books.relieve_next(&wanted, now);
+                drop(books);
+                dismissed.into_iter().for_each(dismiss);
                 return Err(Busy::Targets);
             }
-            let (grant, granted) = oneshot::channel();
-            books.next += 1;
-            let number = books.next;
-            books.queue.push_back(Waiting { number, wanted, grant });
+            let (client, (grant, granted)) = (wanted.claimant.client, oneshot::channel());
+            let request = Request::new(wanted, grant, clock());
+            let number = match client {
+                Client::Everyone => books.queue.join_anyway(client, request),
+                // Who loses a place for this one is told by the end of its channel.
+                Client::One(_) => books.queue.join(client, request).ok_or(Busy::Targets)?.0,
+            };
             (Place { fleet: self, number }, granted)
         };
+        let mut looked = clock();
         let granted = loop {
+            let now = clock();
+            if now.saturating_duration_since(looked) >= LOOK {
+                looked = now;
+                self.serve_all(&targets);
+            }
+            let dismissed = self.books().relieve(now);
+            dismissed.into_iter().for_each(dismiss);
             // A target may begin to rest at any time, and nobody tells when that is over.
-            let look = self.rests_until(&targets).unwrap_or(until);
-            let at = look.min(Instant::now() + LOOK).min(until);
+            let rested = self.rests_until(&targets).filter(|at| *at > now).unwrap_or(until);
+            let at = rested.min(now + self.relief).min(until);
             match tokio::time::timeout_at(at.into(), &mut granted).await {
                 Ok(granted) => break granted.map_err(|_| Busy::Targets),
                 Err(_) if at == until => break Err(Busy::Targets),
-                Err(_) => self.serve_all(&targets),
+                Err(_) if at == rested => self.serve_all(&targets),
+                Err(_) => {}
             }
         };
         // What was granted in the moment in which the time was over is dropped with the channel.
@@ -133,7 +108,7 @@ impl Fleet {
         let Some(member) = books.members.get(target) else { return Merit::default() };
         Merit {
             resting: member.conduct.is_resting(now),
-            load: member.running.all(),
+            load: member.load.all(),
             cost: member.conduct.cost(now),
         }
     }
@@ -175,15 +150,15 @@ impl Fleet {
     /// meanwhile drops it, which hands it out anew; so the lock must be free then.
     fn serve(self: &Arc<Self>, target: &TargetId) {
         let granted = self.books().serve(target, Instant::now());
-        for (at, Waiting { wanted, grant, .. }) in granted {
-            drop(grant.send((at, self.slot_of(target.clone(), wanted.client))));
+        for ((at, begun), Request { grant, .. }) in granted {
+            drop(grant.send((at, self.slot_of(target.clone(), begun))));
         }
     }
 
     /// What was counted before.
-    fn slot_of(self: &Arc<Self>, target: TargetId, client: Client) -> Slot {
-        let fleet = Arc::clone(self);
-        Slot { fleet, target, client, meter: Meter::default(), carried: 0 }
+    fn slot_of(self: &Arc<Self>, target: TargetId, begun: Begun) -> Slot {
+        let (fleet, Begun { number, taking }) = (Arc::clone(self), begun);
+        Slot { fleet, target, number, taking, meter: Meter::default(), carried: 0 }
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -192,82 +167,23 @@ impl Fleet {
     }
 }
 
-impl Books {
-    /// Counts a transfer for the first of the wanted targets that may carry one more.
-    fn take(&mut self, wanted: &Wanted, now: Instant) -> Option<usize> {
-        let is_last_resort = self.all_rest(wanted, now);
-        let at = wanted.targets.iter().position(|target| {
-            self.may_carry_more(target, now) && (is_last_resort || !self.rests(target, now))
-        })?;
-        // Where nothing more can be remembered nothing is counted, and nothing allowed.
-        self.member(wanted.targets.get(at)?, now)?.running.begin(wanted.client);
-        Some(at)
-    }
+/// The time that waiting is measured in.
+fn clock() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
 
-    /// Counts transfers for those who wait for this target, and lets them go.
-    fn serve(&mut self, target: &TargetId, now: Instant) -> Vec<(usize, Waiting)> {
-        let mut granted = Vec::new();
-        while let Some((place, at)) = self.next(target, now) {
-            let (Some(waiting), Some(member)) =
-                (self.queue.remove(place), self.members.get_mut(target))
-            else {
-                break;
-            };
-            member.running.begin(waiting.wanted.client);
-            granted.push((at, waiting));
-        }
-        granted
-    }
-
-    /// Who is served next by this target, where it may carry one more: the place in the queue, and
-    /// that of the target among those that are wanted there. What is for everyone comes first, and
-    /// then the client that has the least of this target; of these, who has waited the longest.
-    fn next(&self, target: &TargetId, now: Instant) -> Option<(usize, usize)> {
-        if self.queue.is_empty() || !self.may_carry_more(target, now) {
-            return None;
-        }
-        let is_last_resort = self.rests(target, now);
-        let has = |client: Client| match client {
-            Client::Everyone => (0, 0),
-            Client::One(_) => {
-                (1, self.members.get(target).map_or(0, |member| member.running.of(client)))
-            }
-        };
-        let waiting =
-            self.queue.iter().enumerate().filter_map(|(place, Waiting { wanted, .. })| {
-                let at = wanted.targets.iter().position(|wanted| wanted == target)?;
-                let would_do = !is_last_resort || self.all_rest(wanted, now);
-                would_do.then(|| (has(wanted.client), place, at))
-            });
-        waiting.min().map(|(_, place, at)| (place, at))
-    }
-
-    fn may_carry_more(&self, target: &TargetId, now: Instant) -> bool {
-        let member = self.members.get(target);
-        member.is_none_or(|Member { conduct, running, .. }| {
-            running.all() < conduct.allowance(self.per_target, now)
-        })
-    }
-
-    fn rests(&self, target: &TargetId, now: Instant) -> bool {
-        self.members.get(target).is_some_and(|member| member.conduct.is_resting(now))
-    }
-
-    fn all_rest(&self, wanted: &Wanted, now: Instant) -> bool {
-        wanted.targets.iter().all(|target| self.rests(target, now))
-    }
-
-    /// What is known of a target, kept from now on; nothing where that would be too many.
-    fn member(&mut self, target: &TargetId, now: Instant) -> Option<&mut Member> {
-        if self.members.len() >= MAX_REMEMBERED && !self.members.contains_key(target) {
-            self.members
-                .retain(|_, member| member.running.all() > 0 || member.conduct.is_resting(now));
-            if self.members.len() >= MAX_REMEMBERED {
-                return None;
-            }
-        }
-        Some(self.members.entry(target.clone()).or_default())
-    }
+/// Ends a transfer, which gives its slot back in a moment.
+fn dismiss(Dismissed { target, client, why, taker }: Dismissed) {
+    let client = match client {
+        Client::One(client) => client.to_string(),
+        Client::Everyone => String::new(),
+    };
+    let why = match why {
+        Ended::Slow => "takes less than `limits.min_rate`",
+        Ended::Share => "has more than its share",
+    };
+    log::info!("a transfer from target {target} is ended: {client} {why}, and others wait for it");
+    taker.dismiss();
 }
 
 /// A place in the queue, which ends with whoever has it.
@@ -278,7 +194,7 @@ struct Place<'a> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.fleet.books().queue.retain(|waiting| waiting.number != self.number);
+        self.fleet.books().queue.leave(self.number);
     }
 }
 
@@ -298,9 +214,20 @@ impl Slot {
         self.fleet.note(&self.target, |conduct| conduct.opened(connect, answer));
     }
 
+    /// Bytes so far.
+    pub fn carried(&self) -> u64 {
+        self.carried
+    }
+
+    /// What is taken of it.
+    pub fn taking(&self) -> Arc<Taking> {
+        Arc::clone(&self.taking)
+    }
+
     /// Notes bytes that came, and the time that was spent on waiting for them.
     pub fn piece(&mut self, bytes: usize, waited: Duration) {
         let (bytes, before) = (bytes as u64, self.carried);
+        self.taking.pass(bytes, Instant::now());
         self.carried = before.saturating_add(bytes);
         if before == 0
             && bytes > 0
@@ -328,7 +255,7 @@ impl Drop for Slot {
         let sample = self.meter.rest();
         self.measured(sample);
         if let Some(member) = self.fleet.books().members.get_mut(&self.target) {
-            member.running.end(self.client);
+            member.load.end(self.number);
             member.delivering = member.delivering.saturating_sub(usize::from(self.carried > 0));
         }
         self.fleet.serve(&self.target);
@@ -338,7 +265,15 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fetch::books::MAX_WAITING;
+    use crate::fetch::load::{Claimant, Taker};
+    use crate::route::ClientNet;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
+
+    fn carrying(per_target: usize) -> Arc<Fleet> {
+        Fleet::new(&Limits { per_target, ..Limits::default() })
+    }
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -358,8 +293,9 @@ mod tests {
     fn of(client: u8, numbers: &[usize]) -> Wanted {
         let address = std::net::Ipv4Addr::from([10, 9, 9, client]);
         let client = Client::One(ClientNet::of(address.into()));
+        let claimant = Claimant { client, ..Claimant::everyone() };
         let until = tokio::time::Instant::now().into_std() + SECOND;
-        Wanted { targets: targets(numbers), client, until }
+        Wanted { targets: targets(numbers), claimant, until }
     }
 
     /// Waits, beside the test.
@@ -381,7 +317,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_target_carries_its_bound_and_the_next_one_the_rest() {
-        let fleet = Fleet::new(2);
+        let fleet = carrying(2);
         let mut slots = Vec::new();
         for expected in [0, 0, 1, 1] {
             let (at, slot) = fleet.slot(wanted(&[1, 2])).await.expect("one of them is free");
@@ -397,7 +333,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_longest_is_served_first_and_only_by_what_it_wants() {
-        let fleet = Fleet::new(1);
+        let fleet = carrying(1);
         let (_, one) = fleet.slot(wanted(&[1])).await.expect("free");
         let (_, two) = fleet.slot(wanted(&[2])).await.expect("free");
         let wait = |numbers: &[usize]| wait(&fleet, wanted(numbers));
@@ -418,7 +354,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_has_gone_holds_nothing_up() {
-        let fleet = Fleet::new(1);
+        let fleet = carrying(1);
         for _ in 0..200 {
             let (_, slot) = fleet.slot(wanted(&[1])).await.expect("free");
             let wait = || wait(&fleet, wanted(&[1]));
@@ -437,7 +373,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_target_that_came_back_is_given_more_as_it_delivers() {
-        let fleet = Fleet::new(4);
+        let fleet = carrying(4);
         // In the past, so that the rest is over.
         fail(&fleet, 1, Instant::now().checked_sub(SECOND).expect("long after boot"));
         let (_, mut slot) = fleet.slot(wanted(&[1])).await.expect("one is allowed");
@@ -456,7 +392,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_is_not_sent_to_what_failed_meanwhile() {
-        let fleet = Fleet::new(1);
+        let fleet = carrying(1);
         let (_, one) = fleet.slot(wanted(&[1])).await.expect("free");
         let (_, two) = fleet.slot(wanted(&[2])).await.expect("free");
         let wait = |numbers: &[usize]| wait(&fleet, wanted(numbers));
@@ -475,14 +411,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn everyone_comes_first_and_then_who_has_least() {
-        let fleet = Fleet::new(2);
+        let fleet = carrying(2);
         let (_, greedy) = fleet.slot(of(1, &[1])).await.expect("free");
         let (_, free) = fleet.slot(of(2, &[1])).await.expect("free");
         let more = wait(&fleet, of(1, &[1]));
         tokio::task::yield_now().await;
         let modest = wait(&fleet, of(3, &[1]));
         tokio::task::yield_now().await;
-        let everyone = wait(&fleet, Wanted { client: Client::Everyone, ..of(9, &[1]) });
+        let everyone = wait(&fleet, Wanted { claimant: Claimant::everyone(), ..of(9, &[1]) });
         tokio::task::yield_now().await;
         drop(free);
         let (_, free) = everyone.await.expect("no panic").expect("granted");
@@ -494,13 +430,13 @@ mod tests {
         drop(more.await.expect("no panic").expect("granted"));
         drop(greedy);
         assert_eq!(running(&fleet, 1), 0);
-        assert!(fleet.books().members.values().all(|member| member.running.owners() == 0));
+        assert!(fleet.books().members.values().all(|member| member.load.clients().count() == 0));
     }
 
     /// In real time, which rests are measured in.
     #[tokio::test]
     async fn what_comes_back_is_given_to_who_waited_for_it() {
-        let fleet = Fleet::new(1);
+        let fleet = carrying(1);
         let until = Instant::now() + SECOND * 20;
         let all = |client| Wanted { until, ..of(client, &[1, 2]) };
         let (_, busy) = fleet.slot(wanted(&[1])).await.expect("free");
@@ -514,7 +450,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_delivers_is_not_taken_for_weak() {
-        let fleet = Fleet::new(4);
+        let fleet = carrying(4);
         let mut slots = Vec::new();
         for _ in 0..3 {
             let (_, mut slot) = fleet.slot(wanted(&[1])).await.expect("free");
@@ -533,7 +469,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_queue_is_bounded() {
-        let fleet = Fleet::new(1);
+        let fleet = carrying(1);
         let slot = fleet.slot(wanted(&[1])).await.expect("free");
         let wait = |number| {
             let (fleet, wanted) = (Arc::clone(&fleet), of(number, &[1]));
@@ -551,7 +487,7 @@ mod tests {
         for waiting in waiting {
             waiting.await.expect("no panic").expect("each in its turn");
         }
-        let none = Fleet::new(1);
+        let none = carrying(1);
         let now = || Wanted { until: Instant::now(), ..wanted(&[1]) };
         let _slot = none.slot(now()).await.expect("free");
         assert_eq!(none.slot(now()).await.expect_err("no waiting"), Busy::Targets);
@@ -559,14 +495,87 @@ mod tests {
 
     #[test]
     fn what_was_measured_decides() {
-        let fleet = Fleet::new(4);
+        let fleet = carrying(4);
         let cost = || fleet.merit(&target(1), Instant::now()).cost;
         assert_eq!(cost(), None);
-        let mut slot = fleet.slot_of(target(1), Client::Everyone);
+        let begun = {
+            let (mut books, now) = (fleet.books(), Instant::now());
+            let member = books.member(&target(1), now).expect("the first one");
+            member.load.begin(&Claimant::everyone(), now)
+        };
+        let mut slot = fleet.slot_of(target(1), begun);
         slot.piece(64 << 20, SECOND);
         assert_eq!(cost(), Some(SECOND * 4));
         slot.piece(1 << 20, Duration::ZERO);
         drop(slot);
         assert!(cost() < Some(SECOND * 4), "what was left counts as well");
+    }
+
+    /// A client that has been waited for since ever, and takes nothing.
+    #[derive(Debug, Default)]
+    struct Stalled(AtomicBool);
+
+    impl Taker for Stalled {
+        fn waited(&self, _now: Instant) -> Duration {
+            Duration::from_secs(1 << 30)
+        }
+
+        fn dismiss(&self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// In real time, in which transfers are measured.
+    #[tokio::test]
+    async fn who_holds_all_slots_and_takes_nothing_makes_room() {
+        let fleet = carrying(2);
+        let until = Instant::now() + SECOND * 20;
+        let mut held = Vec::new();
+        for number in [1, 1, 2, 2] {
+            let taker = Arc::new(Stalled::default());
+            let mut wanted = Wanted { until, ..of(1, &[number]) };
+            wanted.claimant.taker = Some(Arc::<Stalled>::clone(&taker));
+            held.push((taker, Some(fleet.slot(wanted).await.expect("free").1)));
+        }
+        let dismissed = |held: &[(Arc<Stalled>, Option<Slot>)]| {
+            held.iter().filter(|(taker, _)| taker.0.load(Ordering::Relaxed)).count()
+        };
+        let (began, waiting) = (Instant::now(), wait(&fleet, Wanted { until, ..of(2, &[1, 2]) }));
+        while dismissed(&held) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(began.elapsed() < SECOND * 10, "{:?}", began.elapsed());
+        assert!(!waiting.is_finished(), "what was ended has not yet come back");
+        // Who was too slow comes after who waits, and ends nobody.
+        let again = wait(&fleet, Wanted { until, ..of(1, &[1, 2]) });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(dismissed(&held), 1, "one for one who waits");
+        for (taker, slot) in &mut held {
+            slot.take_if(|_| taker.0.load(Ordering::Relaxed));
+        }
+        let (_, slot) = waiting.await.expect("no panic").expect("room was made");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!((dismissed(&held), again.is_finished()), (1, false));
+        drop(slot);
+        drop((again.await.expect("no panic").expect("its turn"), held));
+        assert_eq!((running(&fleet, 1), running(&fleet, 2)), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn without_waiting_the_next_one_is_served() {
+        let limits = Limits { per_target: 2, queue_wait: Duration::ZERO, ..Limits::default() };
+        let fleet = Fleet::new(&limits);
+        let now = |client| Wanted { until: Instant::now(), ..of(client, &[1]) };
+        let taker = Arc::new(Stalled::default());
+        let mut wanted = now(1);
+        wanted.claimant.taker = Some(Arc::<Stalled>::clone(&taker));
+        let (_, first) = fleet.slot(wanted.clone()).await.expect("free");
+        let (_, second) = fleet.slot(wanted).await.expect("free");
+        while !taker.0.load(Ordering::Relaxed) {
+            assert_eq!(fleet.slot(now(2)).await.expect_err("it is full"), Busy::Targets);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        drop(first);
+        drop((fleet.slot(now(2)).await.expect("room was made"), second));
     }
 }

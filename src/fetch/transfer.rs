@@ -8,7 +8,8 @@ use http::Method;
 use pingora::connectors::http::v1::Connector;
 
 use super::connection::{Body, Opened, Reopened, open, reopen};
-use super::fleet::{Client, Slot};
+use super::fleet::Slot;
+use super::load::Claimant;
 use super::orders::{Job, Stage, Unfetched};
 use super::room::{PATIENCE_OF_CLIENTS, PATIENCE_OF_NOBODY, bypass_of, could_hold, prepare};
 use super::upstreams::Upstreams;
@@ -175,7 +176,7 @@ impl Kit {
             let busy = |busy| Unfetched::Failed(Failure::Busy(busy));
             job.reach(Stage::Waiting);
             let until = Instant::now() + SLOT_PATIENCE;
-            let slot = self.upstreams.slot(walk.rest(), Client::Everyone, until);
+            let slot = self.upstreams.slot(walk.rest(), Claimant::everyone(), until);
             let (place, slot) = slot.await.map_err(busy)?;
             job.reach(Stage::Opening);
             walk.prefer(place);

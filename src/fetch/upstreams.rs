@@ -11,8 +11,10 @@ use http::{Method, StatusCode};
 use pingora::http::RequestHeader;
 use pingora::upstreams::peer::HttpPeer;
 
+use super::books::Wanted;
 use super::connection::request;
-use super::fleet::{Client, Fleet, Slot, Wanted};
+use super::fleet::{Fleet, Slot};
+use super::load::Claimant;
 use crate::access::{Access, Accesses, Fault};
 use crate::config::{Balance, Config, Limits};
 use crate::index::{Source, TargetId};
@@ -60,7 +62,7 @@ impl Upstreams {
         let balance = |group: &crate::config::Group| (Arc::clone(&group.name), group.balance);
         Self {
             balances: config.groups.iter().map(balance).collect(),
-            fleet: Fleet::new(limits.per_target),
+            fleet: Fleet::new(&limits),
             turns: [const { AtomicUsize::new(0) }; TURNS],
             ranged: Mutex::default(),
             hasher: std::hash::RandomState::new(),
@@ -88,7 +90,7 @@ impl Upstreams {
     pub async fn slot(
         &self,
         sources: &[Arc<Source>],
-        client: Client,
+        claimant: Claimant,
         until: Instant,
     ) -> Result<(usize, Slot), Busy> {
         let known = self.at(Instant::now());
@@ -103,7 +105,7 @@ impl Upstreams {
         };
         let would_do = sources.iter().skip(first).take(count);
         let targets = would_do.map(|source| source.target.clone()).collect();
-        let (at, slot) = self.fleet.slot(Wanted { targets, client, until }).await?;
+        let (at, slot) = self.fleet.slot(Wanted { targets, claimant, until }).await?;
         let at = first + at;
         if let Some(source) = sources.get(at) {
             self.turn_of(&source.listed.name).fetch_add(1, Ordering::Relaxed);

@@ -5,15 +5,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::Method;
 use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
 
 use super::admission::Permit;
 use super::context::Relay;
 use super::edge::{Edge, refused};
-use super::planning::{Planned, Request, Turn};
+use super::fills::Turn;
+use super::planning::{Planned, Request};
 use crate::cache::{Growing, Standing};
-use crate::fetch::{Client, Joined, Ticket, Unfetched};
+use crate::fetch::{Joined, Ticket, Unfetched};
 use crate::route::{Bypass, CacheStatus, ClientNet, Failure, RangeRequest};
 
 /// How often one request joins a fetch.
@@ -55,8 +57,8 @@ pub(super) async fn while_there<T>(
 }
 
 impl Edge {
-    /// Waits for what a plan wants to be waited for: a permit, a look, a ledger, what a target says,
-    /// a fetch. After each of them it is decided again, and another one may be needed.
+    /// Waits for what a plan wants to be waited for: a permit, a look, a ledger, what a target
+    /// says, a fetch. After each of them it is decided again, and another one may be needed.
     pub(super) async fn settle(
         &self,
         mut planned: Planned,
@@ -92,6 +94,15 @@ impl Edge {
         Ok(())
     }
 
+    /// How long a request waits for the right to fill that may come free in a moment.
+    pub(super) fn turn_comes(&self, request: &Request, why: Bypass, now: Instant) -> Option<Fetch> {
+        let Request { name, client, asked, turn, .. } = request;
+        let is_whole = asked.method == Method::GET && asked.range == RangeRequest::Whole;
+        let would_fill = why == Bypass::Filling && *turn == Turn::Open && is_whole;
+        let patience = would_fill.then(|| self.fills.turn(name, ClientNet::of(*client), now));
+        patience.flatten().map(Fetch::Turn)
+    }
+
     /// Waits until an archive that is being fetched can be read, and decides again. What nobody
     /// wanted any more until this request came is fetched anew.
     pub(super) async fn join(&self, mut awaiting: Awaiting) -> Result<Planned, Failure> {
@@ -113,7 +124,7 @@ impl Edge {
     ) -> pingora::Result<()> {
         let Some(sources) = relay.wants_slot() else { return Ok(()) };
         let until = relay.waits_until(self.upstreams.limits().queue_wait, Instant::now());
-        let found = self.upstreams.slot(&sources, Client::One(ClientNet::of(relay.client)), until);
+        let found = self.upstreams.slot(&sources, relay.claimant(), until);
         match while_there(session, found).await? {
             Ok((place, slot)) => {
                 relay.take_slot(place, slot);

@@ -93,7 +93,7 @@ pub(super) async fn begin(relay: &mut Relay, enabled: bool) {
     match fetch::prepare(relay.name, claim, announced, patience, Fill::begin).await {
         Ok(fill) => {
             if let Some(holding) = &relay.holding {
-                holding.ends_by(fill.reason());
+                holding.ends_by(fill.reason(), fill.length());
             }
             relay.caching = Caching::Filling(fill.reason());
             relay.handover.put(fill);

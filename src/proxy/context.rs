@@ -8,15 +8,16 @@ use std::time::{Duration, Instant};
 use http::{Method, StatusCode};
 
 use super::admission::Permit;
+use super::copies::Copies;
 use super::door::Serving;
 use super::fills::Holding;
 use crate::cache::{Abandoned, Announced, Archive, Claim, Handover, Reason};
 use crate::drain::UnderWay;
-use crate::fetch::Slot;
+use crate::fetch::{Claimant, Client, Slot, Taker};
 use crate::index::{CopyId, Source};
 use crate::route::{
-    ArchiveHead, Asked, Bypass, CacheStatus, Failure, Given, RangeRequest, Reply, SourceFailure,
-    Walk,
+    ArchiveHead, Asked, Bypass, CacheStatus, ClientNet, Failure, Given, RangeRequest, Reply,
+    SourceFailure, Walk,
 };
 use crate::snapshot::ArchiveName;
 
@@ -37,14 +38,37 @@ pub struct Context {
     pub(super) permit: Option<Permit>,
     /// What its connection is told of it.
     pub(super) serving: Option<Serving>,
+    /// Where it is remembered what the client was given, until that was done.
+    pub(super) memory: Option<Arc<Copies>>,
     /// What the end of the process waits for.
     pub(super) _under_way: UnderWay,
 }
 
 impl Context {
     pub(super) fn new(under_way: UnderWay, now: Instant) -> Self {
-        let (phase, permit, serving) = (Phase::Local, None, None);
-        Self { started: now, phase, permit, serving, _under_way: under_way }
+        let (phase, permit, serving, memory) = (Phase::Local, None, None, None);
+        Self { started: now, phase, permit, serving, memory, _under_way: under_way }
+    }
+}
+
+/// A request that was dismissed has no other end than this.
+impl Drop for Context {
+    fn drop(&mut self) {
+        let (Some(memory), Phase::Relay(relay)) = (self.memory.take(), &self.phase) else { return };
+        relay.abandon(Abandoned::Overtaken);
+        let (Some(source), Some(given)) = (relay.source(), relay.given()) else { return };
+        log::info!(
+            target: "access",
+            "{} {} /{} {} {} bytes {:.3} s from {} (broken off, others wait for its place)",
+            relay.client,
+            relay.asked.method,
+            relay.name,
+            relay.delivered.as_ref().map_or(0, |head| head.status.as_u16()),
+            relay.carried(),
+            self.started.elapsed().as_secs_f64(),
+            source.target.authority,
+        );
+        memory.keep(relay.client, relay.name, given, Instant::now());
     }
 }
 
@@ -110,6 +134,8 @@ pub(super) struct Relay {
     /// Whether that is what the source listed, in place of an answer to a HEAD.
     told: bool,
     pub(super) caching: Caching,
+    /// Its client, where somebody looks after that.
+    taker: Option<Arc<dyn Taker>>,
     /// There where it has or had the right to fill the cache.
     pub(super) holding: Option<Holding>,
     /// How the fill gets to Pingora.
@@ -155,6 +181,7 @@ impl Relay {
             delivered: None,
             told: false,
             caching,
+            taker: None,
             holding: None,
             handover: Handover::default(),
             turned_to: now,
@@ -166,9 +193,25 @@ impl Relay {
 
     /// Notes by what its client is served.
     pub(super) fn is_served_by(&mut self, serving: Option<&Serving>) {
-        if let (Some(holding), Some(serving)) = (&self.holding, serving) {
+        let Some(serving) = serving else { return };
+        self.taker = serving.taker();
+        if let Some(holding) = &self.holding {
             holding.is_seen_by(serving.presence());
         }
+    }
+
+    /// Who claims a slot.
+    pub(super) fn claimant(&self) -> Claimant {
+        Claimant {
+            client: Client::One(ClientNet::of(self.client)),
+            is_part: self.asked.range.is_part_of_a_file(),
+            taker: self.taker.clone(),
+        }
+    }
+
+    /// Bytes that came from the current source.
+    pub(super) fn carried(&self) -> u64 {
+        self.slot.as_ref().map_or(0, Slot::carried)
     }
 
     /// The source that is tried now.
@@ -207,6 +250,9 @@ impl Relay {
     /// Turns to the source at this place of those that could be given one.
     pub(super) fn take_slot(&mut self, place: usize, slot: Slot) {
         self.walk.prefer(place);
+        if let Some(holding) = &self.holding {
+            holding.is_taken_by(slot.taking());
+        }
         self.slot = Some(slot);
     }
 

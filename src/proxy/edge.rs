@@ -1,6 +1,5 @@
 //! `ProxyHttp`: the path of a request through Pingora.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +20,7 @@ use super::context::{Context, Phase, Relay};
 use super::copies::Copies;
 use super::door::Serving;
 use super::fills::Fills;
-use super::head;
+use super::head::{self, client_address};
 use super::planning::Planned;
 use super::record::Record;
 use super::rpc::NodeProxy;
@@ -44,7 +43,7 @@ pub struct Edge {
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) published: Arc<Published>,
     pub(super) reference: Option<Arc<ReferenceSlot>>,
-    pub(super) copies: Copies,
+    pub(super) copies: Arc<Copies>,
     /// What clients know copies by.
     pub(super) tags: TagKey,
     pub(super) admission: Arc<Admission>,
@@ -82,11 +81,11 @@ impl Edge {
             upstreams,
             published: scraper.published(),
             reference: scraper.reference(),
-            copies: Copies::new(Instant::now()),
+            copies: Arc::new(Copies::new(Instant::now())),
             tags: keys.tags,
             admission: Admission::new(&config.limits),
             cache,
-            fills: Arc::default(),
+            fills: Fills::new(&config.limits),
             ledgers: scraper.ledgers(),
             orders,
             looks: Looks::new(config, scraper, cache.map(|cache| cache.store().clone())),
@@ -188,6 +187,7 @@ impl ProxyHttp for Edge {
         let reply = match planned {
             Ok(Planned::Relay(mut relay)) => {
                 relay.is_served_by(ctx.serving.as_ref());
+                ctx.memory = Some(Arc::clone(&self.copies));
                 // Of a target's answers only the last one is checked and passed on.
                 session.as_downstream_mut().set_ignore_info_resp(true);
                 ctx.phase = Phase::Relay(relay);
@@ -457,7 +457,7 @@ impl ProxyHttp for Edge {
     }
 
     async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Context) {
-        let origin = self.note_end(&ctx.phase, e);
+        let (origin, _) = (self.note_end(&ctx.phase, e), ctx.memory.take());
         let request = session.req_header();
         let status = session.response_written().map_or(0, |head| head.status.as_u16());
         let broken = match &ctx.serving {
@@ -483,10 +483,4 @@ pub(super) fn refused<T>(retry: bool) -> Result<T> {
     let mut error = Error::new_up(REFUSED);
     error.set_retry(retry);
     Err(error)
-}
-
-/// Address of the client. Only a listener that is not on the network has clients without one.
-pub(super) fn client_address(session: &Session) -> IpAddr {
-    let address = session.client_addr().and_then(|address| address.as_inet());
-    address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip().to_canonical())
 }

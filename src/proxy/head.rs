@@ -1,5 +1,6 @@
 //! Heads on the wire: of replies, of archives, and of requests to targets.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -34,6 +35,12 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 /// its connection go on has no other bound.
 pub(super) fn patience(limits: &Limits) -> Duration {
     limits.send_timeout.saturating_add(time_of(SLICE, limits.min_send_rate.max(1)))
+}
+
+/// Address of the client. Only a listener that is not on the network has clients without one.
+pub(super) fn client_address(session: &Session) -> IpAddr {
+    let address = session.client_addr().and_then(|address| address.as_inet());
+    address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip().to_canonical())
 }
 
 /// Writes a reply to a client that takes it in time: in that of one piece, and in what all of it

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::Method;
 use pingora_proxy::Session;
@@ -11,6 +11,7 @@ use super::admission::Permit;
 use super::awaiting::{Awaiting, Fetch};
 use super::context::{Caching, Hit, Relay};
 use super::edge::Edge;
+use super::fills::Turn;
 use super::head;
 use super::inquiring::{Inquiring, Inquiry};
 use super::lending::Loan;
@@ -48,14 +49,6 @@ pub(super) enum Planned {
 pub(super) enum Ledgers {
     Open,
     /// They were asked, and what they list is not there.
-    Passed,
-}
-
-/// Whether a request may still wait for the right to fill the cache that another one has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
-    Open,
-    /// It has waited.
     Passed,
 }
 
@@ -270,8 +263,7 @@ impl Edge {
             Delivery::Fill => self.fill(request, given, view, now),
             Delivery::Await => self.order(request, given.as_deref(), standing, view, now),
             Delivery::Bypass(why) => {
-                if let Some(patience) = self.turn_comes(&request, why) {
-                    let fetch = Fetch::Turn(patience);
+                if let Some(fetch) = self.turn_comes(&request, why, now) {
                     return Ok(Planned::Await(Box::new(Awaiting { request, fetch })));
                 }
                 self.relay(request, given, standing, Caching::Bypass(why), view, now)
@@ -296,14 +288,6 @@ impl Edge {
         let would_do = |source: &Arc<Source>| bound_to.is_none_or(|it| source.target == *it);
         let source = sources.into_iter().find(would_do);
         Ok(Planned::Inquire(Box::new(Inquiring { request, source })))
-    }
-
-    /// How long a request waits for the right to fill that may come free in a moment.
-    fn turn_comes(&self, request: &Request, why: Bypass) -> Option<Duration> {
-        let Request { name, client, asked, turn, .. } = request;
-        let is_whole = asked.method == Method::GET && asked.range == RangeRequest::Whole;
-        let would_fill = why == Bypass::Filling && *turn == Turn::Open && is_whole;
-        would_fill.then(|| self.fills.patience(name, ClientNet::of(*client))).flatten()
     }
 
     /// Carries the archive into the cache on its way to the client, where nobody else does.

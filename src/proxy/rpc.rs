@@ -12,8 +12,9 @@ use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 use tokio::time::{Instant as Deadline, timeout, timeout_at};
 
-use super::edge::{Edge, client_address};
+use super::edge::Edge;
 use super::genesis::Genesis;
+use super::head::client_address;
 use super::shares::{Share, Shares};
 use crate::config::{Config, RpcProxy};
 use crate::index::{TargetId, View};

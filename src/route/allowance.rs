@@ -3,6 +3,7 @@
 //! had no look lately, so that many clients cannot take everything either.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,15 @@ impl ClientNet {
                 let network = u128::from(address) & !u128::from(u64::MAX);
                 Self(Ipv6Addr::from(network).into())
             }
+        }
+    }
+}
+
+impl fmt::Display for ClientNet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(address) => write!(f, "{address}"),
+            IpAddr::V6(network) => write!(f, "{network}/64"),
         }
     }
 }
@@ -174,6 +184,8 @@ mod tests {
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:2"));
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_ne!(of("0.0.0.1"), of("0:0:0:1::"));
+        assert_eq!(of("::ffff:10.0.0.1").to_string(), "10.0.0.1");
+        assert_eq!(of("2001:db8::1").to_string(), "2001:db8::/64");
     }
 
     proptest! {

@@ -5,16 +5,18 @@ use std::fmt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pingora::protocols::{SocketDigest, Stream, UniqueIDType};
 use pingora_proxy::Session;
 use tokio::sync::Notify;
 
+use super::dismissal::{Dismissal, Served};
 use super::watch::{Judgement, Watch, Why};
 use crate::config::Limits;
 use crate::descriptors;
+use crate::fetch::Taker;
 
 /// The state of a connection that both sides have open, in `tcp_info` (`include/net/tcp_states.h`).
 const ESTABLISHED: u8 = 1;
@@ -23,6 +25,7 @@ const ESTABLISHED: u8 = 1;
 #[derive(Debug)]
 pub(super) struct Connection {
     watch: Mutex<Watch>,
+    waits: Mutex<Waits>,
     /// Set once the client is left: nothing is read or written any more.
     cut: AtomicBool,
     /// Unset once the socket is closed, whose number may then be another one's.
@@ -44,6 +47,7 @@ impl Connection {
         let (number, socket) = (stream.id(), stream.get_socket_digest());
         Self {
             watch: Mutex::new(Watch::new(limits, now)),
+            waits: Mutex::default(),
             cut: AtomicBool::new(false),
             open: AtomicBool::new(true),
             begun: Notify::new(),
@@ -124,12 +128,21 @@ impl Connection {
     }
 
     /// Has the system drop what the client did not take.
-    fn forget(&self) {
+    pub(super) fn forget(&self) {
         if self.open.load(Ordering::Acquire)
             && let Err(error) = descriptors::reset_when_closed(self.number)
         {
             log::debug!("the system keeps what a client did not take: {error}");
         }
+    }
+
+    /// How long the client has been waited for in all.
+    pub(super) fn waited(&self, now: Instant) -> Duration {
+        self.waits().total(now)
+    }
+
+    fn waits(&self) -> MutexGuard<'_, Waits> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes that the client took. The system takes over megabytes at once, and tells only when a
@@ -184,20 +197,54 @@ impl Presence {
     }
 }
 
+/// How long there was something for the client to take.
+#[derive(Debug, Default)]
+struct Waits {
+    before: Duration,
+    /// Things that it has yet to take.
+    count: usize,
+    /// Since when there are any.
+    since: Option<Instant>,
+}
+
+impl Waits {
+    fn begin(&mut self, now: Instant) {
+        self.count += 1;
+        self.since.get_or_insert(now);
+    }
+
+    fn end(&mut self, now: Instant) {
+        self.count = self.count.saturating_sub(1);
+        if self.count == 0 {
+            self.before = self.total(now);
+            self.since = None;
+        }
+    }
+
+    fn total(&self, now: Instant) -> Duration {
+        let current = self.since.map(|since| now.saturating_duration_since(since));
+        self.before + current.unwrap_or_default()
+    }
+}
+
 /// Something that the client has yet to take, for as long as it has.
 #[derive(Debug)]
 pub(super) struct Waiting(Arc<Connection>);
 
 impl Waiting {
     pub(super) fn new(connection: &Arc<Connection>) -> Self {
-        connection.watch().begin_waiting(Instant::now());
+        let now = Instant::now();
+        connection.watch().begin_waiting(now);
+        connection.waits().begin(now);
         Self(Arc::clone(connection))
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.watch().end_waiting(Instant::now());
+        let now = Instant::now();
+        self.0.watch().end_waiting(now);
+        self.0.waits().end(now);
     }
 }
 
@@ -206,6 +253,7 @@ impl Drop for Waiting {
 pub(in crate::proxy) struct Serving {
     connection: Arc<Connection>,
     multiplexed: bool,
+    dismissal: Option<Arc<Dismissal>>,
 }
 
 impl Serving {
@@ -216,7 +264,8 @@ impl Serving {
         let multiplexed = session.is_http2();
         connection.watch().begin_request(multiplexed);
         connection.begun.notify_one();
-        Some(Self { connection: Arc::clone(connection), multiplexed })
+        let dismissal = Dismissal::current();
+        Some(Self { connection: Arc::clone(connection), multiplexed, dismissal })
     }
 
     /// Hands a piece of a body over to the client. Over HTTP/1 the stream tells how long that
@@ -229,6 +278,13 @@ impl Serving {
             let waiting = Waiting::new(&self.connection);
             *body = Some(Bytes::from_owner(Piece { bytes, _waiting: waiting }));
         }
+    }
+
+    /// The client, for those who send it something.
+    pub(in crate::proxy) fn taker(&self) -> Option<Arc<dyn Taker>> {
+        let dismissal = self.dismissal.clone()?;
+        let (connection, multiplexed) = (Arc::clone(&self.connection), self.multiplexed);
+        Some(Arc::new(Served { connection, multiplexed, dismissal }))
     }
 
     /// How it is seen whether the client is there.

@@ -3,13 +3,15 @@
 //! Pingora bounds each read and each write of a connection, which a client that drips never meets,
 //! and nothing of it counts connections. So each connection has a place (`places`), a stream that
 //! tells what happens on it (`stream`), and a look at it now and then by the task that serves it
-//! (`connection`), which leaves clients by rules that are pure (`watch`, `allowance`).
+//! (`connection`), which leaves clients by rules that are pure (`watch`, `allowance`). A request
+//! whose place others wait for is ended by its `dismissal`.
 //!
 //! What is not here: bounds on the bodies of requests, which whoever reads them has, and on what
 //! targets do. TLS with clients, once there is any, shakes hands before a connection comes here.
 
 mod allowance;
 mod connection;
+mod dismissal;
 mod places;
 mod stream;
 mod watch;
@@ -28,6 +30,7 @@ use pingora_proxy::HttpProxy;
 
 use self::connection::{Connection, Malformed};
 pub(super) use self::connection::{Presence, Serving};
+use self::dismissal::Dismissal;
 pub use self::places::Places;
 use self::stream::Watched;
 use super::edge::Edge;
@@ -120,7 +123,7 @@ impl HttpServerApp for Http {
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(self.patience));
         }
-        self.proxy.process_new_http(session, shutdown).await
+        Dismissal::or_serve(self.proxy.process_new_http(session, shutdown)).await
     }
 
     async fn http_cleanup(&self) {

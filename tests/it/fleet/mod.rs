@@ -4,6 +4,7 @@ mod admission;
 mod bounds;
 mod choice;
 mod clients;
+mod hostages;
 
 use tokio::net::TcpStream;
 
