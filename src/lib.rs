@@ -25,3 +25,7 @@ pub mod route;
 pub mod snapshot;
 pub mod tally;
 pub mod target;
+
+/// Memory that a flood of requests took goes back to the system within seconds after it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

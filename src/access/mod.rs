@@ -4,9 +4,11 @@
 
 mod credentials;
 mod fault;
+mod heads;
 mod tls;
 
 pub use fault::{Fault, Faults};
+pub use heads::{MAX_HEAD, is_long};
 pub use tls::AccessError;
 
 use std::net::{IpAddr, SocketAddr};

@@ -32,6 +32,9 @@ const DISK_PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes per second below which a client that waits for the disk most of the time goes on without
 /// it: what the more demanding clients want at least.
 const SLOW_DISK: u64 = 50 << 20;
+/// Most bytes of a reply of several parts that are handed out at once. Pingora copies them between
+/// the heads of the parts, so that a client which takes nothing holds them.
+const PIECE_OF_PARTS: usize = 64 << 10;
 /// An archive never expires by itself: whether it is served is decided for each request.
 const FRESH: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -256,6 +259,11 @@ impl HandleHit for Hit {
         self.rest.clear();
         self.reader.seek(start, end.unwrap_or(usize::MAX));
         Ok(())
+    }
+
+    fn seek_multipart(&mut self, start: usize, end: Option<usize>) -> Result<()> {
+        self.piece = self.piece.min(PIECE_OF_PARTS);
+        self.seek(start, end)
     }
 
     fn as_any(&self) -> &(dyn Any + Send + Sync) {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::file::{integer, time};
-use super::units::rate;
+use super::units::{rate, size};
 use super::yaml::{Node, Section};
 
 /// Bounds, each named after its key below `limits`.
@@ -39,6 +39,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// Connections of one client address at once.
     pub per_client_connections: usize,
+    /// Bytes that the head of a request may have.
+    pub max_request_head: usize,
     /// Time in which the head of a request must be there once its first byte is.
     pub header_timeout: Duration,
     /// Time that a connection is kept open on which nothing is asked.
@@ -66,6 +68,7 @@ impl Default for Limits {
             min_rate: 10 << 20,
             max_connections: 4096,
             per_client_connections: 512,
+            max_request_head: 32 << 10,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             send_timeout: Duration::from_secs(60),
@@ -76,6 +79,9 @@ impl Default for Limits {
 
 /// Slowest rate that transfers may be given, each of them or all together.
 const SLOWEST: &str = "1MiB/s";
+/// Shortest and longest head that may be the most: clients send some hundred bytes, and above that
+/// Pingora has a bound of its own.
+const HEADS: std::ops::RangeInclusive<u64> = (1 << 10)..=(1 << 19);
 /// Slowest rate below which a client may be left.
 const SLOWEST_CLIENT: &str = "1B/s";
 
@@ -105,6 +111,7 @@ pub(super) fn limits(node: Node) -> Limits {
     let failures = integer(&mut section, "probe_failures", 1, 1000, default.probe_failures.into());
     let total_rate = bytes_per_second(&mut section, "total_rate", SLOWEST);
     let min_rate = bytes_per_second(&mut section, "min_rate", SLOWEST).unwrap_or(default.min_rate);
+    let max_request_head = head(&mut section).unwrap_or(default.max_request_head);
     let min_send_rate = bytes_per_second(&mut section, "min_send_rate", SLOWEST_CLIENT);
     if total_rate.is_some_and(|total| total < min_rate) {
         section.reject("total_rate", "is below `limits.min_rate`, so that nobody would be served");
@@ -125,6 +132,7 @@ pub(super) fn limits(node: Node) -> Limits {
         min_rate,
         max_connections,
         per_client_connections,
+        max_request_head,
         header_timeout,
         idle_timeout,
         send_timeout,
@@ -136,6 +144,14 @@ pub(super) fn limits(node: Node) -> Limits {
 fn count(section: &mut Section, key: &'static str, most: u64, default: usize) -> usize {
     let count = integer(section, key, 1, most, default as u64);
     usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+fn head(section: &mut Section) -> Option<usize> {
+    let bounded = |text: &str| match size(text)? {
+        bytes if HEADS.contains(&bytes) => usize::try_from(bytes).map_err(|e| e.to_string()),
+        _ => Err(format!("`{text}` is out of bounds, write `1KiB` to `512KiB`")),
+    };
+    section.take("max_request_head")?.parsed("a size such as `32KiB`", bounded)
 }
 
 fn bytes_per_second(section: &mut Section, key: &'static str, least: &str) -> Option<u64> {

@@ -177,11 +177,15 @@ impl ProxyHttp for Edge {
         let patience = head::patience(self.upstreams.limits());
         session.as_downstream_mut().set_write_timeout(Some(patience));
         let client = client_address(session);
-        let planned = match self.answer_for_nodes(session).await {
-            Some(answer) => answer.map(Planned::Reply),
-            None => match self.plan(session, client, &mut ctx.permit) {
-                Ok(planned) => while_there(session, self.settle(planned, &mut ctx.permit)).await?,
-                failed => failed,
+        let serving = ctx.serving.as_ref();
+        let planned = match serving.and_then(|serving| serving.refusal(session.req_header())) {
+            Some(refusal) => Err(refusal),
+            None => match self.answer_for_nodes(session).await {
+                Some(answer) => answer.map(Planned::Reply),
+                None => match self.plan(session, client, &mut ctx.permit) {
+                    Ok(plan) => while_there(session, self.settle(plan, &mut ctx.permit)).await?,
+                    failed => failed,
+                },
             },
         };
         let reply = match planned {
@@ -462,8 +466,7 @@ impl ProxyHttp for Edge {
         let status = session.response_written().map_or(0, |head| head.status.as_u16());
         let broken = match &ctx.serving {
             _ if e.is_none() || status >= 300 || is_told(&ctx.phase) => "",
-            Some(serving) if serving.is_cut() => " (broken off, the client took too little)",
-            _ => " (broken off)",
+            serving => serving.as_ref().and_then(Serving::broken).unwrap_or(" (broken off)"),
         };
         let record = Record {
             client: client_address(session),

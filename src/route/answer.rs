@@ -12,6 +12,7 @@ use super::condition::{Conditions, Judgement};
 use super::failure::{Failure, SourceFailure};
 use super::range::{ContentRange, RangeRequest};
 use super::tag::TagKey;
+use crate::access::is_long;
 use crate::index::{CopyId, Listed, Source, Tag};
 use crate::snapshot::{Compression, framing};
 
@@ -173,6 +174,7 @@ impl ArchiveHead {
 pub fn judge(asked: &Asked, source: &Source, status: StatusCode, headers: &HeaderMap) -> Verdict {
     let ranged = asked.range != RangeRequest::Whole;
     let verdict = match status {
+        _ if is_long(headers) => Err(SourceFailure::LongHead),
         StatusCode::OK => whole(source, headers),
         StatusCode::PARTIAL_CONTENT if ranged => part(asked, source, headers),
         StatusCode::RANGE_NOT_SATISFIABLE if ranged => unsatisfiable(asked, source, headers),

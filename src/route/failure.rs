@@ -25,6 +25,9 @@ pub enum Failure {
     /// The path exists, for POST alone.
     #[error("the method is not allowed on this path, POST is")]
     PostOnly,
+    /// The head of the request is longer than one may be.
+    #[error("the head of the request is too long")]
+    LongHead,
     /// A GET or HEAD came with a body.
     #[error("a request body is not accepted")]
     Body,
@@ -72,6 +75,12 @@ pub enum Busy {
     /// That on transfers to one client.
     #[error("as many transfers are running to this address as may run at once")]
     Client,
+    /// That on bytes of all heads.
+    #[error("as many long heads of requests are held as may be")]
+    Heads,
+    /// That on connections, of which the last are kept for short answers.
+    #[error("as many connections are open as may be")]
+    Connections,
     /// That on the rate of all transfers.
     #[error("one more transfer would leave too little for those that are running")]
     Rate,
@@ -107,6 +116,9 @@ pub enum SourceFailure {
     /// The connection broke, or what came was not HTTP.
     #[error("the connection broke")]
     Broken,
+    /// The head of its answer is longer than any that makes sense.
+    #[error("the head of the answer is too long")]
+    LongHead,
     /// It is a local file, which cannot be opened.
     #[error("the archive's file cannot be opened")]
     Disk,
@@ -167,6 +179,7 @@ impl SourceFailure {
             | Self::Length { .. }
             | Self::Range
             | Self::Encoded
+            | Self::LongHead
             | Self::Text
             | Self::Unsound
             | Self::Disk
@@ -212,9 +225,12 @@ impl Failure {
             Self::Busy(_) => {
                 Reply::text(status, format!("{self}\n")).with(RETRY_AFTER, SOME_SECONDS)
             }
-            Self::Body | Self::Host | Self::OtherCopy | Self::Sources(_) | Self::Internal => {
-                Reply::text(status, format!("{self}\n"))
-            }
+            Self::LongHead
+            | Self::Body
+            | Self::Host
+            | Self::OtherCopy
+            | Self::Sources(_)
+            | Self::Internal => Reply::text(status, format!("{self}\n")),
         }
     }
 
@@ -226,6 +242,7 @@ impl Failure {
             | Self::Sources(SourceFailure::Gone) => StatusCode::NOT_FOUND,
             Self::Method | Self::PostOnly => StatusCode::METHOD_NOT_ALLOWED,
             Self::Body | Self::Host | Self::Query { .. } => StatusCode::BAD_REQUEST,
+            Self::LongHead => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Unsatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             // Not 404 or 416, which clients take for "does not exist" and "is complete", and not
             // 200, which wget appends to what it has.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, RANGE};
 use http::{HeaderMap, Method, StatusCode};
 
-use crate::access::{Access, Fault};
+use crate::access::{Access, Fault, is_long};
 use crate::config::{HostPort, Scheme};
 
 /// Largest answer to a call, in bytes.
@@ -47,6 +47,9 @@ pub enum ClientError {
     /// The document is larger than any that makes sense.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
+    /// The head of the answer is longer than any that makes sense.
+    #[error("`{0}` answered with a head that is too long")]
+    LongHead(String),
     /// Another status than 200, where nothing else makes sense.
     #[error("`{url}` answered with status {}", status.as_u16())]
     Status {
@@ -89,6 +92,7 @@ impl ClientError {
             Self::Request { source, .. } | Self::Body(source) => Fault::behind(source),
             Self::Resolve { .. }
             | Self::TooLarge(_)
+            | Self::LongHead(_)
             | Self::Status { .. }
             | Self::Elsewhere { .. }
             | Self::Nowhere { .. }
@@ -142,6 +146,7 @@ impl Client {
             source: source.without_url(),
         };
         let response = request.send().await.map_err(failed)?;
+        let response = with_head(response, || without_secrets(url))?;
         Ok((head_of(&response), read_bounded(response, MAX_DOCUMENT).await?))
     }
 
@@ -162,6 +167,7 @@ impl Client {
                 url: shown(),
                 source: source.without_url(),
             })?;
+            let response = with_head(response, shown)?;
             let head = head_of(&response);
             match head.status.as_u16() {
                 200 => return Ok((head, read_bounded(response, most).await?)),
@@ -397,11 +403,21 @@ async fn answered(
     method: Method,
     at: &Place,
 ) -> Result<reqwest::Response, ClientError> {
-    request.send().await.map_err(|source| ClientError::Request {
+    let response = request.send().await.map_err(|source| ClientError::Request {
         method,
         url: at.url(),
         source: source.without_url(),
-    })
+    });
+    with_head(response?, || at.url())
+}
+
+/// An answer whose head is no longer than it may be. (Up to 400 KiB of one are read before that is
+/// known.)
+fn with_head(
+    response: reqwest::Response,
+    url: impl FnOnce() -> String,
+) -> Result<reqwest::Response, ClientError> {
+    if is_long(response.headers()) { Err(ClientError::LongHead(url())) } else { Ok(response) }
 }
 
 /// Something that a target can be asked for.

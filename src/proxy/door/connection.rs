@@ -2,21 +2,20 @@
 //! the task that looks after it.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use pingora::protocols::{SocketDigest, Stream, UniqueIDType};
-use pingora_proxy::Session;
 use tokio::sync::Notify;
 
-use super::dismissal::{Dismissal, Served};
-use super::watch::{Judgement, Watch, Why};
+use super::heads::Heads;
+use super::speech::{Heard, Left, Unruly};
+use super::watch::{Judgement, Standing, Watch, Why};
 use crate::config::Limits;
 use crate::descriptors;
-use crate::fetch::Taker;
 
 /// The state of a connection that both sides have open, in `tcp_info` (`include/net/tcp_states.h`).
 const ESTABLISHED: u8 = 1;
@@ -27,15 +26,23 @@ pub(super) struct Connection {
     watch: Mutex<Watch>,
     waits: Mutex<Waits>,
     /// Set once the client is left: nothing is read or written any more.
-    cut: AtomicBool,
+    cut: OnceLock<Why>,
     /// Unset once the socket is closed, whose number may then be another one's.
     open: AtomicBool,
-    /// Told when a request begins, from when on the connection is looked at more often.
-    begun: Notify,
+    /// Told when the connection is to be looked at at once: a request begins, from when on that is
+    /// done more often, or its end was decided elsewhere.
+    news: Notify,
     /// Bytes that the system took over.
     written: AtomicU64,
     /// The status of an answer to what was no request; none is 0.
     unasked: AtomicU16,
+    /// Bytes that came.
+    read: AtomicU64,
+    client: IpAddr,
+    /// Unset where there is room for short answers only.
+    has_room: AtomicBool,
+    pub(super) heads: Arc<Heads>,
+    left: Arc<Left>,
     /// The number of the socket.
     number: UniqueIDType,
     socket: Option<Arc<SocketDigest>>,
@@ -43,18 +50,41 @@ pub(super) struct Connection {
 
 impl Connection {
     /// A connection on a stream that was accepted just now.
-    pub(super) fn new(limits: &Limits, stream: &Stream, now: Instant) -> Self {
+    pub(super) fn new(
+        limits: &Limits,
+        stream: &Stream,
+        client: IpAddr,
+        heads: &Arc<Heads>,
+        left: &Arc<Left>,
+        now: Instant,
+    ) -> Self {
         let (number, socket) = (stream.id(), stream.get_socket_digest());
+        Self { number, socket, ..Self::of(limits, client, heads, left, now) }
+    }
+
+    /// A connection without a socket.
+    pub(super) fn of(
+        limits: &Limits,
+        client: IpAddr,
+        heads: &Arc<Heads>,
+        left: &Arc<Left>,
+        now: Instant,
+    ) -> Self {
         Self {
             watch: Mutex::new(Watch::new(limits, now)),
             waits: Mutex::default(),
-            cut: AtomicBool::new(false),
+            cut: OnceLock::new(),
             open: AtomicBool::new(true),
-            begun: Notify::new(),
+            news: Notify::new(),
             written: AtomicU64::new(0),
             unasked: AtomicU16::new(0),
-            number,
-            socket,
+            read: AtomicU64::new(0),
+            client,
+            has_room: AtomicBool::new(true),
+            heads: Arc::clone(heads),
+            left: Arc::clone(left),
+            number: -1,
+            socket: None,
         }
     }
 
@@ -63,20 +93,19 @@ impl Connection {
     pub(super) async fn attend(&self, serve: impl Future) {
         let mut serve = pin!(serve);
         loop {
-            let judgement = self.watch().judge(Instant::now(), || self.taken());
+            let judgement = self.watch().judge(self.moved(), Instant::now(), || self.taken());
             let time = match judgement {
                 Judgement::Wait(time) => time,
                 Judgement::Close(why) => {
                     // There is no request that would have to be brought to an end.
                     log::debug!("a connection is closed: {why:?}");
-                    if why == Why::Slow {
-                        self.forget();
-                    }
+                    self.let_go(why);
                     return;
                 }
-                Judgement::Cut => {
-                    self.forget();
-                    self.cut.store(true, Ordering::Release);
+                Judgement::Cut(why) => {
+                    self.let_go(why);
+                    // Nobody else sets it.
+                    let _ = self.cut.set(why);
                     serve.await;
                     return;
                 }
@@ -84,18 +113,77 @@ impl Connection {
             tokio::select! {
                 biased;
                 _ = &mut serve => return,
-                () = self.begun.notified() => {}
+                () = self.news.notified() => {}
                 () = tokio::time::sleep(time) => {}
             }
         }
     }
 
     pub(super) fn is_cut(&self) -> bool {
-        self.cut.load(Ordering::Acquire)
+        self.cut.get().is_some()
     }
 
-    pub(super) fn hear(&self) {
-        self.watch().hear(Instant::now());
+    /// Whether and why the client was left in the middle of a request.
+    pub(super) fn cut(&self) -> Option<Why> {
+        self.cut.get().copied()
+    }
+
+    /// Notes that so many bytes came.
+    pub(super) fn hear(&self, bytes: usize, now: Instant) -> Heard {
+        self.read.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.watch().hear(now)
+    }
+
+    /// Notes that the client is being told why it is left.
+    pub(super) fn part(&self, unruly: Unruly, now: Instant) {
+        self.left.note(unruly, self.client, now);
+        self.watch().part(now);
+        self.news.notify_one();
+    }
+
+    /// Ends the connection from elsewhere.
+    pub(super) fn end(&self, why: Why) {
+        self.watch().end(why);
+        self.news.notify_one();
+    }
+
+    /// Whether its end was decided.
+    #[cfg(test)]
+    pub(super) fn is_ended(&self) -> bool {
+        self.watch().is_over()
+    }
+
+    /// What the connection does with its place.
+    pub(super) fn standing(&self, now: Instant) -> Standing {
+        self.watch().standing(self.moved(), now)
+    }
+
+    pub(super) fn begin_request(&self, multiplexed: bool) {
+        self.watch().begin_request(multiplexed, self.moved(), Instant::now());
+        self.news.notify_one();
+    }
+
+    pub(super) fn end_request(&self) {
+        self.watch().end_request(Instant::now());
+    }
+
+    /// Says that there is room for short answers only.
+    pub(super) fn narrow(&self) {
+        self.has_room.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.has_room.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that were written.
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that came and went.
+    fn moved(&self) -> u64 {
+        self.written().saturating_add(self.read.load(Ordering::Relaxed))
     }
 
     /// Notes what goes out. Where Pingora cannot make a request of what came, it answers by itself,
@@ -127,6 +215,13 @@ impl Connection {
         self.open.store(false, Ordering::Release);
     }
 
+    /// Has the system drop what the client did not take, where the end is not for its reading.
+    fn let_go(&self, why: Why) {
+        if matches!(why, Why::Slow | Why::Crowded) {
+            self.forget();
+        }
+    }
+
     /// Has the system drop what the client did not take.
     pub(super) fn forget(&self) {
         if self.open.load(Ordering::Acquire)
@@ -150,10 +245,7 @@ impl Connection {
     fn taken(&self) -> u64 {
         let socket = self.socket.as_ref().filter(|_| self.open.load(Ordering::Acquire));
         let confirmed = socket.and_then(|socket| socket.tcp_info());
-        confirmed.map_or_else(
-            || self.written.load(Ordering::Relaxed),
-            |confirmed| confirmed.tcpi_bytes_acked,
-        )
+        confirmed.map_or_else(|| self.written(), |confirmed| confirmed.tcpi_bytes_acked)
     }
 
     /// Whether the client closed its side, or the connection is over.
@@ -188,7 +280,7 @@ impl fmt::Display for Malformed {
 
 /// A look at the client of a request.
 #[derive(Clone, Debug)]
-pub(in crate::proxy) struct Presence(Arc<Connection>);
+pub(in crate::proxy) struct Presence(pub(super) Arc<Connection>);
 
 impl Presence {
     /// Whether the client has closed its connection, although nobody may have noticed yet.
@@ -245,73 +337,5 @@ impl Drop for Waiting {
         let now = Instant::now();
         self.0.watch().end_waiting(now);
         self.0.waits().end(now);
-    }
-}
-
-/// A request whose head is there, for as long as it is served.
-#[derive(Debug)]
-pub(in crate::proxy) struct Serving {
-    connection: Arc<Connection>,
-    multiplexed: bool,
-    dismissal: Option<Arc<Dismissal>>,
-}
-
-impl Serving {
-    /// Notes that the head of a request is there. Nothing where nobody looks after the connection.
-    pub(in crate::proxy) fn begin(session: &Session) -> Option<Self> {
-        let digest = session.digest()?.proxy_digest.as_ref()?;
-        let connection = digest.user_data.as_ref()?.downcast_ref::<Arc<Connection>>()?;
-        let multiplexed = session.is_http2();
-        connection.watch().begin_request(multiplexed);
-        connection.begun.notify_one();
-        let dismissal = Dismissal::current();
-        Some(Self { connection: Arc::clone(connection), multiplexed, dismissal })
-    }
-
-    /// Hands a piece of a body over to the client. Over HTTP/1 the stream tells how long that
-    /// takes. Over HTTP/2 a client need not open its window, of which the stream hears nothing: the
-    /// piece itself tells when it is gone.
-    pub(in crate::proxy) fn hand_over(&self, body: &mut Option<Bytes>) {
-        if self.multiplexed
-            && let Some(bytes) = body.take_if(|bytes| !bytes.is_empty())
-        {
-            let waiting = Waiting::new(&self.connection);
-            *body = Some(Bytes::from_owner(Piece { bytes, _waiting: waiting }));
-        }
-    }
-
-    /// The client, for those who send it something.
-    pub(in crate::proxy) fn taker(&self) -> Option<Arc<dyn Taker>> {
-        let dismissal = self.dismissal.clone()?;
-        let (connection, multiplexed) = (Arc::clone(&self.connection), self.multiplexed);
-        Some(Arc::new(Served { connection, multiplexed, dismissal }))
-    }
-
-    /// How it is seen whether the client is there.
-    pub(in crate::proxy) fn presence(&self) -> Presence {
-        Presence(Arc::clone(&self.connection))
-    }
-
-    /// Whether the client was left because it took too little.
-    pub(in crate::proxy) fn is_cut(&self) -> bool {
-        self.connection.is_cut()
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.connection.watch().end_request(Instant::now());
-    }
-}
-
-/// A piece of a body on its way to the client.
-struct Piece {
-    bytes: Bytes,
-    _waiting: Waiting,
-}
-
-impl AsRef<[u8]> for Piece {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
     }
 }

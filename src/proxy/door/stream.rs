@@ -6,7 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use http::StatusCode;
@@ -20,6 +20,9 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connection::{Connection, Waiting};
+use super::parting::Parting;
+use super::speech::{Protocols, Speech, Unruly};
+use super::watch::Why;
 
 /// A stream of Pingora, looked after.
 #[derive(Debug)]
@@ -28,17 +31,21 @@ pub(super) struct Watched {
     connection: Arc<Connection>,
     /// There while the client takes nothing of what is to be written.
     waiting: Option<Waiting>,
+    speech: Speech,
+    /// There once the client is told why it is left.
+    parting: Option<Parting>,
     /// How requests find the connection. Pingora carries it along to each of them, for HTTP/1 and
     /// HTTP/2 alike, and does nothing else with it on this side.
     digest: Option<Arc<ProxyDigest>>,
 }
 
 impl Watched {
-    pub(super) fn new(stream: Stream, connection: Arc<Connection>) -> Self {
+    pub(super) fn new(stream: Stream, connection: Arc<Connection>, protocols: Protocols) -> Self {
         let found: Box<dyn Any + Send + Sync> = Box::new(Arc::clone(&connection));
         let head = ResponseHeader::build(StatusCode::OK, Some(0)).ok();
         let digest = head.map(|head| Arc::new(ProxyDigest::new(Box::new(head), Some(found))));
-        Self { stream, connection, waiting: None, digest }
+        let speech = Speech::new(protocols, &connection.heads);
+        Self { stream, connection, waiting: None, speech, parting: None, digest }
     }
 
     fn check(&self) -> io::Result<()> {
@@ -58,11 +65,37 @@ impl Watched {
         outcome
     }
 
-    fn note_written(&mut self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn note_written(
+        &mut self,
+        outcome: Poll<io::Result<usize>>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = outcome {
             self.connection.wrote(bytes);
+            let mut left = bytes;
+            for buf in bufs {
+                let (written, _) = buf.split_at(left.min(buf.len()));
+                self.speech.answer(written);
+                left -= written.len();
+            }
         }
         self.note(outcome)
+    }
+
+    /// Begins to tell the client why it is left.
+    fn part(&mut self, unruly: Unruly, now: Instant) {
+        self.parting = Some(Parting::new(self.speech.last_words(unruly)));
+        self.connection.part(unruly, now);
+    }
+
+    /// Goes on with that. Whoever reads here waits until the connection is ended.
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(parting) = &mut self.parting
+            && parting.poll(&mut self.stream, cx).is_ready()
+        {
+            self.connection.end(Why::Unruly);
+        }
+        Poll::Pending
     }
 }
 
@@ -79,12 +112,25 @@ impl AsyncRead for Watched {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.check()?;
+        if self.parting.is_some() {
+            return self.poll_part(cx);
+        }
         let before = buf.filled().len();
         let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.connection.hear();
+        let (_, bytes) = buf.filled().split_at(before);
+        if bytes.is_empty() {
+            return outcome;
         }
-        outcome
+        let (now, sent) = (Instant::now(), self.connection.written());
+        let heard = self.connection.hear(bytes.len(), now);
+        match self.speech.listen(bytes, heard, sent, now) {
+            Ok(()) => outcome,
+            Err(unruly) => {
+                buf.set_filled(before);
+                self.part(unruly, now);
+                self.poll_part(cx)
+            }
+        }
     }
 }
 
@@ -95,19 +141,29 @@ impl AsyncWrite for Watched {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.check()?;
+        if self.parting.is_some() {
+            // After the last words nothing is said.
+            return Poll::Ready(Ok(buf.len()));
+        }
         self.connection.sends(buf);
         let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.note_written(outcome)
+        self.note_written(outcome, &[io::IoSlice::new(buf)])
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check()?;
+        if self.parting.is_some() {
+            return Poll::Ready(Ok(()));
+        }
         let outcome = Pin::new(&mut self.stream).poll_flush(cx);
         self.note(outcome)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check()?;
+        if self.parting.is_some() {
+            return Poll::Ready(Ok(()));
+        }
         let outcome = Pin::new(&mut self.stream).poll_shutdown(cx);
         self.note(outcome)
     }
@@ -118,9 +174,12 @@ impl AsyncWrite for Watched {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check()?;
+        if self.parting.is_some() {
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
         self.connection.sends(bufs.first().map_or(&[][..], |buf| &buf[..]));
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.note_written(outcome)
+        self.note_written(outcome, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -4,16 +4,26 @@
 //! take: `header_timeout` until there is a head, once its first byte is there or the connection is
 //! made, else `idle_timeout`. While there is something to take: the rate. While an answer is
 //! waited for or a body is read there is none here; those who wait have theirs.
+//!
+//! Besides, a client that says too much is left with a few last words, and one that takes part in
+//! filling all places is left where its address has many and does little with them.
 
 use std::time::{Duration, Instant};
 
 use super::allowance::Allowance;
+use super::speech::Heard;
 use crate::config::Limits;
 
 /// How often a connection is looked at that has a request, at least.
 const TICK: Duration = Duration::from_secs(1);
 /// Least time between two looks.
 const SHORTEST_TICK: Duration = Duration::from_millis(5);
+/// How long a client that is left may take to read why.
+const LINGER: Duration = Duration::from_secs(2);
+/// How long a connection may do nothing before another one may have its place.
+const IDLE_GRACE: Duration = Duration::from_secs(1);
+/// Least time over which it is measured how much a connection moves.
+const PACE_WINDOW: Duration = Duration::from_secs(5);
 
 /// What is to be done with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +32,8 @@ pub(super) enum Judgement {
     Wait(Duration),
     /// Nothing is under way that would be lost, and it is over.
     Close(Why),
-    /// The client takes too little of what it is sent.
-    Cut,
+    /// The same while a request is under way, which ends with it.
+    Cut(Why),
 }
 
 /// Why a connection is closed.
@@ -33,8 +43,32 @@ pub(super) enum Why {
     Late,
     /// Nothing more was asked.
     Idle,
-    /// What was sent last is not taken.
+    /// The client takes too little of what it is sent.
     Slow,
+    /// There is no place left, and its client has many.
+    Crowded,
+    /// The client said too much, and was told so.
+    Unruly,
+}
+
+/// What a connection does with its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Too new to tell.
+    New,
+    /// Nothing for so long.
+    Idle(Duration),
+    /// It moves so many bytes per second.
+    Serves(u64),
+}
+
+/// How the end of a connection is going that was decided elsewhere.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    /// Its client was told since then.
+    Parting(Instant),
+    /// It is over.
+    Over(Why),
 }
 
 /// The state of one connection.
@@ -53,6 +87,11 @@ pub(super) struct Watch {
     multiplexed: bool,
     /// Requests that are not over.
     requests: usize,
+    /// Requests that were begun so far.
+    begun: u64,
+    /// Two earlier looks at how many bytes had been moved, the later one second.
+    marks: [(Instant, u64); 2],
+    ending: Option<Ending>,
     /// Things that the client has yet to take.
     waiting: usize,
     /// Since when there are any.
@@ -73,27 +112,69 @@ impl Watch {
             asked: false,
             multiplexed: false,
             requests: 0,
+            begun: 0,
+            marks: [(now, 0); 2],
+            ending: None,
             waiting: 0,
             waiting_since: None,
             waited: Duration::ZERO,
         }
     }
 
-    /// Notes that bytes came.
-    pub(super) fn hear(&mut self, now: Instant) {
+    /// Notes that bytes came, and tells where the connection is.
+    pub(super) fn hear(&mut self, now: Instant) -> Heard {
         if self.is_quiet() {
             self.heard.get_or_insert(now);
         }
+        Heard { requests: self.begun, between: self.requests == 0 }
     }
 
-    /// Notes that the head of a request is there.
-    pub(super) fn begin_request(&mut self, multiplexed: bool) {
+    /// Notes that the head of a request is there; so many bytes were moved by then.
+    pub(super) fn begin_request(&mut self, multiplexed: bool, moved: u64, now: Instant) {
         if self.is_quiet() {
             self.allowance.renew();
+        }
+        if self.requests == 0 {
+            self.marks = [(now, moved); 2];
         }
         self.asked = true;
         self.multiplexed |= multiplexed;
         self.requests += 1;
+        self.begun += 1;
+    }
+
+    /// Notes that the client is being told why it is left.
+    pub(super) fn part(&mut self, now: Instant) {
+        self.ending.get_or_insert(Ending::Parting(now));
+    }
+
+    /// Ends the connection.
+    pub(super) fn end(&mut self, why: Why) {
+        if !matches!(self.ending, Some(Ending::Over(_))) {
+            self.ending = Some(Ending::Over(why));
+        }
+    }
+
+    /// Whether that was decided.
+    #[cfg(test)]
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.ending, Some(Ending::Over(_)))
+    }
+
+    /// What the connection does with its place; so many bytes were moved by now.
+    pub(super) fn standing(&self, moved: u64, now: Instant) -> Standing {
+        let age = |since: Instant| now.saturating_duration_since(since);
+        if self.requests == 0 {
+            let idle = age(self.quiet);
+            return if idle < IDLE_GRACE { Standing::New } else { Standing::Idle(idle) };
+        }
+        let [(since, before), _] = self.marks;
+        if age(since) < PACE_WINDOW {
+            return Standing::New;
+        }
+        let millis = age(since).as_millis().max(1);
+        let rate = u128::from(moved.saturating_sub(before)) * 1000 / millis;
+        Standing::Serves(u64::try_from(rate).unwrap_or(u64::MAX))
     }
 
     /// Notes that a request is over.
@@ -118,12 +199,24 @@ impl Watch {
         self.rest(now);
     }
 
-    /// Looks at the connection; `taken` tells how many bytes the client took so far.
-    pub(super) fn judge(&mut self, now: Instant, taken: impl FnOnce() -> u64) -> Judgement {
+    /// Looks at the connection; so many bytes were moved, and `taken` tells how many the client
+    /// took so far.
+    pub(super) fn judge(
+        &mut self,
+        moved: u64,
+        now: Instant,
+        taken: impl FnOnce() -> u64,
+    ) -> Judgement {
+        if let Some(judgement) = self.judge_ending(now) {
+            return judgement;
+        }
+        if now.saturating_duration_since(self.marks[1].0) >= PACE_WINDOW {
+            self.marks = [self.marks[1], (now, moved)];
+        }
         self.count(now);
         let waited = std::mem::take(&mut self.waited);
         if !waited.is_zero() && !self.allowance.spend(waited, taken()) {
-            return if self.requests > 0 { Judgement::Cut } else { Judgement::Close(Why::Slow) };
+            return self.over(Why::Slow);
         }
         // Whatever begins after this look is over no sooner than after this time.
         let shortest = self.header_timeout.min(self.idle_timeout).min(self.allowance.full());
@@ -143,9 +236,23 @@ impl Watch {
         if left.is_zero() { Judgement::Close(why) } else { wait(left.min(shortest)) }
     }
 
-    /// Whether bytes came that have not become a request.
+    /// Whether bytes came that have not become a request, and nobody was told of that.
     pub(super) fn has_heard(&self) -> bool {
-        self.is_quiet() && !self.multiplexed && self.heard.is_some()
+        self.is_quiet() && !self.multiplexed && self.heard.is_some() && self.ending.is_none()
+    }
+
+    fn judge_ending(&self, now: Instant) -> Option<Judgement> {
+        Some(match self.ending? {
+            Ending::Over(why) => self.over(why),
+            Ending::Parting(since) => {
+                let left = LINGER.saturating_sub(now.saturating_duration_since(since));
+                if left.is_zero() { self.over(Why::Unruly) } else { Judgement::Wait(left) }
+            }
+        })
+    }
+
+    fn over(&self, why: Why) -> Judgement {
+        if self.requests > 0 { Judgement::Cut(why) } else { Judgement::Close(why) }
     }
 
     /// Whether no request is under way, and none has left anything to take.
@@ -205,9 +312,11 @@ mod tests {
             while let Some((seconds, event)) = events.next_if(|(seconds, _)| at(*seconds) <= look) {
                 let now = at(*seconds);
                 match event {
-                    Hear => watch.hear(now),
-                    Ask => watch.begin_request(false),
-                    AskBeside => watch.begin_request(true),
+                    Hear => {
+                        watch.hear(now);
+                    }
+                    Ask => watch.begin_request(false, 0, now),
+                    AskBeside => watch.begin_request(true, 0, now),
                     Answered => watch.end_request(now),
                     Send => watch.begin_waiting(now),
                     Took(bytes) => {
@@ -216,7 +325,7 @@ mod tests {
                     }
                 }
             }
-            match watch.judge(look, || taken) {
+            match watch.judge(0, look, || taken) {
                 Judgement::Wait(time) => look += time,
                 judgement => {
                     let nearest = look.saturating_duration_since(start) + TICK / 2;
@@ -263,17 +372,17 @@ mod tests {
 
     #[test]
     fn a_client_is_left_that_takes_too_little() {
-        check("takes nothing", &[(1, Ask), (2, Send)], (12, Judgement::Cut));
+        check("takes nothing", &[(1, Ask), (2, Send)], (12, Judgement::Cut(Why::Slow)));
         let rest = [(1, Ask), (2, Send), (3, Answered)];
         check("takes nothing of the rest", &rest, (12, Judgement::Close(Why::Slow)));
         let sum = [(1, Ask), (2, Send), (9, Took(0)), (300, Send)];
-        check("only what it is waited for counts", &sum, (303, Judgement::Cut));
+        check("only what it is waited for counts", &sum, (303, Judgement::Cut(Why::Slow)));
         let makes_good = [(1, Ask), (2, Send), (9, Took(7 * RATE)), (300, Send)];
-        check("what it takes is made good", &makes_good, (310, Judgement::Cut));
+        check("what it takes is made good", &makes_good, (310, Judgement::Cut(Why::Slow)));
         let again = [(1, Ask), (2, Send), (9, Took(0)), (9, Answered), (20, Ask), (20, Send)];
-        check("another answer begins anew", &again, (30, Judgement::Cut));
+        check("another answer begins anew", &again, (30, Judgement::Cut(Why::Slow)));
         let two = [(1, AskBeside), (1, AskBeside), (2, Send), (4, Send), (6, Took(0))];
-        check("one of two is enough to wait for", &two, (12, Judgement::Cut));
+        check("one of two is enough to wait for", &two, (12, Judgement::Cut(Why::Slow)));
     }
 
     #[test]
@@ -282,11 +391,55 @@ mod tests {
         let limits = Limits { header_timeout: short, idle_timeout: short, ..Limits::default() };
         let now = Instant::now();
         let mut watch = Watch::new(&limits, now);
-        assert_eq!(watch.judge(now, || 0), Judgement::Wait(SHORTEST_TICK));
-        watch.begin_request(false);
-        assert_eq!(watch.judge(now, || 0), Judgement::Wait(SHORTEST_TICK));
+        assert_eq!(watch.judge(0, now, || 0), Judgement::Wait(SHORTEST_TICK));
+        watch.begin_request(false, 0, now);
+        assert_eq!(watch.judge(0, now, || 0), Judgement::Wait(SHORTEST_TICK));
         let mut watch = Watch::new(&Limits::default(), now);
-        watch.begin_request(false);
-        assert_eq!(watch.judge(now, || 0), Judgement::Wait(TICK));
+        watch.begin_request(false, 0, now);
+        assert_eq!(watch.judge(0, now, || 0), Judgement::Wait(TICK));
+    }
+
+    #[test]
+    fn a_place_is_worth_what_is_done_with_it() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut watch = Watch::new(&Limits::default(), start);
+        assert_eq!(watch.standing(0, start), Standing::New);
+        assert_eq!(watch.standing(0, at(3)), Standing::Idle(Duration::from_secs(3)));
+        watch.hear(at(3));
+        assert_eq!(watch.standing(5, at(4)), Standing::Idle(Duration::from_secs(4)), "half a head");
+        watch.begin_request(false, 100, at(4));
+        assert_eq!(watch.standing(100, at(8)), Standing::New, "it may be waited for here");
+        assert_eq!(watch.standing(100 + 6 * RATE, at(10)), Standing::Serves(RATE));
+        for second in 5..60 {
+            watch.judge(RATE * 20, at(second), || 0);
+        }
+        assert_eq!(watch.standing(RATE * 20, at(60)), Standing::Serves(0), "what was is forgotten");
+        watch.end_request(at(60));
+        assert_eq!(watch.standing(RATE * 20, at(62)), Standing::Idle(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn an_end_that_was_decided_elsewhere_comes_at_once_or_after_last_words() {
+        let start = Instant::now();
+        for (requests, over) in [
+            (0, Judgement::Close as fn(Why) -> Judgement),
+            (1, Judgement::Cut as fn(Why) -> Judgement),
+        ] {
+            let watch = || {
+                let mut watch = Watch::new(&Limits::default(), start);
+                (0..requests).for_each(|_| watch.begin_request(true, 0, start));
+                watch
+            };
+            let mut crowded = watch();
+            crowded.end(Why::Crowded);
+            assert_eq!(crowded.judge(0, start, || 0), over(Why::Crowded));
+            let mut unruly = watch();
+            unruly.part(start);
+            assert_eq!(unruly.judge(0, start, || 0), Judgement::Wait(LINGER));
+            assert_eq!(unruly.judge(0, start + LINGER, || 0), over(Why::Unruly));
+            unruly.end(Why::Unruly);
+            assert_eq!(unruly.judge(0, start, || 0), over(Why::Unruly), "they are read");
+        }
     }
 }

@@ -15,7 +15,7 @@ use super::{MARGIN, address, narrow, request};
 
 const SHORT: &str = "/snapshot.tar.bz2";
 
-fn configuration(origin: &Origin, limits: &str) -> String {
+pub(super) fn configuration(origin: &Origin, limits: &str) -> String {
     format!(
         "scrape_interval: 100ms\nlimits: {{{limits}}}\n\
          target_groups: [{{group: a, static_targets: {{targets: ['{}']}}}}]\n",
@@ -23,7 +23,7 @@ fn configuration(origin: &Origin, limits: &str) -> String {
     )
 }
 
-async fn knows(edge: &Running) {
+pub(super) async fn knows(edge: &Running) {
     eventually("the archive is known", || async {
         Ask::get(SHORT).send(edge.address).await.status == 303
     })

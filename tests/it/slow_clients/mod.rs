@@ -1,8 +1,11 @@
 //! Clients that let wait, and many of them: each bound from both of its sides, and what others
 //! notice of them.
 
+mod crowds;
+mod floods;
 mod heads;
 mod log;
+mod long_heads;
 mod loris;
 mod pauses;
 mod places;

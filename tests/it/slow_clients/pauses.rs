@@ -18,6 +18,8 @@ const EVERY: u64 = LARGE.len / 4;
 const PAUSES: &[Duration] =
     &[Duration::from_secs(11), Duration::from_secs(3), Duration::from_secs(3)];
 const PATIENT: &str = "min_send_rate: 256KiB/s, send_timeout: 20s";
+/// The same length, and whole: what is in a directory is looked through.
+const FRAMED: Content = Content::framed(1, LARGE.len);
 const SHORT: Duration = Duration::from_secs(4);
 const IMPATIENT: &str = "min_send_rate: 256KiB/s, send_timeout: 4s";
 
@@ -80,7 +82,7 @@ async fn of_a_directory(limits: &str) -> Mode {
     let names = [full(1000), incremental(1000, 1500)];
     let directory = tempfile::tempdir().expect("a directory");
     for name in &names {
-        std::fs::write(directory.path().join(name), LARGE.all()).expect("written");
+        std::fs::write(directory.path().join(name), FRAMED.all()).expect("written");
     }
     let text = format!(
         "server: {{h2c: true}}\n{}\

@@ -74,6 +74,13 @@ impl Running {
         running
     }
 
+    /// Bytes of anonymous memory that the process has.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("a status");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a line");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }
