@@ -1,5 +1,6 @@
 //! Clients that break off what fills the cache, and whose turn comes next.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
@@ -41,6 +42,18 @@ async fn begin(edge: &Edge, name: &str, number: u8) -> (Answer, TcpStream) {
     get(name).from(number).begin(edge.address).await
 }
 
+/// An edge with the times that it has unless told otherwise.
+async fn patient(directory: &Path, origin: &Origin) -> Edge {
+    let edge = Edge::start(&format!(
+        "listen: ['127.0.0.1:0']\nscrape_interval: 100ms\n{}\n\
+         target_groups: [{{group: a, static_targets: {{targets: ['{}']}}}}]\n",
+        settings(directory),
+        origin.address()
+    ));
+    edge.knows(origin).await;
+    edge
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_breaks_off_and_asks_again_fills_the_cache() {
     for (name, program) in [
@@ -53,13 +66,15 @@ async fn who_breaks_off_and_asks_again_fills_the_cache() {
         let archives = [(&*name, LARGE), (&*base, Content::new(2, 1000))];
         let archives = if name == full(1000) { &archives[..1] } else { &archives[..] };
         let origin = Origin::run(program, archives).await;
-        let cached = CachedEdge::limited("per_target: 2", &[&origin]).await;
+        let directory = tempfile::tempdir().expect("a directory");
+        let edge = patient(directory.path(), &origin).await;
+        let cached = CachedEdge { edge, directory };
         for (round, how) in [Leaves::Closes, Leaves::Resets, Leaves::Quietly].iter().enumerate() {
             // The target is waited for when the client leaves, or the client is.
             origin.fail((round.is_multiple_of(2)).then_some(Fault::Hold(HELD)));
             for number in [1, 1, 2, 3, 3] {
                 let (answer, stream) = begin(&cached.edge, &name, number).await;
-                assert_eq!(status(&answer), STORED, "{name} {how:?} {number}");
+                assert_eq!(status(&answer), STORED, "{name} {how:?} {number}: {}", answer.head);
                 leave(stream, *how);
             }
         }

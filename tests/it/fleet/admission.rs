@@ -116,7 +116,7 @@ async fn min_rate_is_what_each_has_of_the_total_rate() {
 async fn no_permit_is_lost_in_200_rounds_of_clients_that_vanish() {
     let name = full(1000);
     let origins = holding(&name, 1).await;
-    let limits = "max_transfers: 4, per_client_transfers: 2, per_target: 3, queue_wait: 60s";
+    let limits = "max_transfers: 4, per_client_transfers: 2, per_target: 3, queue_wait: 4s";
     let edge = Edge::limited(limits, "", &[&origins[0]]).await;
     for round in 0..200_u64 {
         let ask = |number| tokio::spawn(get(&name).from(number).send(edge.address));
