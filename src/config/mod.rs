@@ -232,6 +232,8 @@ pub struct RpcProxy {
     pub max_body: usize,
     /// Most calls of one request.
     pub max_batch: usize,
+    /// Most calls of one client in a second.
+    pub per_client_rate: u32,
 }
 
 /// What a target is, and so how it is asked for its archives.

@@ -33,6 +33,10 @@ const MAX_BODY: u64 = 1 << 20;
 const BATCH: u64 = 10;
 /// The most that may be given.
 const MAX_BATCH: u64 = 100;
+/// Calls of one client in a second, unless given.
+const CALLS: u32 = 50;
+/// The most that may be given.
+const MAX_CALLS: u64 = 1_000_000;
 
 /// Nothing where it is not enabled; what else is said is checked all the same.
 pub(super) fn rpc_proxy(node: Node) -> Option<RpcProxy> {
@@ -47,12 +51,27 @@ pub(super) fn rpc_proxy(node: Node) -> Option<RpcProxy> {
     let max_body = section.take("max_body");
     let max_body = max_body.and_then(|node| node.parsed("a size such as `50KiB`", bounded));
     let max_batch = section.take("max_batch").and_then(|node| node.integer(1, MAX_BATCH));
+    let rate = section.take("per_client_rate");
+    let rate = rate.and_then(|node| node.parsed("a rate such as `50/s`", call_rate));
     section.close(&[]);
     enabled.then(|| RpcProxy {
         methods,
         max_body: usize::try_from(max_body.unwrap_or(BODY)).unwrap_or(usize::MAX),
         max_batch: usize::try_from(max_batch.unwrap_or(BATCH)).unwrap_or(usize::MAX),
+        per_client_rate: rate.unwrap_or(CALLS),
     })
+}
+
+fn call_rate(text: &str) -> Result<u32, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text).trim_end();
+    let calls = number.parse::<u64>().map_err(|_| {
+        format!("`{text}` is not a number of calls in a second, write it like `50/s`")
+    })?;
+    match u32::try_from(calls) {
+        Ok(0) => Err(format!("`{text}` is too small, the least is `1/s`")),
+        Ok(calls) if u64::from(calls) <= MAX_CALLS => Ok(calls),
+        _ => Err(format!("`{text}` is too large, the most is `{MAX_CALLS}/s`")),
+    }
 }
 
 fn methods(section: &mut Section) -> BTreeSet<Box<str>> {

@@ -17,6 +17,7 @@ mod planning;
 mod record;
 mod rpc;
 mod seeking;
+mod shared_calls;
 mod shares;
 mod telling;
 

@@ -1,8 +1,9 @@
 //! What only a node can answer: bodies are read, nodes are asked one after the other, and all of it
 //! in bounded time and memory. What is asked and what is answered is decided in `route`.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -15,12 +16,13 @@ use tokio::time::{Instant as Deadline, timeout, timeout_at};
 use super::edge::Edge;
 use super::genesis::Genesis;
 use super::head::client_address;
+use super::shared_calls::{self, SharedCalls};
 use super::shares::{Share, Shares};
 use crate::config::{Config, RpcProxy};
 use crate::index::{TargetId, View};
 use crate::route::{
-    self, Answers, Calls, ChoiceKey, Failure, NodeRoute, Reply, RpcError, Said, SourceFailure,
-    order_nodes,
+    self, Ask, CallRate, Calls, ChoiceKey, ClientNet, Failure, NodeRoute, Outcome, Question, Reply,
+    RpcError, Said, SourceFailure, order_nodes,
 };
 use crate::target::{Backoff, Node, NodeError, Nodes};
 
@@ -33,8 +35,15 @@ const MAX_WAIT: Duration = Duration::from_millis(4500);
 const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 /// Most nodes that are asked for one request.
 const MAX_NODES: usize = 3;
-/// Most requests that are being read, asked or written, in all and of one client.
+/// Most requests that are being asked or written, in all and of one client.
 const PLACES: (u32, u32) = (1024, 128);
+/// Bytes of a body for which there is always room while it comes: the connections that are allowed
+/// bound how many there are.
+const SMALL_BODY: usize = 4 << 10;
+/// Room for what comes of larger bodies, in all and for one client: in KiB.
+const BODIES: (u32, u32) = (64 << 10, 2 << 10);
+/// Most times that a call waits for an answer that somebody else has asked for.
+const MAX_JOINED: usize = 3;
 /// Most questions that nodes are asked at once, in all and for one client.
 const QUESTIONS: (u32, u32) = (32, 8);
 /// Bytes of an answer for which there is always room: places bound how many there are.
@@ -53,6 +62,9 @@ pub(super) struct NodeProxy {
     choice: ChoiceKey,
     /// Its own: who is bad at this may be good at archives.
     backoff: Backoff,
+    rate: Mutex<CallRate>,
+    shared: Arc<SharedCalls>,
+    bodies: Arc<Shares>,
     places: Arc<Shares>,
     questions: Arc<Shares>,
     room: Arc<Shares>,
@@ -147,16 +159,25 @@ impl Edge {
         group: Option<String>,
     ) -> Result<Reply, Failure> {
         let asker = self.asker(session, group.as_deref())?;
-        let place = timeout(proxy.patience(), proxy.places.take(asker.client, 1)).await;
-        let Ok(Some(place)) = place else { return Ok(RpcError::Busy.reply()) };
-        let body = match proxy.body(session).await {
+        // Before its body is read, which is not worth the while of who is over the rate.
+        if let Err(error) = proxy.charge(asker.client, 1) {
+            return Ok(error.reply());
+        }
+        let body = match proxy.body(session, asker.client).await {
             Ok(body) => body,
             Err(error) => return Ok(error.reply()),
         };
+        // Once all of it is there: nobody is to keep a place by dripping.
+        let place = timeout(proxy.patience(), proxy.places.take(asker.client, 1)).await;
+        let Ok(Some(place)) = place else { return Ok(RpcError::Busy.reply()) };
         // One view for all that is told of this moment.
         let view = self.published.load_full();
         let offered = view.best(asker.group).map_err(|_| Failure::UnknownGroup)?;
-        let (reply, room) = match Calls::read(&body, &proxy.rules, offered) {
+        let calls = Calls::read(&body, &proxy.rules, offered).and_then(|calls| {
+            proxy.charge(asker.client, calls.count().saturating_sub(1))?;
+            Ok(calls)
+        });
+        let (reply, room) = match calls {
             Ok(calls) => proxy.calls(calls, &asker, &view).await,
             Err(error) => (error.reply(), None),
         };
@@ -169,8 +190,12 @@ impl NodeProxy {
     /// Nothing where the configuration wants none.
     pub(super) fn new(config: &Config, choice: ChoiceKey, nodes: Arc<Nodes>) -> Option<Self> {
         let shares = |(all, each)| Shares::new(all, each);
+        let rules = config.rpc_proxy.clone()?;
         Some(Self {
-            rules: config.rpc_proxy.clone()?,
+            rate: Mutex::new(CallRate::new(rules.per_client_rate)),
+            shared: Arc::default(),
+            bodies: shares(BODIES),
+            rules,
             nodes,
             choice,
             backoff: Backoff::default(),
@@ -186,8 +211,15 @@ impl NodeProxy {
         self.read_timeout.min(MAX_PATIENCE)
     }
 
+    /// Counts calls of a client.
+    fn charge(&self, client: IpAddr, calls: usize) -> Result<(), RpcError> {
+        let calls = u32::try_from(calls).unwrap_or(u32::MAX);
+        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        rate.take(ClientNet::of(client), calls, Instant::now()).map_err(RpcError::Rate)
+    }
+
     /// Reads the body of a request. What is not read to its end ends the connection.
-    async fn body(&self, session: &mut Session) -> Result<Bytes, RpcError> {
+    async fn body(&self, session: &mut Session, client: IpAddr) -> Result<Bytes, RpcError> {
         let head = session.req_header();
         let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
         let length = length.and_then(|value| value.parse().ok()).unwrap_or(0_usize);
@@ -200,13 +232,17 @@ impl NodeProxy {
             if waits {
                 downstream.write_continue_response().await.map_err(|_| RpcError::Broken)?;
             }
-            let (mut body, mut discarded) = (BytesMut::new(), 0);
+            let (mut body, mut discarded, mut room) = (BytesMut::new(), 0, None);
             while let Some(piece) =
                 downstream.read_request_body().await.map_err(|_| RpcError::Broken)?
             {
                 if discarded > 0 || body.len() + piece.len() > most {
                     discarded += piece.len();
                 } else {
+                    if room.is_none() && body.len() + piece.len() > SMALL_BODY {
+                        let kib = u32::try_from(most.div_ceil(1 << 10)).unwrap_or(u32::MAX);
+                        room = self.bodies.take(client, kib).await;
+                    }
                     body.extend_from_slice(&piece);
                 }
                 if discarded > MAX_DISCARDED {
@@ -224,41 +260,102 @@ impl NodeProxy {
     }
 
     async fn calls(&self, calls: Calls, asker: &Asker<'_>, view: &View) -> (Reply, Option<Share>) {
-        let answers = match calls.question() {
-            Some(question) => self.ask(&calls, &question.into(), asker, view).await,
-            None => None,
-        };
-        match answers {
-            Some((answers, room)) => (calls.reply(Some(answers)), room),
-            None => (calls.reply(None), None),
+        let deadline = Deadline::now() + MAX_WAIT;
+        let mut known = HashMap::new();
+        let mut room = None;
+        // What one client asks is shared by all whose first node is the same: one that stays with it
+        // is told of no slot that lies before what it was told already.
+        let first = self.nodes_for(asker, view).next().map(|(target, _)| target);
+        let Some(first) = first else { return (calls.reply(&known), None) };
+        for _ in 0..MAX_JOINED {
+            let (mut leads, mut coming) = (Vec::new(), Vec::new());
+            for ask in calls.asks().into_iter().filter(|ask| !known.contains_key(ask)) {
+                match self.shared.share(&first, &ask, Instant::now()) {
+                    shared_calls::Share::Known(outcome) => drop(known.insert(ask, outcome)),
+                    shared_calls::Share::Coming(answer) => coming.push((ask, answer)),
+                    shared_calls::Share::Ask(lead) => leads.push((ask, lead)),
+                }
+            }
+            if leads.is_empty() && coming.is_empty() {
+                break;
+            }
+            if let Some(share) = self.lead(leads, &mut known, asker, view, deadline).await {
+                room = Some(share);
+            }
+            for (ask, answer) in coming {
+                let Ok(Some(outcome)) = timeout_at(deadline, answer.wait()).await else { continue };
+                known.insert(ask, outcome);
+            }
         }
+        if room.is_none() {
+            match self.room_for(&known, asker).await {
+                Ok(share) => room = share,
+                Err(error) => return (error.reply(), None),
+            }
+        }
+        (calls.reply(&known), room)
     }
 
-    /// Asks nodes until one answers.
-    async fn ask(
+    /// Asks what nobody else does, and tells those who wait for it.
+    async fn lead(
         &self,
-        calls: &Calls,
-        question: &Bytes,
+        leads: Vec<(Ask, shared_calls::Lead)>,
+        known: &mut HashMap<Ask, Outcome>,
         asker: &Asker<'_>,
         view: &View,
-    ) -> Option<(Answers, Option<Share>)> {
-        let deadline = Deadline::now() + MAX_WAIT;
-        let turn = self.questions.take(asker.client, 1);
-        let _turn = timeout_at(deadline, turn).await.ok()??;
-        let mut last = None;
+        deadline: Deadline,
+    ) -> Option<Share> {
+        let question = Question::new(leads.iter().map(|(ask, _)| ask.clone()).collect())?;
+        let (said, room) = self.ask(&question, asker, view, deadline).await;
+        let is_answer = matches!(said, Said::All(_));
+        let (Said::All(answers) | Said::Refused(answers)) = said;
+        for ((ask, lead), outcome) in leads.into_iter().zip(answers.into_outcomes()) {
+            lead.tell(&outcome, is_answer, Instant::now());
+            known.insert(ask, outcome);
+        }
+        room
+    }
+
+    /// Room for answers that others asked for, where they are large.
+    async fn room_for(
+        &self,
+        known: &HashMap<Ask, Outcome>,
+        asker: &Asker<'_>,
+    ) -> Result<Option<Share>, RpcError> {
+        let bytes: usize = known.values().map(Outcome::size).sum();
+        if bytes <= FREE {
+            return Ok(None);
+        }
+        let kib = u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX);
+        let room = timeout(ROOM_PATIENCE, self.room.take(asker.client, kib)).await;
+        room.map_err(|_| RpcError::Busy)
+    }
+
+    /// Asks nodes until one answers. What comes of it where none does is an error to each call.
+    async fn ask(
+        &self,
+        question: &Question,
+        asker: &Asker<'_>,
+        view: &View,
+        deadline: Deadline,
+    ) -> (Said, Option<Share>) {
+        let mut last = (Said::Refused(question.failed(RpcError::Unhealthy)), None);
+        let Some(body) = question.body().map(Bytes::from) else { return last };
+        let turn = timeout_at(deadline, self.questions.take(asker.client, 1)).await;
+        let Ok(Some(_turn)) = turn else { return last };
         for (target, node) in self.nodes_for(asker, view) {
             let Some(until) = self.until(deadline) else { break };
-            match self.put(&node, question, calls, asker, until).await {
-                Ok((Said::All(answers), room)) => {
+            match self.put(&node, &body, question, asker, until).await {
+                Ok((said @ Said::All(_), room)) => {
                     self.backoff.succeeded(&target);
-                    return Some((answers, room));
+                    return (said, room);
                 }
-                Ok((Said::Refused(answers), room)) => last = Some((answers, room)),
-                Err(Miss::Question(error)) => last = Some((calls.failed(error), None)),
+                Ok(refused) => last = refused,
+                Err(Miss::Question(error)) => last = (Said::Refused(question.failed(error)), None),
                 Err(Miss::Node(failure)) => self.failed(&target, &failure),
                 Err(Miss::Room) => {
                     log::warn!("no room for an answer to {}: slow clients have it", asker.client);
-                    return None;
+                    break;
                 }
             }
         }
@@ -276,14 +373,14 @@ impl NodeProxy {
     async fn put(
         &self,
         node: &Node,
-        question: &Bytes,
-        calls: &Calls,
+        body: &Bytes,
+        question: &Question,
         asker: &Asker<'_>,
         until: Deadline,
     ) -> Result<(Said, Option<Share>), Miss> {
         let miss = |error| Miss::of(node, &error);
         let late = |_| Miss::Node("no answer in time".to_owned());
-        let head = timeout_at(until, node.ask(question.clone())).await;
+        let head = timeout_at(until, node.ask(body.clone())).await;
         let mut coming = head.map_err(late)?.map_err(miss)?;
         let first = timeout_at(until, coming.read(FREE)).await.map_err(late)?.map_err(miss)?;
         let (body, room) = if let Some(body) = first {
@@ -298,20 +395,44 @@ impl NodeProxy {
             let rest = timeout_at(until, coming.read_all()).await;
             (rest.map_err(late)?.map_err(miss)?, Some(room))
         };
-        let said = calls.check(&body).map_err(|error| Miss::Node(error.to_string()))?;
+        let said = question.check(&body).map_err(|error| Miss::Node(error.to_string()))?;
         Ok((said, room))
     }
 
-    /// A node's word about its health.
+    /// A node's word about its health, which is asked for once for all who ask at once.
     async fn health(&self, asker: &Asker<'_>, view: &View) -> Option<Reply> {
+        let (first, _) = self.nodes_for(asker, view).next()?;
+        let ask = Ask::new(Ask::HEALTH, None);
+        for _ in 0..MAX_JOINED {
+            match self.shared.share(&first, &ask, Instant::now()) {
+                shared_calls::Share::Known(word) => return route::node_health(&word),
+                shared_calls::Share::Coming(answer) => {
+                    let word = timeout(MAX_WAIT, answer.wait()).await.ok()?;
+                    if let Some(word) = word {
+                        return route::node_health(&word);
+                    }
+                }
+                shared_calls::Share::Ask(lead) => {
+                    let word = self.ask_health(asker, view).await;
+                    let none = || RpcError::Unhealthy.outcome();
+                    let word = word.unwrap_or_else(none);
+                    lead.tell(&word, word.is_result(), Instant::now());
+                    return route::node_health(&word);
+                }
+            }
+        }
+        None
+    }
+
+    async fn ask_health(&self, asker: &Asker<'_>, view: &View) -> Option<Outcome> {
         let deadline = Deadline::now() + MAX_WAIT;
         let turn = self.questions.take(asker.client, 1);
         let _turn = timeout_at(deadline, turn).await.ok()??;
         for (target, node) in self.nodes_for(asker, view) {
             let until = self.until(deadline)?;
             match timeout_at(until, node.health()).await {
-                Ok(Ok(word)) => match route::node_health(&word) {
-                    Some(reply) => return Some(reply),
+                Ok(Ok(word)) => match route::health_word(&word) {
+                    Some(word) => return Some(word),
                     None => log::debug!("target {target} has no word about its health"),
                 },
                 // A node that does not have this page may be good for all else.

@@ -3,65 +3,10 @@
 //! had no look lately, so that many clients cannot take everything either.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-/// Whose looks are counted together: an address, or the network of 64 bits that one host has of
-/// IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClientNet(IpAddr);
-
-impl ClientNet {
-    /// The one that an address belongs to.
-    pub fn of(client: IpAddr) -> Self {
-        match client.to_canonical() {
-            IpAddr::V4(address) => Self(address.into()),
-            IpAddr::V6(address) => {
-                let network = u128::from(address) & !u128::from(u64::MAX);
-                Self(Ipv6Addr::from(network).into())
-            }
-        }
-    }
-}
-
-impl fmt::Display for ClientNet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            IpAddr::V4(address) => write!(f, "{address}"),
-            IpAddr::V6(network) => write!(f, "{network}/64"),
-        }
-    }
-}
-
-/// A bucket that is full at first, written as the time at which it will be full again. It fills by
-/// one token after the other.
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    full_at: Instant,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Size {
-    burst: u32,
-    per_second: u32,
-}
-
-impl Size {
-    fn pause(self) -> Duration {
-        Duration::from_secs(1) / self.per_second
-    }
-}
-
-impl Bucket {
-    fn has(&self, tokens: u32, size: Size, now: Instant) -> bool {
-        self.full_at <= now + size.pause() * (size.burst - tokens)
-    }
-
-    fn take(&mut self, size: Size, now: Instant) {
-        self.full_at = self.full_at.max(now) + size.pause();
-    }
-}
+use super::bucket::{Bucket, Size};
+use super::client_net::ClientNet;
 
 /// What is left of both. Clients are remembered for [`Allowance::MEMORY`] after their last look, so
 /// that there are never more of them than looks in that time.
@@ -97,7 +42,7 @@ impl Allowance {
 
     /// All of it.
     pub fn new(now: Instant) -> Self {
-        Self { all: Bucket { full_at: now }, clients: HashMap::new() }
+        Self { all: Bucket::full(now), clients: HashMap::new() }
     }
 
     /// True for a client that had no look lately.
@@ -110,12 +55,12 @@ impl Allowance {
     pub fn take(&mut self, client: ClientNet, now: Instant) -> bool {
         let reserve = if self.is_newcomer(client, now) { 0 } else { Self::RESERVE };
         let known = self.clients.get(&client);
-        let mut bucket = known.map_or(Bucket { full_at: now }, |known| known.bucket);
+        let mut bucket = known.map_or(Bucket::full(now), |known| known.bucket);
         if !self.all.has(1 + reserve, Self::ALL, now) || !bucket.has(1, Self::CLIENT, now) {
             return false;
         }
-        bucket.take(Self::CLIENT, now);
-        self.all.take(Self::ALL, now);
+        bucket.take(1, Self::CLIENT, now);
+        self.all.take(1, Self::ALL, now);
         self.clients.retain(|_, known| now < known.last + Self::MEMORY);
         self.clients.insert(client, Client { bucket, last: now });
         true

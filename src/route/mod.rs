@@ -8,7 +8,10 @@
 mod allowance;
 mod answer;
 mod balance;
+mod bucket;
 mod caching;
+mod call_rate;
+mod client_net;
 mod condition;
 mod failure;
 mod lending;
@@ -21,14 +24,18 @@ mod reply;
 mod request;
 mod rest;
 mod rpc;
+mod rpc_memory;
+mod rpc_outcome;
 mod tag;
 mod walk;
 mod wish;
 
-pub use allowance::{Allowance, ClientNet};
+pub use allowance::Allowance;
 pub use answer::{ArchiveHead, Asked, IfRange, Ranges, Verdict, judge};
 pub use balance::{Merit, Strangers, Targets, order_nodes};
 pub use caching::{Bypass, CacheStatus, Cached, Delivery, Terms};
+pub use call_rate::CallRate;
+pub use client_net::ClientNet;
 pub use condition::{Conditions, Judgement};
 pub use failure::{Busy, Failure, SourceFailure};
 pub use lookout::{Lookout, Outlook, Refused};
@@ -39,10 +46,13 @@ pub use reply::Reply;
 pub use request::{ApiCall, Route, ShortForm, Style, Wanted, parse};
 pub use rest::{Rest, Validator, judge_rest};
 pub use rpc::{
-    Answers, BadAnswer, Calls, NodeRoute, RpcError, Said, node_health, nodes_asked, parse_node,
+    Answers, Ask, BadAnswer, Calls, NodeRoute, Question, Said, health_word, node_health,
+    nodes_asked, parse_node,
 };
 #[cfg(test)]
-pub(crate) use tag::TEST_KEY;
+pub use rpc_memory::RpcMemory;
+pub use rpc_outcome::{Content, Outcome, RpcError};
 pub use tag::{ChoiceKey, Keys, TagKey};
+pub(crate) use tag::TEST_KEY;
 pub use walk::Walk;
 pub use wish::{Given, Wish};

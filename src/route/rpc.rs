@@ -8,6 +8,8 @@
 //! alone. The node's answer is checked against the question, and goes out under the client's ids,
 //! byte by byte as the client wrote them.
 
+use std::collections::HashMap;
+
 use http::Method;
 use http::status::StatusCode;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -18,6 +20,7 @@ use super::failure::Failure;
 use super::path::merged;
 use super::reply::Reply;
 use super::request::group_of;
+use super::rpc_outcome::{Content, Outcome, RpcError, json_reply, null};
 use crate::config::RpcProxy;
 use crate::index::{Generation, TargetId, View};
 
@@ -82,8 +85,8 @@ pub fn nodes_asked<T>(
     nodes
 }
 
-/// A node's word about its health, passed on; nothing where it is none of Agave's.
-pub fn node_health(body: &[u8]) -> Option<Reply> {
+/// A node's word about its health; nothing where it is none of Agave's.
+pub fn health_word(body: &[u8]) -> Option<Outcome> {
     let word = match body.trim_ascii() {
         b"ok" => "ok",
         // The longer one is of nodes before Agave 2.
@@ -91,129 +94,16 @@ pub fn node_health(body: &[u8]) -> Option<Reply> {
         b"unknown" => "unknown",
         _ => return None,
     };
-    Some(Reply::text(StatusCode::OK, word))
+    Some(Outcome::word(word))
 }
 
-/// Why a call is answered with an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RpcError {
-    /// The body is no JSON.
-    #[error("Parse error")]
-    Parse,
-    /// The body is JSON, and no call.
-    #[error("Invalid request")]
-    Invalid,
-    /// More calls than one request may have.
-    #[error("Batch is too large")]
-    Batch,
-    /// More bytes than a request may have.
-    #[error("Request body is too large")]
-    Body,
-    /// The body is not framed as HTTP wants it, or breaks off.
-    #[error("Request body breaks off")]
-    Broken,
-    /// The body did not come in time.
-    #[error("Request body did not arrive in time")]
-    Late,
-    /// The method is not on the list.
-    #[error("Method not found")]
-    Method,
-    /// No node is there, or none answers.
-    #[error("Node is unhealthy")]
-    Unhealthy,
-    /// So many other requests are under way that this one is not begun.
-    #[error("Too many requests are under way")]
-    Busy,
-    /// The answer is larger than any that is passed on.
-    #[error("Answer is too large")]
-    Answer,
-    /// No archive is there.
-    #[error("No snapshot")]
-    NoSnapshot,
-}
-
-impl RpcError {
-    /// As JSON-RPC 2.0 and Agave's `rpc-client-api/src/custom_error.rs` number them.
-    const fn code(self) -> i64 {
-        match self {
-            Self::Parse | Self::Broken => -32700,
-            Self::Invalid | Self::Batch | Self::Body | Self::Late => -32600,
-            Self::Method => -32601,
-            Self::Answer => -32603,
-            Self::Unhealthy | Self::Busy => -32005,
-            Self::NoSnapshot => -32008,
+/// A node's word about its health, passed on.
+pub fn node_health(word: &Outcome) -> Option<Reply> {
+    match word {
+        Outcome::Result(Content::Made(Value::String(word))) => {
+            Some(Reply::text(StatusCode::OK, word))
         }
-    }
-
-    fn outcome(self) -> Outcome {
-        let mut error = json!({ "code": self.code(), "message": self.to_string() });
-        if self.code() == Self::Unhealthy.code() {
-            // Solana's client reads this of an error with this code.
-            error["data"] = json!({ "numSlotsBehind": null });
-        }
-        Outcome::Error(Content::Made(error))
-    }
-
-    /// The answer to a request of which nothing is understood. A node answers 200 to all of them
-    /// but those that it does not read to the end.
-    pub fn reply(self) -> Reply {
-        let status = match self {
-            Self::Body => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Broken => StatusCode::BAD_REQUEST,
-            Self::Late => StatusCode::REQUEST_TIMEOUT,
-            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::OK,
-        };
-        json_reply(status, &self.outcome().under(null()))
-    }
-}
-
-/// What a call comes to.
-#[derive(Clone, Debug)]
-enum Outcome {
-    Result(Content),
-    Error(Content),
-}
-
-/// A result or an error.
-#[derive(Clone, Debug, Serialize)]
-#[serde(untagged)]
-enum Content {
-    Made(Value),
-    /// As a node wrote it, number by number: it may be large, and nobody here looks into it.
-    Given(Box<RawValue>),
-}
-
-/// The answer to one call, in the order of Agave's keys.
-#[derive(Serialize)]
-struct Document {
-    jsonrpc: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<Content>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Content>,
-    id: Box<RawValue>,
-}
-
-fn null() -> Box<RawValue> {
-    RawValue::NULL.to_owned()
-}
-
-impl Outcome {
-    fn under(self, id: Box<RawValue>) -> Document {
-        let (result, error) = match self {
-            Self::Result(result) => (Some(result), None),
-            Self::Error(error) => (None, Some(error)),
-        };
-        Document { jsonrpc: "2.0", result, error, id }
-    }
-}
-
-fn json_reply<T: Serialize>(status: StatusCode, document: &T) -> Reply {
-    match serde_json::to_vec(document) {
-        Ok(body) => Reply::json(status, body),
-        // Texts, numbers and what was JSON before can be written.
-        Err(_) => Reply::empty(StatusCode::INTERNAL_SERVER_ERROR),
+        Outcome::Result(_) | Outcome::Error(_) => None,
     }
 }
 
@@ -243,12 +133,51 @@ enum Course {
     /// It is answered here.
     Here(Outcome),
     /// A node is asked.
-    Node { method: String, params: Option<Box<RawValue>> },
+    Node(Ask),
 }
 
-/// An answer to all that a node was asked, in the order of the calls.
+/// What a node is asked by a call. Calls of which it is the same need but one answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Ask {
+    method: Box<str>,
+    /// JSON, as the client wrote it.
+    params: Option<Box<str>>,
+}
+
+impl Ask {
+    /// The method under which a node's page about its health is known here. None has a slash.
+    pub const HEALTH: &str = "/health";
+
+    /// A call of this method; parameters are JSON.
+    pub fn new(method: &str, params: Option<&str>) -> Self {
+        Self { method: method.into(), params: params.map(Box::from) }
+    }
+
+    /// The method.
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// Bytes of it.
+    pub fn size(&self) -> usize {
+        self.method.len() + self.params.as_ref().map_or(0, |params| params.len())
+    }
+}
+
+/// What a node is asked at once: each call once.
+#[derive(Clone, Debug)]
+pub struct Question(Vec<Ask>);
+
+/// An answer to all that a node was asked, in the order of the question.
 #[derive(Clone, Debug)]
 pub struct Answers(Vec<Outcome>);
+
+impl Answers {
+    /// Each of them.
+    pub fn into_outcomes(self) -> Vec<Outcome> {
+        self.0
+    }
+}
 
 /// What a node says to a question.
 #[derive(Clone, Debug)]
@@ -296,32 +225,70 @@ impl Calls {
         Ok(Self { form, calls: calls.collect() })
     }
 
-    fn asked(&self) -> impl Iterator<Item = (&str, Option<&RawValue>)> {
-        self.calls.iter().filter_map(|call| match &call.course {
-            Course::Node { method, params } => Some((&**method, params.as_deref())),
-            Course::Here(_) => None,
-        })
+    /// Calls in this request.
+    pub fn count(&self) -> usize {
+        self.calls.len()
     }
 
-    /// What a node is to be asked; nothing where all is answered here.
-    pub fn question(&self) -> Option<Vec<u8>> {
-        let question = |(id, (method, params))| Question { jsonrpc: "2.0", id, method, params };
-        let questions: Vec<Question<'_>> = self.asked().enumerate().map(question).collect();
-        match &questions[..] {
-            [] => None,
+    /// What a node is to be asked, each once, in order.
+    pub fn asks(&self) -> Vec<Ask> {
+        let mut asks: Vec<Ask> = Vec::new();
+        for call in &self.calls {
+            if let Course::Node(ask) = &call.course
+                && !asks.contains(ask)
+            {
+                asks.push(ask.clone());
+            }
+        }
+        asks
+    }
+
+    /// The answer to the client; an error to each call that wants an answer of a node and has none.
+    pub fn reply(self, outcomes: &HashMap<Ask, Outcome>) -> Reply {
+        let mut documents = Vec::with_capacity(self.calls.len());
+        for call in self.calls {
+            let outcome = match call.course {
+                Course::Here(outcome) => outcome,
+                Course::Node(ask) => {
+                    let known = outcomes.get(&ask).cloned();
+                    known.unwrap_or_else(|| RpcError::Unhealthy.outcome())
+                }
+            };
+            documents.push(outcome.under(call.id));
+        }
+        match (self.form, &documents[..]) {
+            // There were notifications and nothing else, which nobody wants an answer to.
+            (_, []) => Reply::empty(StatusCode::OK),
+            (Form::Single, [document, ..]) => json_reply(StatusCode::OK, document),
+            (Form::Batch, documents) => json_reply(StatusCode::OK, &documents),
+        }
+    }
+}
+
+impl Question {
+    /// Nothing where nothing is asked.
+    pub fn new(asks: Vec<Ask>) -> Option<Self> {
+        (!asks.is_empty()).then_some(Self(asks))
+    }
+
+    /// As a node gets it.
+    pub fn body(&self) -> Option<Vec<u8>> {
+        let posed = self.0.iter().enumerate().map(|(id, ask)| Posed::new(id, ask));
+        let posed: Option<Vec<Posed<'_>>> = posed.collect();
+        match &posed?[..] {
             [single] => serde_json::to_vec(single).ok(),
             several => serde_json::to_vec(several).ok(),
         }
     }
 
-    /// An error to all that a node was to be asked.
+    /// An error to all of it.
     pub fn failed(&self, error: RpcError) -> Answers {
-        Answers(self.asked().map(|_| error.outcome()).collect())
+        Answers(vec![error.outcome(); self.0.len()])
     }
 
     /// Checks what a node answered to the question.
     pub fn check(&self, body: &[u8]) -> Result<Said, BadAnswer> {
-        let asked = self.asked().count();
+        let asked = self.0.len();
         if let Some(error) = refusal(body) {
             return Ok(Said::Refused(Answers(vec![error; asked])));
         }
@@ -340,27 +307,6 @@ impl Calls {
         }
         let outcomes: Option<Vec<Outcome>> = outcomes.into_iter().collect();
         outcomes.map(|outcomes| Said::All(Answers(outcomes))).ok_or(BadAnswer::Id)
-    }
-
-    /// The answer to the client; without a node's answers an error to each call that wants one.
-    pub fn reply(self, answers: Option<Answers>) -> Reply {
-        let mut answers = answers.map(|answers| answers.0).unwrap_or_default().into_iter();
-        let mut documents = Vec::with_capacity(self.calls.len());
-        for call in self.calls {
-            let outcome = match call.course {
-                Course::Here(outcome) => outcome,
-                Course::Node { .. } => {
-                    answers.next().unwrap_or_else(|| RpcError::Unhealthy.outcome())
-                }
-            };
-            documents.push(outcome.under(call.id));
-        }
-        match (self.form, &documents[..]) {
-            // There were notifications and nothing else, which nobody wants an answer to.
-            (_, []) => Reply::empty(StatusCode::OK),
-            (Form::Single, [document, ..]) => json_reply(StatusCode::OK, document),
-            (Form::Batch, documents) => json_reply(StatusCode::OK, &documents),
-        }
     }
 }
 
@@ -386,7 +332,7 @@ impl Call {
         } else if method == HIGHEST {
             Course::Here(highest(offered))
         } else {
-            Course::Node { method, params }
+            Course::Node(Ask::new(&method, params.as_deref().map(RawValue::get)))
         };
         Some(Self { id, course })
     }
@@ -405,12 +351,20 @@ struct Written {
 
 /// A call as a node gets it.
 #[derive(Serialize)]
-struct Question<'a> {
+struct Posed<'a> {
     jsonrpc: &'static str,
     id: usize,
     method: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     params: Option<&'a RawValue>,
+}
+
+impl<'a> Posed<'a> {
+    fn new(id: usize, Ask { method, params }: &'a Ask) -> Option<Self> {
+        // What was JSON in the request is so now.
+        let params = params.as_deref().map(serde_json::from_str).transpose().ok()?;
+        Some(Self { jsonrpc: "2.0", id, method, params })
+    }
 }
 
 /// Parses an object: for what is derived an array would do as well.
@@ -475,11 +429,11 @@ fn refusal(body: &[u8]) -> Option<Outcome> {
 impl Answered {
     fn outcome(self) -> Option<Outcome> {
         match (self.result, self.error) {
-            (Some(result), None) => Some(Outcome::Result(Content::Given(result))),
+            (Some(result), None) => Some(Outcome::Result(Content::Given(result.into()))),
             (result, Some(error)) => {
                 let no_result = result.is_none_or(|result| result.get() == "null");
                 let is_error = no_result && error.get().starts_with('{');
-                is_error.then_some(Outcome::Error(Content::Given(error)))
+                is_error.then_some(Outcome::Error(Content::Given(error.into())))
             }
             (None, None) => None,
         }
@@ -502,7 +456,7 @@ mod tests {
     fn rules() -> RpcProxy {
         let methods = ["getVersion", "getSlot", "getHighestSnapshotSlot"];
         let methods = methods.into_iter().map(Box::from).collect();
-        RpcProxy { methods, max_body: 1000, max_batch: 3 }
+        RpcProxy { methods, max_body: 1000, max_batch: 3, per_client_rate: 50 }
     }
 
     fn pair() -> Generation {
@@ -519,6 +473,16 @@ mod tests {
 
     fn read(body: &str) -> Calls {
         Calls::read(body.as_bytes(), &rules(), Some(pair())).expect(body)
+    }
+
+    /// What a node is asked for these calls.
+    fn posed(calls: &Calls) -> Question {
+        Question::new(calls.asks()).expect("a node is asked")
+    }
+
+    fn answered(calls: Calls, answers: Option<Answers>) -> Reply {
+        let outcomes = answers.map(Answers::into_outcomes).unwrap_or_default();
+        calls.clone().reply(&calls.asks().into_iter().zip(outcomes).collect())
     }
 
     fn text(reply: &Reply) -> Value {
@@ -638,8 +602,8 @@ mod tests {
             (r#"[{"jsonrpc":"2.0","method":"getSlot"}]"#, Value::Null),
         ] {
             let calls = read(body);
-            assert_eq!(calls.question(), None, "{body}");
-            let reply = calls.reply(None);
+            assert_eq!(calls.asks(), [], "{body}");
+            let reply = answered(calls, None);
             assert_eq!((reply.status, text(&reply)), (StatusCode::OK, expected), "{body}");
         }
     }
@@ -669,6 +633,7 @@ mod tests {
             (RpcError::Late, 408, -32600),
             (RpcError::Unhealthy, 200, -32005),
             (RpcError::Busy, 503, -32005),
+            (RpcError::Rate(Duration::from_millis(1200)), 429, 429),
             (RpcError::Answer, 200, -32603),
         ] {
             let reply = error.reply();
@@ -687,11 +652,11 @@ mod tests {
             (None, "error", json!({ "code": -32008, "message": "No snapshot" })),
         ] {
             let calls = Calls::read(body.as_bytes(), &rules(), offered).expect(body);
-            assert_eq!(text(&calls.reply(None))[key], expected);
+            assert_eq!(text(&answered(calls, None))[key], expected);
         }
         let unlisted = RpcProxy { methods: [Box::from("getSlot")].into(), ..rules() };
         let calls = Calls::read(body.as_bytes(), &unlisted, Some(pair())).expect(body);
-        assert_eq!(text(&calls.reply(None))["error"]["code"], -32601);
+        assert_eq!(text(&answered(calls, None))["error"]["code"], -32601);
     }
 
     const SINGLE: &str =
@@ -704,35 +669,55 @@ mod tests {
     fn a_node_is_asked_anew_and_answers_in_any_order() {
         let calls = read(SINGLE);
         let question: Value =
-            serde_json::from_slice(&calls.question().expect("asked")).expect("JSON");
+            serde_json::from_slice(&posed(&calls).body().expect("asked")).expect("JSON");
         let params = json!([{ "commitment": "finalized" }]);
         let expected = json!({ "jsonrpc": "2.0", "id": 0, "method": "getSlot", "params": params });
         assert_eq!(question, expected);
-        let answers = all(calls.check(br#"{"jsonrpc":"2.0","id":0,"result":7}"#));
+        let answers = all(posed(&calls).check(br#"{"jsonrpc":"2.0","id":0,"result":7}"#));
         let expected = json!({ "jsonrpc": "2.0", "id": "x", "result": 7 });
-        assert_eq!(text(&calls.reply(Some(answers))), expected);
+        assert_eq!(text(&answered(calls, Some(answers))), expected);
 
         let calls = read(BATCH);
         let question: Value =
-            serde_json::from_slice(&calls.question().expect("asked")).expect("JSON");
+            serde_json::from_slice(&posed(&calls).body().expect("asked")).expect("JSON");
         let expected = json!([
             { "jsonrpc": "2.0", "id": 0, "method": "getSlot" },
             { "jsonrpc": "2.0", "id": 1, "method": "getVersion" },
         ]);
         assert_eq!(question, expected);
         let answers = r#"[{"id":1,"error":{"code":1}},{"id":0,"result":null,"error":null}]"#;
-        let answers = all(calls.check(answers.as_bytes()));
+        let answers = all(posed(&calls).check(answers.as_bytes()));
         let expected = json!([
             { "jsonrpc": "2.0", "id": 5, "result": null },
             { "jsonrpc": "2.0", "id": 5, "result": { "full": 1000, "incremental": 1200 } },
             { "jsonrpc": "2.0", "id": "x", "error": { "code": 1 } },
         ]);
-        assert_eq!(text(&calls.reply(Some(answers))), expected);
+        assert_eq!(text(&answered(calls, Some(answers))), expected);
 
-        let alone = text(&read(BATCH).reply(None));
+        let alone = text(&answered(read(BATCH), None));
         for (at, code) in [(0, json!(-32005)), (1, Value::Null), (2, json!(-32005))] {
             assert_eq!(alone[at]["error"]["code"], code);
         }
+    }
+
+    #[test]
+    fn what_is_asked_twice_is_asked_once_and_answered_twice() {
+        let slot = |id: u8, params: &str| {
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"getSlot"{params}}}"#)
+        };
+        let finalized = r#","params":[{"commitment":"finalized"}]"#;
+        let body = format!("[{},{},{}]", slot(1, ""), slot(2, finalized), slot(3, ""));
+        let calls = read(&body);
+        let finalized = Ask::new("getSlot", Some(r#"[{"commitment":"finalized"}]"#));
+        assert_eq!(calls.asks(), [Ask::new("getSlot", None), finalized]);
+        let answers = all(posed(&calls).check(br#"[{"id":0,"result":7},{"id":1,"result":5}]"#));
+        let results: Vec<Value> = text(&answered(calls, Some(answers)))
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|answer| json!([answer["id"], answer["result"]]))
+            .collect();
+        assert_eq!(results, [json!([1, 7]), json!([2, 5]), json!([3, 7])]);
     }
 
     #[test]
@@ -757,7 +742,7 @@ mod tests {
             (BATCH, r#"[{"id":0,"result":1},{"id":0,"result":2}]"#, BadAnswer::Id),
             (BATCH, r#"[{"id":0,"result":1},{"id":2,"result":2}]"#, BadAnswer::Id),
         ] {
-            let refused = read(body).check(answer.as_bytes());
+            let refused = posed(&read(body)).check(answer.as_bytes());
             assert_eq!(refused.err(), Some(expected), "{answer}");
         }
     }
@@ -769,10 +754,10 @@ mod tests {
         let without = json!({ "error": error }).to_string();
         for (body, answer) in [(SINGLE, &with_id), (BATCH, &with_id), (BATCH, &without)] {
             let calls = read(body);
-            let Ok(Said::Refused(answers)) = calls.check(answer.as_bytes()) else {
+            let Ok(Said::Refused(answers)) = posed(&calls).check(answer.as_bytes()) else {
                 panic!("it is refused: {body}");
             };
-            let answer = text(&calls.reply(Some(answers)));
+            let answer = text(&answered(calls, Some(answers)));
             let last = answer.get(2).unwrap_or(&answer);
             assert_eq!((&last["error"], &last["id"]), (&error, &json!("x")), "{body}");
         }
@@ -809,7 +794,7 @@ mod tests {
             ("ok ok", None),
             ("", None),
         ] {
-            let reply = node_health(body.as_bytes());
+            let reply = health_word(body.as_bytes()).and_then(|word| node_health(&word));
             assert_eq!(reply, expected.map(|word| Reply::text(StatusCode::OK, word)), "{body}");
         }
     }
@@ -844,12 +829,13 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(body: Vec<u8>, answer: Vec<u8>) {
             if let Ok(calls) = Calls::read(&body, &rules(), None) {
-                let _ = calls.question();
-                let _ = calls.check(&answer);
-                calls.reply(None);
+                if let Some(question) = Question::new(calls.asks()) {
+                    prop_assert!(question.body().is_some());
+                    let _ = question.check(&answer);
+                }
+                answered(calls, None);
             }
-            let calls = read(BATCH);
-            prop_assert!(calls.check(&answer).is_err());
+            prop_assert!(posed(&read(BATCH)).check(&answer).is_err());
         }
 
         #[test]
@@ -867,17 +853,19 @@ mod tests {
                     Some(id) => Some(if good(id) { id.clone() } else { Value::Null }),
                 }
             }).collect();
-            let asked = calls.asked().count();
+            let question = Question::new(calls.asks());
+            let asked = calls.asks().len();
             let results: Vec<Value> =
                 (0..asked).rev().map(|id| json!({ "id": id, "result": id })).collect();
             let answer = if asked == 1 { results[0].clone() } else { results.into() };
-            let answers = match calls.check(answer.to_string().as_bytes()) {
-                Ok(Said::All(answers)) => Some(answers),
-                Ok(Said::Refused(_)) | Err(_) => None,
+            let said = question.map(|question| question.check(answer.to_string().as_bytes()));
+            let answers = match said {
+                Some(Ok(Said::All(answers))) => Some(answers),
+                None | Some(Ok(Said::Refused(_)) | Err(_)) => None,
             };
             prop_assert_eq!(answers.is_some(), asked > 0);
             for answers in [answers, None] {
-                let answer = text(&calls.clone().reply(answers));
+                let answer = text(&answered(calls.clone(), answers));
                 let found: Vec<Value> = answer.as_array().into_iter().flatten()
                     .map(|answer| answer["id"].clone()).collect();
                 prop_assert_eq!(&found, &ids);

@@ -16,7 +16,7 @@ const DEFAULT: [&str; 8] = [
 
 fn expected(methods: &[&str], max_body: usize, max_batch: usize) -> RpcProxy {
     let methods = methods.iter().copied().map(Box::from).collect();
-    RpcProxy { methods, max_body, max_batch }
+    RpcProxy { methods, max_body, max_batch, per_client_rate: 50 }
 }
 
 #[test]
@@ -42,6 +42,15 @@ fn accepted() {
 }
 
 #[test]
+fn a_rate_of_calls() {
+    for (text, expected) in [("1/s", 1), ("200/s", 200), ("7", 7), ("'7 /s'", 7), ("null", 50)] {
+        let file = format!("{LEAST}rpc_proxy: {{enabled: true, per_client_rate: {text}}}");
+        let rpc = good(&file).rpc_proxy.expect("enabled");
+        assert_eq!(rpc.per_client_rate, expected, "{text}");
+    }
+}
+
+#[test]
 fn rejected() {
     let long = format!("methods: [{}]", "x".repeat(65));
     let names: Vec<String> = (0..101).map(|number| format!("m{number}")).collect();
@@ -62,6 +71,10 @@ fn rejected() {
         ("max_body: 50", "rpc_proxy.max_body", "50"),
         ("max_batch: 0", "rpc_proxy.max_batch", "from 1 to 100"),
         ("max_batch: 101", "rpc_proxy.max_batch", "from 1 to 100"),
+        ("per_client_rate: 0/s", "rpc_proxy.per_client_rate", "the least is `1/s`"),
+        ("per_client_rate: 1e9/s", "rpc_proxy.per_client_rate", "write it like `50/s`"),
+        ("per_client_rate: 1000001", "rpc_proxy.per_client_rate", "the most is `1000000/s`"),
+        ("per_client_rate: [5]", "rpc_proxy.per_client_rate", "expected a rate such as `50/s`"),
         ("max_batch: some", "rpc_proxy.max_batch", "a whole number"),
     ] {
         reject(&format!("rpc_proxy: {{{text}}}"), path, part);
