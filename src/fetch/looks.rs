@@ -128,7 +128,10 @@ impl Looks {
             match lookout.outlook(&name, now) {
                 Outlook::Running(look) => return Some(look),
                 Outlook::Unfound => return None,
-                Outlook::Unknown => lookout.begin(name, ClientNet::of(client), look.clone(), now),
+                Outlook::Unknown => {
+                    let client = ClientNet::of(client);
+                    lookout.begin(name, client, false, look.clone(), now)
+                }
             }
         };
         if let Err(refused) = begun {

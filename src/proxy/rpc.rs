@@ -269,7 +269,10 @@ impl NodeProxy {
         let Some(first) = first else { return (calls.reply(&known), None) };
         for _ in 0..MAX_JOINED {
             let (mut leads, mut coming) = (Vec::new(), Vec::new());
-            for ask in calls.asks().into_iter().filter(|ask| !known.contains_key(ask)) {
+            for ask in calls.asks() {
+                if known.contains_key(&ask) {
+                    continue;
+                }
                 match self.shared.share(&first, &ask, Instant::now()) {
                     shared_calls::Share::Known(outcome) => drop(known.insert(ask, outcome)),
                     shared_calls::Share::Coming(answer) => coming.push((ask, answer)),

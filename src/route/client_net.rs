@@ -9,6 +9,11 @@ use std::net::{IpAddr, Ipv6Addr};
 pub struct ClientNet(IpAddr);
 
 impl ClientNet {
+    /// The address, or that of the network.
+    pub(super) fn address(self) -> IpAddr {
+        self.0
+    }
+
     /// The one that an address belongs to.
     pub fn of(client: IpAddr) -> Self {
         match client.to_canonical() {

@@ -1,14 +1,19 @@
 //! Which unknown names are being looked for, which were not found lately, and whether one more look
 //! may begin.
+//!
+//! Names that something speaks for have looks of their own, so that whoever makes names up, from
+//! however many addresses, takes none of theirs.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::allowance::{Allowance, ClientNet};
+use super::allowance::Allowance;
+use super::client_net::ClientNet;
+use super::heard::Heard;
 use crate::refusals::Refusals;
 use crate::snapshot::ArchiveName;
 
-/// Looks at once, whoever asks.
+/// Looks at once of names that the same speaks for, whoever asks.
 const MAX_AT_ONCE: usize = 16;
 /// Of these, those that are kept for clients that had no look lately.
 const RESERVE: usize = 4;
@@ -30,6 +35,24 @@ pub enum Outlook<T> {
     Unknown,
 }
 
+/// What speaks for a name that nobody lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Support {
+    /// That somebody asks for it.
+    Nothing,
+    /// That clients of two networks ask for it.
+    TwoNetworks,
+    /// That the reference node has an archive of its slot.
+    Reference,
+}
+
+/// The looks of names that the same speaks for.
+#[derive(Debug)]
+struct Lane {
+    support: Support,
+    allowance: Allowance,
+}
+
 /// A look that does not begin: there are too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
@@ -42,11 +65,20 @@ pub struct Refused {
 pub struct Lookout<T> {
     /// How long a name stays unfound.
     memory: Duration,
-    allowance: Allowance,
-    running: BTreeMap<ArchiveName, (ClientNet, T)>,
+    /// Those with the most support first.
+    lanes: [Lane; 3],
+    heard: Heard,
+    running: BTreeMap<ArchiveName, Running<T>>,
     /// Until when.
     unfound: BTreeMap<ArchiveName, Instant>,
     refused: Refusals,
+}
+
+#[derive(Debug)]
+struct Running<T> {
+    client: ClientNet,
+    lane: Support,
+    place: T,
 }
 
 impl<T: Clone> Lookout<T> {
@@ -55,7 +87,9 @@ impl<T: Clone> Lookout<T> {
     pub fn new(scrape_interval: Duration, now: Instant) -> Self {
         Self {
             memory: scrape_interval.min(MAX_MEMORY),
-            allowance: Allowance::new(now),
+            lanes: [Support::Reference, Support::TwoNetworks, Support::Nothing]
+                .map(|support| Lane { support, allowance: Allowance::new(now) }),
+            heard: Heard::new(now),
             running: BTreeMap::new(),
             unfound: BTreeMap::new(),
             refused: Refusals::default(),
@@ -64,8 +98,8 @@ impl<T: Clone> Lookout<T> {
 
     /// What is to be done about a name.
     pub fn outlook(&self, name: &ArchiveName, now: Instant) -> Outlook<T> {
-        if let Some((_, place)) = self.running.get(name) {
-            return Outlook::Running(place.clone());
+        if let Some(running) = self.running.get(name) {
+            return Outlook::Running(running.place.clone());
         }
         match self.unfound.get(name) {
             Some(until) if now < *until => Outlook::Unfound,
@@ -73,21 +107,35 @@ impl<T: Clone> Lookout<T> {
         }
     }
 
-    /// Begins a look for a name that is [`Outlook::Unknown`].
+    /// Begins a look for a name that is [`Outlook::Unknown`]: among those of its support, or else
+    /// among those of less.
     pub fn begin(
         &mut self,
         name: ArchiveName,
         client: ClientNet,
+        is_referred: bool,
         place: T,
         now: Instant,
     ) -> Result<(), Refused> {
-        let own = self.running.values().filter(|(other, _)| *other == client).count();
-        let reserve = if self.allowance.is_newcomer(client, now) { 0 } else { RESERVE };
-        let fits = self.running.len() + reserve < MAX_AT_ONCE && own < MAX_CLIENT_AT_ONCE;
-        if !fits || !self.allowance.take(client, now) {
+        let is_second = self.heard.note(&name, client, now);
+        let support = match (is_referred, is_second) {
+            (true, _) => Support::Reference,
+            (false, true) => Support::TwoNetworks,
+            (false, false) => Support::Nothing,
+        };
+        let own = self.running.values().filter(|running| running.client == client).count();
+        if own >= MAX_CLIENT_AT_ONCE {
             return Err(Refused { said: self.refused.count(now) });
         }
-        self.running.insert(name, (client, place));
+        let taken =
+            |lane: Support| self.running.values().filter(|running| running.lane == lane).count();
+        let mut lanes = self.lanes.iter_mut().filter(|lane| lane.support <= support);
+        let lane = lanes.find_map(|lane| {
+            let taken = taken(lane.support);
+            lane.takes(client, taken, now).then_some(lane.support)
+        });
+        let Some(lane) = lane else { return Err(Refused { said: self.refused.count(now) }) };
+        self.running.insert(name, Running { client, lane, place });
         Ok(())
     }
 
@@ -108,6 +156,14 @@ impl<T: Clone> Lookout<T> {
         if self.unfound.len() < MAX_UNFOUND {
             self.unfound.insert(*name, now + self.memory);
         }
+    }
+}
+
+impl Lane {
+    /// Takes one look, where there is one left.
+    fn takes(&mut self, client: ClientNet, taken: usize, now: Instant) -> bool {
+        let reserve = if self.allowance.is_newcomer(client, now) { 0 } else { RESERVE };
+        taken + reserve < MAX_AT_ONCE && self.allowance.take(client, now)
     }
 }
 
@@ -138,7 +194,7 @@ mod tests {
         ] {
             let mut lookout = Lookout::new(interval, start);
             assert_eq!(lookout.outlook(&name(1), start), Outlook::Unknown);
-            assert_eq!(lookout.begin(name(1), client(1), "here", start), Ok(()));
+            assert_eq!(lookout.begin(name(1), client(1), false, "here", start), Ok(()));
             assert_eq!(lookout.outlook(&name(1), start + LONG), Outlook::Running("here"));
             assert_eq!(lookout.outlook(&name(2), start), Outlook::Unknown);
             let end = start + Duration::from_millis(500);
@@ -157,7 +213,7 @@ mod tests {
         let start = Instant::now();
         let mut lookout = Lookout::new(LONG, start);
         for found in [true, true] {
-            assert_eq!(lookout.begin(name(1), client(1), (), start), Ok(()));
+            assert_eq!(lookout.begin(name(1), client(1), false, (), start), Ok(()));
             lookout.end(&name(1), found, start);
             assert_eq!(lookout.outlook(&name(1), start), Outlook::Unknown);
         }
@@ -183,7 +239,7 @@ mod tests {
         let mut lookout = Lookout::new(LONG, start);
         let mut begin = |number: u8, slot: u64, seconds: u64| {
             let now = start + Duration::from_secs(seconds);
-            lookout.begin(name(slot), client(number), (), now)
+            lookout.begin(name(slot), client(number), false, (), now)
         };
         // One in each second, which the allowance does not mind; none of them ends.
         for slot in 0..4 {
@@ -200,8 +256,8 @@ mod tests {
         assert!(begin(100, 16, 16).is_err(), "the seventeenth of all");
         lookout.end(&name(15), false, start);
         let now = start + Duration::from_secs(17);
-        assert!(lookout.begin(name(16), client(1), (), now).is_err());
-        assert_eq!(lookout.begin(name(16), client(100), (), now), Ok(()));
+        assert!(lookout.begin(name(16), client(1), false, (), now).is_err());
+        assert_eq!(lookout.begin(name(16), client(100), false, (), now), Ok(()));
     }
 
     #[test]
@@ -209,18 +265,47 @@ mod tests {
         let start = Instant::now();
         let mut lookout = Lookout::new(LONG, start);
         for slot in 0..4 {
-            assert_eq!(lookout.begin(name(slot), client(1), (), start), Ok(()));
+            assert_eq!(lookout.begin(name(slot), client(1), false, (), start), Ok(()));
         }
         let mut said = |seconds: u64| {
             let now = start + Duration::from_secs(seconds);
             // Of those that still run, the client has as many as it may.
-            lookout.begin(name(9), client(1), (), now).expect_err("too many").said
+            lookout.begin(name(9), client(1), false, (), now).expect_err("too many").said
         };
         assert_eq!(said(0), Some(1));
         assert_eq!([said(0), said(1), said(9)], [None; 3]);
         assert_eq!(said(10), Some(4));
         assert_eq!(said(19), None);
         assert_eq!(said(300), Some(2));
+    }
+
+    #[test]
+    fn names_that_something_speaks_for_have_looks_of_their_own() {
+        let start = Instant::now();
+        let mut lookout = Lookout::new(LONG, start);
+        // From as many networks as there are, each of which makes names up.
+        let stranger = |number: u64| {
+            let [.., a, b] = number.to_be_bytes();
+            ClientNet::of(Ipv4Addr::from([11, a, b, 1]).into())
+        };
+        let flood = (0..5000).filter(|&number| {
+            lookout.begin(name(number), stranger(number), false, (), start).is_ok()
+        });
+        assert_eq!(flood.count(), MAX_AT_ONCE);
+        assert!(lookout.begin(name(9000), client(1), false, (), start).is_err(), "one asks");
+        assert!(lookout.begin(name(9000), client(2), false, (), start).is_err(), "of one network");
+        let second = ClientNet::of(Ipv4Addr::from([10, 0, 1, 1]).into());
+        assert_eq!(lookout.begin(name(9000), second, false, (), start), Ok(()), "and another");
+        assert_eq!(lookout.begin(name(9001), client(3), true, (), start), Ok(()), "the reference");
+        // Nor is there an end of names that two networks ask for, of which each lane takes its part.
+        let mut begun = 0;
+        for number in 5000..5100 {
+            let _ = lookout.begin(name(number), stranger(number), false, (), start);
+            let again = lookout.begin(name(number), stranger(number + 5000), false, (), start);
+            begun += usize::from(again.is_ok());
+        }
+        assert_eq!(begun, MAX_AT_ONCE - 1);
+        assert_eq!(lookout.begin(name(9002), client(4), true, (), start), Ok(()));
     }
 
     proptest! {
@@ -238,7 +323,7 @@ mod tests {
             for (number, slot, ends, pause) in steps {
                 now += Duration::from_millis(pause);
                 if lookout.outlook(&name(slot), now) == Outlook::Unknown
-                    && lookout.begin(name(slot), client(number), (), now).is_ok()
+                    && lookout.begin(name(slot), client(number), false, (), now).is_ok()
                 {
                     begun.push(name(slot));
                 }

@@ -101,7 +101,7 @@ pub fn health_word(body: &[u8]) -> Option<Outcome> {
 pub fn node_health(word: &Outcome) -> Option<Reply> {
     match word {
         Outcome::Result(Content::Made(Value::String(word))) => {
-            Some(Reply::text(StatusCode::OK, word))
+            Some(Reply::text(StatusCode::OK, word.clone()))
         }
         Outcome::Result(_) | Outcome::Error(_) => None,
     }

@@ -35,6 +35,7 @@ mod routes;
 mod rpc;
 mod rpc_clients;
 mod rpc_nodes;
+mod rpc_sharing;
 mod scraping;
 mod slashes;
 mod slow_clients;
