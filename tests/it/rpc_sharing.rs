@@ -29,11 +29,11 @@ async fn edge_before(extra: &str, nodes: &[&SpeakerNode]) -> Edge {
     edge
 }
 
-/// A node that takes its time, and answers the method's name in so many bytes.
+/// A node that takes its time, and answers the method's name with so many bytes behind it.
 async fn slow(bytes: usize) -> SpeakerNode {
     SpeakerNode::run(&full(1000), move |request| {
         let method = asked(request)["method"].as_str().unwrap_or_default().to_owned();
-        Say::Late(PAUSE, Box::new(Say::result(request, format!("{method:-<bytes$}"))))
+        Say::Late(PAUSE, Box::new(Say::result(request, method + &"-".repeat(bytes))))
     })
     .await
 }
@@ -74,7 +74,7 @@ async fn calls_that_are_made_at_once_are_one() {
         let node = slow(bytes).await;
         let edge = edge_before(ANY_RATE, &[&node]).await;
         let answers = ask_at_once(&edge, method, 200).await;
-        let expected = format!("{method:-<bytes$}");
+        let expected = method.to_owned() + &"-".repeat(bytes);
         for (id, answer) in answers {
             assert_eq!(answer.status, 200, "{method}");
             let answer = json_of(&answer);
