@@ -20,7 +20,9 @@ use crate::route::{
     Asked, ClientNet, Lookout, Outlook, Refused, Verdict, is_known, is_news, judge, whom_to_ask,
 };
 use crate::snapshot::ArchiveName;
-use crate::target::{Doors, Entrance, Published, Reporter, Scraper, Sighting, chain};
+use crate::target::{
+    Doors, Entrance, Published, ReferenceSlot, Reporter, Scraper, Sighting, chain,
+};
 
 /// The looks of the process.
 pub struct Looks {
@@ -38,6 +40,8 @@ struct Desk {
     reporter: Reporter,
     /// What says which copies are no archives.
     store: Option<Store>,
+    /// What the reference node has speaks for a name.
+    reference: Option<Arc<ReferenceSlot>>,
     lookout: Mutex<Lookout<Look>>,
     counts: Arc<LookCounts>,
 }
@@ -89,6 +93,7 @@ impl Looks {
             published: scraper.published(),
             reporter: scraper.reporter(),
             store,
+            reference: scraper.reference(),
             lookout: Mutex::new(Lookout::new(config.scrape_interval, Instant::now())),
             counts: Arc::default(),
         };
@@ -130,7 +135,9 @@ impl Looks {
                 Outlook::Unfound => return None,
                 Outlook::Unknown => {
                     let client = ClientNet::of(client);
-                    lookout.begin(name, client, false, look.clone(), now)
+                    let reference = desk.reference.as_ref();
+                    let referred = reference.is_some_and(|node| node.has_archive_of(&name));
+                    lookout.begin(name, client, referred, look.clone(), now)
                 }
             }
         };

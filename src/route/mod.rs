@@ -50,10 +50,10 @@ pub use rpc::{
     Answers, Ask, BadAnswer, Calls, NodeRoute, Question, Said, health_word, node_health,
     nodes_asked, parse_node,
 };
-#[cfg(test)]
 pub use rpc_memory::RpcMemory;
 pub use rpc_outcome::{Content, Outcome, RpcError};
-pub use tag::{ChoiceKey, Keys, TagKey};
+#[cfg(test)]
 pub(crate) use tag::TEST_KEY;
+pub use tag::{ChoiceKey, Keys, TagKey};
 pub use walk::Walk;
 pub use wish::{Given, Wish};

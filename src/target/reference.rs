@@ -1,5 +1,6 @@
 //! The slot of the cluster, asked from one RPC node now and then.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
@@ -8,14 +9,30 @@ use tokio::sync::watch;
 
 use super::client::{Client, ClientError};
 use super::remarks::Remarks;
+use crate::snapshot::ArchiveName;
 
 /// Time that the RPC node has for one answer, as in the Go tracker.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The slot that the RPC node answered last.
+/// The slot that the RPC node answered last, and those of its archives.
 #[derive(Debug, Default)]
 pub struct ReferenceSlot {
     told: watch::Sender<Option<Told>>,
+    archives: Mutex<Option<Archives>>,
+}
+
+/// The slots of the newest archives that a node has (`getHighestSnapshotSlot`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+struct Archives {
+    full: u64,
+    incremental: Option<u64>,
+}
+
+impl Archives {
+    fn has(self, name: &ArchiveName) -> bool {
+        let Self { full, incremental } = self;
+        name.base_slot().0 == full && (name.is_full() || incremental == Some(name.slot().0))
+    }
 }
 
 /// What the RPC node told.
@@ -80,6 +97,12 @@ impl ReferenceSlot {
         self.told.borrow().filter(|told| told.is_current).map(|told| told.slot)
     }
 
+    /// Whether the RPC node has an archive of this name's slots. Its hash it does not tell.
+    pub fn has_archive_of(&self, name: &ArchiveName) -> bool {
+        let archives = *self.archives.lock().unwrap_or_else(PoisonError::into_inner);
+        archives.is_some_and(|archives| archives.has(name))
+    }
+
     /// What is told, always that of this moment.
     pub(super) fn subscribe(&self) -> watch::Receiver<Option<Told>> {
         self.told.subscribe()
@@ -97,6 +120,10 @@ impl ReferenceSlot {
         });
     }
 
+    fn set_archives(&self, archives: Option<Archives>) {
+        *self.archives.lock().unwrap_or_else(PoisonError::into_inner) = archives;
+    }
+
     /// Asks the RPC node at `url` every `interval`; never returns.
     pub(super) async fn keep(&self, client: Client, url: String, interval: Duration) {
         let mut ticks = tokio::time::interval(interval);
@@ -108,12 +135,15 @@ impl ReferenceSlot {
             match asked.unwrap_or(Err(ReferenceError::Timeout)) {
                 Ok(slot) => {
                     self.set(Some(slot));
+                    let archives = tokio::time::timeout(TIMEOUT, archives(&client, &url)).await;
+                    self.set_archives(archives.ok().flatten());
                     if remarks.well() {
                         log::info!("the RPC node answers again, slot {slot}");
                     }
                 }
                 Err(error) => {
                     self.set(None);
+                    self.set_archives(None);
                     if remarks.wrong(&error.reason(), Instant::now()) {
                         log::warn!("the RPC node does not tell its slot: {}", chain(&error));
                     }
@@ -141,6 +171,19 @@ async fn ask(client: &Client, url: &str) -> Result<u64, ReferenceError> {
         r#"{"jsonrpc":"2.0","id":1,"method":"getSlot","params":[{"commitment":"finalized"}]}"#;
     let (head, body) = client.post_json(url, REQUEST).await?;
     slot_in(head.status, &body)
+}
+
+/// The archives that the node has; nothing where it has none, or does not tell: nothing but the order
+/// in which unknown names are looked for depends on it.
+async fn archives(client: &Client, url: &str) -> Option<Archives> {
+    #[derive(Deserialize)]
+    struct Answer {
+        result: Archives,
+    }
+    const REQUEST: &str = r#"{"jsonrpc":"2.0","id":1,"method":"getHighestSnapshotSlot"}"#;
+    let (head, body) = client.post_json(url, REQUEST).await.ok()?;
+    let answer = (head.status == StatusCode::OK).then(|| serde_json::from_slice(&body));
+    answer?.ok().map(|Answer { result }| result)
 }
 
 /// The slot that an answer tells. Pure.
@@ -219,6 +262,33 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_of_the_slots_that_the_node_tells() {
+        let name = |slots: &str| -> ArchiveName {
+            let kind = if slots.contains('-') { "incremental-snapshot" } else { "snapshot" };
+            format!("{kind}-{slots}-{}.tar.zst", "1".repeat(32)).parse().expect("valid")
+        };
+        let check = |archives: Option<(u64, Option<u64>)>, slots: &str, expected: bool| {
+            let reference = ReferenceSlot::default();
+            reference
+                .set_archives(archives.map(|(full, incremental)| Archives { full, incremental }));
+            let found = reference.has_archive_of(&name(slots));
+            assert_eq!(found, expected, "{slots} of {archives:?}");
+        };
+        let pair = Some((1000, Some(1200)));
+        check(None, "1000", false);
+        check(pair, "1000", true);
+        check(pair, "1200", false);
+        check(pair, "1000-1200", true);
+        check(pair, "1000-1100", false);
+        check(pair, "900-1200", false);
+        check(Some((1000, None)), "1000", true);
+        check(Some((1000, None)), "1000-1200", false);
+        let told = r#"{"full":1000,"incremental":null}"#;
+        let told: Archives = serde_json::from_str(told).expect("as nodes tell it");
+        assert_eq!(told, Archives { full: 1000, incremental: None });
+    }
 
     #[test]
     fn an_answer_is_a_slot_or_says_what_it_means_and_what_to_change() {

@@ -512,3 +512,27 @@ async fn a_flood_of_names_from_many_addresses_is_bounded_at_every_target() {
         assert_eq!(edge.get(&format!("/{}", full(5000))).await.status, 200, "still at work");
     }
 }
+
+/// Each of them a newcomer, of a network of its own, who makes names up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_from_everywhere_takes_no_look_of_a_name_that_two_networks_ask_for() {
+    let origin = origin(Program::Agave).await;
+    let edge = edge(PATIENT, "", &[&origin]).await;
+    let (address, name) = (edge.address, incremental(5000, 6100));
+    origin.add(&name, BODY);
+    let mut flood = JoinSet::new();
+    for number in 0..600_u64 {
+        let [.., a, b] = number.to_be_bytes();
+        let made_up = Ask::get(format!("/{}", full(10_000 + number)));
+        flood.spawn(made_up.from_address([127, 100 + a, b, 1]).send(address));
+    }
+    eventually("all looks are taken", || async { edge.looks.refused() > 100 }).await;
+    // Whoever asks first may be one too many; whoever asks after that is not.
+    let ask = |network| Ask::get(format!("/{name}")).from_address([127, 9, network, 1]);
+    let first = ask(1).send(address).await;
+    let second = ask(2).send(address).await;
+    assert!(is_whole(&second), "{} after {}", second.head, first.head);
+    for answer in flood.join_all().await {
+        assert_eq!(answer.status, 404);
+    }
+}

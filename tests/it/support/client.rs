@@ -79,6 +79,12 @@ impl Ask {
         self
     }
 
+    /// From this address, of all of 127/8.
+    pub fn from_address(mut self, address: impl Into<IpAddr>) -> Self {
+        self.from = address.into();
+        self
+    }
+
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.to_owned(), value.into()));
         self
