@@ -16,6 +16,7 @@ mod listener;
 mod planning;
 mod record;
 mod rpc;
+mod rpc_body;
 mod seeking;
 mod shared_calls;
 mod shares;

@@ -6,16 +6,16 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue};
-use http::{StatusCode, Version};
-use pingora::http::RequestHeader;
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderValue};
 use pingora_proxy::Session;
 use tokio::time::{Instant as Deadline, timeout, timeout_at};
 
 use super::edge::Edge;
 use super::genesis::Genesis;
 use super::head::client_address;
+use super::rpc_body;
 use super::shared_calls::{self, SharedCalls};
 use super::shares::{Share, Shares};
 use crate::config::{Config, RpcProxy};
@@ -37,11 +37,6 @@ const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 const MAX_NODES: usize = 3;
 /// Most requests that are being asked or written, in all and of one client.
 const PLACES: (u32, u32) = (1024, 128);
-/// Bytes of a body for which there is always room while it comes: the connections that are allowed
-/// bound how many there are.
-const SMALL_BODY: usize = 4 << 10;
-/// Room for what comes of larger bodies, in all and for one client: in KiB.
-const BODIES: (u32, u32) = (64 << 10, 2 << 10);
 /// Most times that a call waits for an answer that somebody else has asked for.
 const MAX_JOINED: usize = 3;
 /// Most questions that nodes are asked at once, in all and for one client.
@@ -51,26 +46,22 @@ const FREE: usize = 16 << 10;
 /// Room for larger answers, from when they are read until they are written, in all and for one
 /// client: in KiB. While an answer is made ready, it takes twice its room.
 const ROOM: (u32, u32) = (64 << 10, 16 << 10);
-/// Bytes of a body that is too large which are read all the same: a client that is not heard to its
-/// end may not hear the answer either.
-const MAX_DISCARDED: usize = 1 << 20;
-
 /// What clients may ask of nodes.
 pub(super) struct NodeProxy {
-    rules: RpcProxy,
+    pub(super) rules: RpcProxy,
     nodes: Arc<Nodes>,
     choice: ChoiceKey,
     /// Its own: who is bad at this may be good at archives.
     backoff: Backoff,
     rate: Mutex<CallRate>,
     shared: Arc<SharedCalls>,
-    bodies: Arc<Shares>,
+    pub(super) bodies: Arc<Shares>,
     places: Arc<Shares>,
     questions: Arc<Shares>,
     room: Arc<Shares>,
     genesis: Genesis,
     /// Longest that a client is waited for.
-    read_timeout: Duration,
+    pub(super) read_timeout: Duration,
 }
 
 /// Who asks, and of whom.
@@ -194,7 +185,7 @@ impl NodeProxy {
         Some(Self {
             rate: Mutex::new(CallRate::new(rules.per_client_rate)),
             shared: Arc::default(),
-            bodies: shares(BODIES),
+            bodies: shares(rpc_body::ROOM),
             rules,
             nodes,
             choice,
@@ -218,53 +209,12 @@ impl NodeProxy {
         rate.take(ClientNet::of(client), calls, Instant::now()).map_err(RpcError::Rate)
     }
 
-    /// Reads the body of a request. What is not read to its end ends the connection.
-    async fn body(&self, session: &mut Session, client: IpAddr) -> Result<Bytes, RpcError> {
-        let head = session.req_header();
-        let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-        let length = length.and_then(|value| value.parse().ok()).unwrap_or(0_usize);
-        let (waits, most) = (waits_for_leave(head), self.rules.max_body);
-        if length > most && (waits || length - most > MAX_DISCARDED) {
-            return Err(RpcError::Body);
-        }
-        let downstream = session.as_downstream_mut();
-        let read = async {
-            if waits {
-                downstream.write_continue_response().await.map_err(|_| RpcError::Broken)?;
-            }
-            let (mut body, mut discarded, mut room) = (BytesMut::new(), 0, None);
-            while let Some(piece) =
-                downstream.read_request_body().await.map_err(|_| RpcError::Broken)?
-            {
-                if discarded > 0 || body.len() + piece.len() > most {
-                    discarded += piece.len();
-                } else {
-                    if room.is_none() && body.len() + piece.len() > SMALL_BODY {
-                        let kib = u32::try_from(most.div_ceil(1 << 10)).unwrap_or(u32::MAX);
-                        room = self.bodies.take(client, kib).await;
-                    }
-                    body.extend_from_slice(&piece);
-                }
-                if discarded > MAX_DISCARDED {
-                    break;
-                }
-            }
-            if discarded > 0 { Err(RpcError::Body) } else { Ok(body.freeze()) }
-        };
-        let body = timeout(self.read_timeout, read).await.unwrap_or(Err(RpcError::Late));
-        if body == Err(RpcError::Broken) {
-            // Nobody knows where it ends, so nothing after it is a request.
-            session.set_keepalive(None);
-        }
-        body
-    }
-
     async fn calls(&self, calls: Calls, asker: &Asker<'_>, view: &View) -> (Reply, Option<Share>) {
         let deadline = Deadline::now() + MAX_WAIT;
         let mut known = HashMap::new();
         let mut room = None;
-        // What one client asks is shared by all whose first node is the same: one that stays with it
-        // is told of no slot that lies before what it was told already.
+        // Shared with all whose first node is the same: a client that stays with one is told of no
+        // slot that lies before what it was told already.
         let first = self.nodes_for(asker, view).next().map(|(target, _)| target);
         let Some(first) = first else { return (calls.reply(&known), None) };
         for _ in 0..MAX_JOINED {
@@ -513,14 +463,6 @@ impl Miss {
             _ => Self::Node(node.described(error)),
         }
     }
-}
-
-/// Whether a client sends its body only once it is told to (RFC 9110, 10.1.1). One of HTTP/1.0
-/// would not understand that.
-fn waits_for_leave(head: &RequestHeader) -> bool {
-    let expected = head.headers.get(EXPECT).map(HeaderValue::as_bytes);
-    head.version > Version::HTTP_10
-        && expected.is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
 }
 
 fn genesis_reply(archive: Bytes) -> Reply {

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// A bucket of tokens that is full at first, written as the time at which it will be full again. It fills by
-/// one token after the other.
+/// A bucket of tokens that is full at first, written as the time at which it will be full again. It
+/// fills by one token after the other.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bucket {
     full_at: Instant,

@@ -1,5 +1,5 @@
-//! Which unknown names were asked for lately, and from which network first: one that a second network
-//! asks for is less likely made up.
+//! Which unknown names were asked for lately, and from which network first: one that a second
+//! network asks for is less likely made up.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -57,13 +57,11 @@ impl Heard {
             }
         }
         let network = Network::of(client);
-        match self.young.get(name).or_else(|| self.old.get(name)) {
-            Some(first) => *first != network,
-            None => {
-                self.young.insert(*name, network);
-                false
-            }
-        }
+        let known = self.young.get(name).or_else(|| self.old.get(name)).copied();
+        let first = known.unwrap_or(network);
+        // The first one stays, and is as young as its last request.
+        self.young.insert(*name, first);
+        first != network
     }
 }
 

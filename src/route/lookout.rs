@@ -297,7 +297,7 @@ mod tests {
         let second = ClientNet::of(Ipv4Addr::from([10, 0, 1, 1]).into());
         assert_eq!(lookout.begin(name(9000), second, false, (), start), Ok(()), "and another");
         assert_eq!(lookout.begin(name(9001), client(3), true, (), start), Ok(()), "the reference");
-        // Nor is there an end of names that two networks ask for, of which each lane takes its part.
+        // Nor is there an end of names that two networks ask for: that lane has its bound as well.
         let mut begun = 0;
         for number in 5000..5100 {
             let _ = lookout.begin(name(number), stranger(number), false, (), start);

@@ -480,7 +480,7 @@ mod tests {
         Question::new(calls.asks()).expect("a node is asked")
     }
 
-    fn answered(calls: Calls, answers: Option<Answers>) -> Reply {
+    fn answered(calls: &Calls, answers: Option<Answers>) -> Reply {
         let outcomes = answers.map(Answers::into_outcomes).unwrap_or_default();
         calls.clone().reply(&calls.asks().into_iter().zip(outcomes).collect())
     }
@@ -603,7 +603,7 @@ mod tests {
         ] {
             let calls = read(body);
             assert_eq!(calls.asks(), [], "{body}");
-            let reply = answered(calls, None);
+            let reply = answered(&calls, None);
             assert_eq!((reply.status, text(&reply)), (StatusCode::OK, expected), "{body}");
         }
     }
@@ -652,11 +652,11 @@ mod tests {
             (None, "error", json!({ "code": -32008, "message": "No snapshot" })),
         ] {
             let calls = Calls::read(body.as_bytes(), &rules(), offered).expect(body);
-            assert_eq!(text(&answered(calls, None))[key], expected);
+            assert_eq!(text(&answered(&calls, None))[key], expected);
         }
         let unlisted = RpcProxy { methods: [Box::from("getSlot")].into(), ..rules() };
         let calls = Calls::read(body.as_bytes(), &unlisted, Some(pair())).expect(body);
-        assert_eq!(text(&answered(calls, None))["error"]["code"], -32601);
+        assert_eq!(text(&answered(&calls, None))["error"]["code"], -32601);
     }
 
     const SINGLE: &str =
@@ -675,7 +675,7 @@ mod tests {
         assert_eq!(question, expected);
         let answers = all(posed(&calls).check(br#"{"jsonrpc":"2.0","id":0,"result":7}"#));
         let expected = json!({ "jsonrpc": "2.0", "id": "x", "result": 7 });
-        assert_eq!(text(&answered(calls, Some(answers))), expected);
+        assert_eq!(text(&answered(&calls, Some(answers))), expected);
 
         let calls = read(BATCH);
         let question: Value =
@@ -692,9 +692,9 @@ mod tests {
             { "jsonrpc": "2.0", "id": 5, "result": { "full": 1000, "incremental": 1200 } },
             { "jsonrpc": "2.0", "id": "x", "error": { "code": 1 } },
         ]);
-        assert_eq!(text(&answered(calls, Some(answers))), expected);
+        assert_eq!(text(&answered(&calls, Some(answers))), expected);
 
-        let alone = text(&answered(read(BATCH), None));
+        let alone = text(&answered(&read(BATCH), None));
         for (at, code) in [(0, json!(-32005)), (1, Value::Null), (2, json!(-32005))] {
             assert_eq!(alone[at]["error"]["code"], code);
         }
@@ -711,7 +711,7 @@ mod tests {
         let finalized = Ask::new("getSlot", Some(r#"[{"commitment":"finalized"}]"#));
         assert_eq!(calls.asks(), [Ask::new("getSlot", None), finalized]);
         let answers = all(posed(&calls).check(br#"[{"id":0,"result":7},{"id":1,"result":5}]"#));
-        let results: Vec<Value> = text(&answered(calls, Some(answers)))
+        let results: Vec<Value> = text(&answered(&calls, Some(answers)))
             .as_array()
             .into_iter()
             .flatten()
@@ -757,7 +757,7 @@ mod tests {
             let Ok(Said::Refused(answers)) = posed(&calls).check(answer.as_bytes()) else {
                 panic!("it is refused: {body}");
             };
-            let answer = text(&answered(calls, Some(answers)));
+            let answer = text(&answered(&calls, Some(answers)));
             let last = answer.get(2).unwrap_or(&answer);
             assert_eq!((&last["error"], &last["id"]), (&error, &json!("x")), "{body}");
         }
@@ -833,7 +833,7 @@ mod tests {
                     prop_assert!(question.body().is_some());
                     let _ = question.check(&answer);
                 }
-                answered(calls, None);
+                answered(&calls, None);
             }
             prop_assert!(posed(&read(BATCH)).check(&answer).is_err());
         }
@@ -865,7 +865,7 @@ mod tests {
             };
             prop_assert_eq!(answers.is_some(), asked > 0);
             for answers in [answers, None] {
-                let answer = text(&answered(calls.clone(), answers));
+                let answer = text(&answered(&calls, answers));
                 let found: Vec<Value> = answer.as_array().into_iter().flatten()
                     .map(|answer| answer["id"].clone()).collect();
                 prop_assert_eq!(&found, &ids);

@@ -173,8 +173,8 @@ async fn ask(client: &Client, url: &str) -> Result<u64, ReferenceError> {
     slot_in(head.status, &body)
 }
 
-/// The archives that the node has; nothing where it has none, or does not tell: nothing but the order
-/// in which unknown names are looked for depends on it.
+/// The archives that the node has; nothing where it has none, or does not tell: nothing but the
+/// order in which unknown names are looked for depends on it.
 async fn archives(client: &Client, url: &str) -> Option<Archives> {
     #[derive(Deserialize)]
     struct Answer {

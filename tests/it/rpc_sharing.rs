@@ -147,10 +147,15 @@ async fn a_node_s_page_about_its_health_is_asked_for_once() {
 async fn what_differs_is_asked_for_each() {
     let node = slow(0).await;
     let edge = edge_before(ANY_RATE, &[&node]).await;
+    let with = |params: Value| {
+        let mut call = call("getSlot", 1);
+        call["params"] = params;
+        call
+    };
     let bodies = [
         call("getSlot", 1),
-        json!({ "jsonrpc": "2.0", "id": 1, "method": "getSlot", "params": [{ "commitment": "finalized" }] }),
-        json!({ "jsonrpc": "2.0", "id": 1, "method": "getSlot", "params": [] }),
+        with(json!([{ "commitment": "finalized" }])),
+        with(json!([])),
         call("getEpochInfo", 1),
     ];
     let mut asking = tokio::task::JoinSet::new();
