@@ -524,11 +524,11 @@ async fn a_flood_from_everywhere_takes_no_look_of_a_name_that_two_networks_ask_f
     for number in 0..600_u64 {
         let [.., a, b] = number.to_be_bytes();
         let made_up = Ask::get(format!("/{}", full(10_000 + number)));
-        flood.spawn(made_up.from_address([127, 100 + a, b, 1]).send(address));
+        flood.spawn(made_up.sent_from([127, 100 + a, b, 1]).send(address));
     }
     eventually("all looks are taken", || async { edge.looks.refused() > 100 }).await;
     // Whoever asks first may be one too many; whoever asks after that is not.
-    let ask = |network| Ask::get(format!("/{name}")).from_address([127, 9, network, 1]);
+    let ask = |network| Ask::get(format!("/{name}")).sent_from([127, 9, network, 1]);
     let first = ask(1).send(address).await;
     let second = ask(2).send(address).await;
     assert!(is_whole(&second), "{} after {}", second.head, first.head);

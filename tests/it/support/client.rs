@@ -80,7 +80,7 @@ impl Ask {
     }
 
     /// From this address, of all of 127/8.
-    pub fn from_address(mut self, address: impl Into<IpAddr>) -> Self {
+    pub fn sent_from(mut self, address: impl Into<IpAddr>) -> Self {
         self.from = address.into();
         self
     }
