@@ -16,10 +16,11 @@ use http::{HeaderMap, Method};
 use snapedge::api::{self, Reference, Urls};
 use snapedge::clock::Now;
 use snapedge::config::{Downloads, Key, Sharing};
+use snapedge::hops::{CdnLoop, Via};
 use snapedge::index::{Catalog, Event, Listed, Location, Policy, Publish, TargetId, View};
 use snapedge::route::{
-    ApiCall, Asked, Cached, Requester, Route, Settings, Strangers, TagKey, Terms, Wish, parse,
-    short_form,
+    ApiCall, Asked, Cached, Requester, Route, Settings, Strangers, TagKey, Terms, Wish, chosen,
+    parse, short_form,
 };
 use snapedge::snapshot::{ArchiveHash, ArchiveName, Compression, Slot};
 
@@ -56,6 +57,7 @@ fn archives(at: u16) -> Vec<Listed> {
             authority: format!("10.0.{high}.{low}:8899").into(),
             path: format!("/{name}"),
             access: 0,
+            via: Via::default(),
         }),
     };
     names.into_iter().map(listed).collect()
@@ -94,7 +96,8 @@ fn benches(criterion: &mut Criterion) {
         match parse(&Method::GET, black_box(path), query).expect("a known path") {
             Route::ShortForm(form) => {
                 let requester = Requester { client, targets: &Strangers };
-                let reply = short_form(&form, None, &view, settings, &requester);
+                let name = chosen(&form, None, &view, settings).expect("an archive");
+                let reply = short_form(&form, &name, &view, settings, &requester);
                 assert!(reply.is_ok(), "{path}");
             }
             Route::Archive(name) => {
@@ -133,13 +136,14 @@ fn benches(criterion: &mut Criterion) {
     measured.bench_function("short form, redirected to a target", |b| {
         b.iter(|| answer("/snapshot.tar.bz2", None, &settings));
     });
+    let nobody = CdnLoop::default();
     let urls = Urls::Own("https://edge.example".to_owned());
     for (label, call) in [
         ("25 best snapshots as JSON", ApiCall::BestSnapshots { group: None, max: 25 }),
         ("all snapshots as JSON", ApiCall::Snapshots { group: None, base: None }),
     ] {
         measured.bench_function(label, |b| {
-            b.iter(|| api::answer(&call, &view, &settings, Reference::Unset, &urls));
+            b.iter(|| api::answer(&call, &view, &settings, Reference::Unset, &urls, &nobody));
         });
     }
     measured.bench_function("building the view", |b| {

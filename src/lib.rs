@@ -15,6 +15,7 @@ pub mod demo;
 pub mod descriptors;
 pub mod drain;
 pub mod fetch;
+pub mod hops;
 pub mod index;
 pub mod ledger;
 pub mod pace;

@@ -2,22 +2,34 @@
 
 use std::time::{Duration, Instant};
 
-/// Least time between two lines.
+/// Least time between two lines, where nothing else is said.
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
 /// How many there were since somebody said so.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Refusals {
     count: u64,
     said: Option<Instant>,
+    every: Duration,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self::said_every(SAID_EVERY)
+    }
 }
 
 impl Refusals {
+    /// With at least this time between two lines.
+    pub const fn said_every(every: Duration) -> Self {
+        Self { count: 0, said: None, every }
+    }
+
     /// Counts one. How many there were since the last time that it was said, where it is to be said
     /// now.
     pub fn count(&mut self, now: Instant) -> Option<u64> {
         self.count += 1;
-        if self.said.is_some_and(|said| now.saturating_duration_since(said) < SAID_EVERY) {
+        if self.said.is_some_and(|said| now.saturating_duration_since(said) < self.every) {
             return None;
         }
         self.said = Some(now);

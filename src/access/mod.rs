@@ -11,6 +11,7 @@ pub use fault::{Fault, Faults};
 pub use heads::{MAX_HEAD, is_long};
 pub use tls::AccessError;
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use http::status::StatusCode;
 use pingora::upstreams::peer::HttpPeer;
 
 use crate::config::{Config, Group, Scheme};
+use crate::hops::{CdnLoop, EdgeId};
 use credentials::Presented;
 use tls::{Authorities, Session};
 
@@ -28,51 +30,83 @@ pub struct Access {
     group: Arc<str>,
     session: Option<Session>,
     presented: Option<Presented>,
+    edge: EdgeId,
     /// What went wrong so far.
     pub faults: Faults,
 }
 
 /// The access to the targets of each entry of the configuration, in their order.
-pub struct Accesses(Vec<Arc<Access>>);
+pub struct Accesses {
+    entries: Vec<Arc<Access>>,
+    edge: EdgeId,
+}
 
 impl Accesses {
     /// Sets up what the configuration says.
     pub fn new(config: &Config) -> Result<Self, AccessError> {
         let system = Authorities::default();
-        let access = |(entry, group)| Access::new(entry, group, &system).map(Arc::new);
-        config.groups.iter().enumerate().map(access).collect::<Result<_, _>>().map(Self)
+        // The keys of a new hasher are random.
+        let unique = || EdgeId::of_bits(RandomState::new().hash_one(0));
+        let edge = config.edge_id.clone().unwrap_or_else(unique);
+        let access =
+            |(entry, group)| Access::new(entry, group, edge.clone(), &system).map(Arc::new);
+        let entries = config.groups.iter().enumerate().map(access).collect::<Result<_, _>>()?;
+        Ok(Self { entries, edge })
+    }
+
+    /// Who this edge is to the targets.
+    pub fn edge(&self) -> &EdgeId {
+        &self.edge
     }
 
     /// That of the entry at a place in the configuration.
     pub fn at(&self, entry: usize) -> Option<&Arc<Access>> {
-        self.0.get(entry)
+        self.entries.get(entry)
     }
 
     /// That of the first entry of a group.
     pub fn of(&self, group: &str) -> Option<&Arc<Access>> {
-        self.0.iter().find(|access| *access.group == *group)
+        self.entries.iter().find(|access| *access.group == *group)
     }
 
     /// All of them.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Access>> {
-        self.0.iter()
+        self.entries.iter()
     }
 }
 
 impl Access {
-    fn new(entry: usize, group: &Group, system: &Authorities) -> Result<Self, AccessError> {
+    fn new(
+        entry: usize,
+        group: &Group,
+        edge: EdgeId,
+        system: &Authorities,
+    ) -> Result<Self, AccessError> {
         let session = match group.scheme {
             Scheme::Http => None,
             Scheme::Https => Some(Session::new(&group.name, &group.tls, system)?),
         };
         let presented = group.credentials.clone().map(Presented::new).transpose()?;
         let (group, faults) = (Arc::clone(&group.name), Faults::default());
-        Ok(Self { entry, group, session, presented, faults })
+        Ok(Self { entry, group, session, presented, edge, faults })
     }
 
     /// The place of its entry in the configuration.
     pub fn entry(&self) -> usize {
         self.entry
+    }
+
+    /// Who this edge is to the targets.
+    pub fn edge(&self) -> &EdgeId {
+        &self.edge
+    }
+
+    /// Value of `cdn-loop` in a request to a target; of a request of our own that is this edge
+    /// alone.
+    pub fn came_through(&self, came: &CdnLoop) -> HeaderValue {
+        // Names and what was a header's text before can be a header's value.
+        HeaderValue::try_from(came.onward(&self.edge))
+            .unwrap_or_else(|_| HeaderValue::from_static("snapedge"))
     }
 
     /// How targets are spoken to.
@@ -146,7 +180,8 @@ mod tests {
             "target_groups: [{{group: g, static_targets: {{targets: ['a.example:80']}}, {group}}}]"
         );
         let config = crate::config::parse(&text).expect("valid");
-        Access::new(0, &config.groups[0], &Authorities::default()).expect("usable")
+        Access::new(0, &config.groups[0], EdgeId::of_bits(1), &Authorities::default())
+            .expect("usable")
     }
 
     #[test]

@@ -9,10 +9,14 @@ mod tracker;
 pub use health::{Health, Reference};
 pub use tracker::Urls;
 
+use crate::hops::CdnLoop;
 use crate::index::View;
 use crate::route::{ApiCall, Reply, Settings};
 
 /// Answers a call from what is in memory.
+///
+/// An edge, whose request `came` through edges, is told of archives that it may have, and how they
+/// come here.
 ///
 /// `group` of a health call falls back to the default group, and without one to the best over all.
 pub fn answer(
@@ -21,6 +25,7 @@ pub fn answer(
     settings: &Settings,
     reference: Reference,
     urls: &Urls,
+    came: &CdnLoop,
 ) -> Reply {
     let health = |group: Option<&str>| {
         let group = group.or(settings.default_group.as_deref());
@@ -29,6 +34,9 @@ pub fn answer(
         Health::assess(best, reference, settings.max_snapshot_age)
     };
     match call {
+        ApiCall::Snapshots { group, base } if came.is_of_an_edge() => {
+            tracker::handed(view, group.as_deref(), *base, urls, came)
+        }
         ApiCall::Snapshots { group, base } => {
             tracker::snapshots(view, group.as_deref(), *base, urls)
         }

@@ -1,10 +1,12 @@
 //! `/v1/snapshots` and `/v1/best_snapshots`.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::StatusCode;
 use serde::Serialize;
 
+use crate::hops::{CdnLoop, Via};
 use crate::index::{Entry, Location, Source, View};
 use crate::route::{Reply, Style};
 use crate::snapshot::Slot;
@@ -47,6 +49,18 @@ struct File {
     size: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     url: Option<String>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    handed: Option<Handed>,
+}
+
+/// Fields that only an edge is told.
+#[derive(Serialize)]
+struct Handed {
+    /// The edges through which it comes here.
+    via: Vec<String>,
+    /// Whether the cache has it, and no target any more.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    kept: bool,
 }
 
 /// Every archive on every target, by group, target and worth; where all of them are had from this
@@ -78,12 +92,40 @@ pub(super) fn best_snapshots(view: &View, group: Option<&str>, max: usize, urls:
     }
 }
 
+/// Every archive that an edge may have: each once, by itself, and how it comes here.
+pub(super) fn handed(
+    view: &View,
+    group: Option<&str>,
+    base: Option<Slot>,
+    urls: &Urls,
+    came: &CdnLoop,
+) -> Reply {
+    let is_selected =
+        |source: &Source| base.is_none_or(|base| source.listed.name.base_slot() == base);
+    let mut handed = view.handed(group, came);
+    handed.retain(|(source, _)| is_selected(source));
+    let elements: Vec<Element> =
+        handed.iter().map(|(source, via)| element(source, None, urls).handed(via)).collect();
+    json(StatusCode::OK, &elements)
+}
+
+impl Element<'_> {
+    fn handed(mut self, via: &Via) -> Self {
+        for file in &mut self.files {
+            let names = via.edges().iter().map(ToString::to_string).collect();
+            file.handed = Some(Handed { via: names, kept: via.is_kept() });
+        }
+        self
+    }
+}
+
 fn in_group(entry: &Entry, group: Option<&str>) -> bool {
     group.is_none_or(|group| *entry.source.target.group == *group)
 }
 
 fn list<'a>(entries: impl Iterator<Item = &'a Entry>, urls: &Urls) -> Reply {
-    let elements: Vec<Element> = entries.map(|entry| element(entry, urls)).collect();
+    let element = |entry: &'a Entry| element(&entry.source, entry.base.as_ref(), urls);
+    let elements: Vec<Element> = entries.map(element).collect();
     json(StatusCode::OK, &elements)
 }
 
@@ -98,8 +140,7 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Reply {
     }
 }
 
-fn element<'a>(entry: &'a Entry, urls: &Urls) -> Element<'a> {
-    let Entry { source, base, .. } = entry;
+fn element<'a>(source: &'a Arc<Source>, base: Option<&Arc<Source>>, urls: &Urls) -> Element<'a> {
     let chain = || std::iter::once(source).chain(base);
     let name = source.listed.name;
     Element {
@@ -136,6 +177,7 @@ fn file(source: &Source, urls: &Urls) -> File {
             Urls::Own(base) => Some(format!("{base}{}", Style::V1.path(&name))),
             Urls::Targets => listed.location.as_ref().map(Location::url),
         },
+        handed: None,
     }
 }
 

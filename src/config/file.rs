@@ -15,6 +15,7 @@ use super::sources::{MAX_TARGETS, Sources, sources, trusted};
 use super::units::{HostPort, Scheme, duration, listen_address};
 use super::yaml::{self, Node, Problem, Report, Section};
 use super::{Balance, Cache, Config, Downloads, Group, Key, Limits, Server, Sharing, TargetKind};
+use crate::hops::EdgeId;
 
 /// Largest configuration file, in bytes.
 const MAX_FILE: u64 = 4 << 20;
@@ -109,6 +110,7 @@ fn root(node: Node) -> Config {
         public_url: root
             .take_filled("public_url")
             .and_then(|node| node.parsed("a URL", public_url)),
+        edge_id: root.take_filled("edge_id").and_then(|node| node.parsed("a name", edge_id)),
         default_group: default_group(&mut root),
         rpc: root.take_filled("rpc").and_then(|node| node.parsed("a URL", rpc_url)),
         max_snapshot_age: integer(&mut root, "max_snapshot_age", 0, u64::MAX, 5000),
@@ -221,6 +223,10 @@ fn public_url(text: &str) -> Result<String, String> {
         return Err(format!("`{text}` must end after the host and port"));
     }
     Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+fn edge_id(text: &str) -> Result<EdgeId, String> {
+    text.parse().map_err(|error| format!("`{text}` is no name of an edge, {error}"))
 }
 
 fn rpc_url(text: &str) -> Result<String, String> {

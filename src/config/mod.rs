@@ -36,6 +36,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::hops::EdgeId;
+
 /// Everything that a running edge is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -44,6 +46,8 @@ pub struct Config {
     /// Base of the URLs in JSON answers, without trailing slash; the request's own scheme and host
     /// where unset.
     pub public_url: Option<String>,
+    /// Who this edge is to others before and behind it; made anew at each start where unset.
+    pub edge_id: Option<EdgeId>,
     /// The group that answers a short form without `?group=`; the best over all where unset.
     pub default_group: Option<Arc<str>>,
     /// RPC node that is asked for the cluster's slot.

@@ -10,6 +10,7 @@ use super::{
 };
 
 mod access;
+mod edge_id;
 mod rpc;
 mod secrets;
 mod tracker;

@@ -14,6 +14,7 @@ use pingora::{Error, ErrorType};
 use super::fleet::Slot;
 use super::upstreams::Upstreams;
 use crate::access::Fault;
+use crate::hops::CdnLoop;
 use crate::index::{Location, Source};
 use crate::route::{
     ArchiveHead, Asked, RangeRequest, RangeSpec, Ranges, Rest, SourceFailure, Validator, Verdict,
@@ -93,15 +94,23 @@ impl Body {
     }
 }
 
+/// Who asks, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Caller<'a> {
+    pub(super) connector: &'a Connector,
+    pub(super) upstreams: &'a Upstreams,
+    /// The proxies that the request came through which is the reason.
+    pub(super) came: &'a CdnLoop,
+}
+
 /// Asks a source for all of its archive.
 pub(super) async fn open(
-    connector: &Connector,
-    upstreams: &Upstreams,
+    caller: Caller<'_>,
     source: &Source,
     slot: &Slot,
 ) -> Result<Opened, SourceFailure> {
     let asked = Asked::all(Method::GET);
-    let session = ask(connector, upstreams, source, slot, &asked.range, None).await?;
+    let session = ask(caller, source, slot, &asked.range, None).await?;
     let (status, headers) = head_of(&session)?;
     match judge(&asked, source, status, headers) {
         Verdict::Deliver(head) => {
@@ -117,8 +126,7 @@ pub(super) async fn open(
 
 /// Asks a source for the rest of a copy of `total` bytes.
 pub(super) async fn reopen(
-    connector: &Connector,
-    upstreams: &Upstreams,
+    caller: Caller<'_>,
     source: &Source,
     slot: &Slot,
     validator: &Validator,
@@ -126,7 +134,7 @@ pub(super) async fn reopen(
     total: u64,
 ) -> Reopened {
     let rest = RangeRequest::Single(RangeSpec::From { first: from, last: None });
-    let session = match ask(connector, upstreams, source, slot, &rest, Some(validator)).await {
+    let session = match ask(caller, source, slot, &rest, Some(validator)).await {
         Ok(session) => session,
         Err(failure) => return Reopened::Failed(failure),
     };
@@ -142,14 +150,14 @@ pub(super) async fn reopen(
 
 /// Sends a request and reads the head of its answer.
 async fn ask(
-    connector: &Connector,
-    upstreams: &Upstreams,
+    caller: Caller<'_>,
     source: &Source,
     slot: &Slot,
     range: &RangeRequest,
     condition: Option<&Validator>,
 ) -> Result<HttpSession, SourceFailure> {
-    let head = upstreams.request(source, Method::GET, range);
+    let Caller { connector, upstreams, came } = caller;
+    let head = upstreams.request(source, Method::GET, range, came);
     let mut head = head.map_err(|_| SourceFailure::Broken)?.ok_or(SourceFailure::Gone)?;
     if let Some(condition) = condition.and_then(Validator::condition) {
         head.insert_header(IF_RANGE, condition).map_err(|_| SourceFailure::Broken)?;

@@ -6,6 +6,7 @@ use http::{Method, StatusCode};
 use tokio::time::timeout;
 
 use super::looks::Looks;
+use crate::hops::CdnLoop;
 use crate::index::Source;
 use crate::route::{ArchiveHead, Asked, Verdict, judge};
 use crate::snapshot::framing;
@@ -16,12 +17,12 @@ const PATIENCE: Duration = Duration::from_millis(800);
 
 impl Looks {
     /// The head of the archive as its target has it now, asked by HEAD and as many times at once
-    /// as its door admits; `None` where it does not tell. Many servers do not answer a HEAD as they
-    /// answer a GET, and that is nothing against them.
-    pub async fn head(&self, source: &Source) -> Option<ArchiveHead> {
+    /// as its door admits, for a request that `came` through others; `None` where it does not tell.
+    /// Many servers do not answer a HEAD as they answer a GET, and that is nothing against them.
+    pub async fn head(&self, source: &Source, came: &CdnLoop) -> Option<ArchiveHead> {
         let name = source.listed.name;
         let (target, entrance) = self.doors().of(|target| *target == source.target).pop()?;
-        let answer = timeout(PATIENCE, entrance.ask(&name)).await;
+        let answer = timeout(PATIENCE, entrance.ask(&name, came)).await;
         let Ok(Some(Ok(sighting))) = answer else {
             log::debug!("target {target} does not tell which copy of {name} it has");
             return None;

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::cache::Store;
 use crate::config::Config;
+use crate::hops::CdnLoop;
 use crate::index::{Listed, Source, TargetId, View};
 use crate::route::{
     Asked, ClientNet, Lookout, Outlook, Refused, Verdict, is_known, is_news, judge, whom_to_ask,
@@ -23,6 +24,10 @@ use crate::snapshot::ArchiveName;
 use crate::target::{
     Doors, Entrance, Published, ReferenceSlot, Reporter, Scraper, Sighting, chain,
 };
+
+/// Most edges that a request came through for whose archive others are asked: whoever asked those
+/// asks all that it knows itself, and edges that all know each other would wait for each other.
+const MAX_EDGES: usize = 1;
 
 /// The looks of the process.
 pub struct Looks {
@@ -111,16 +116,21 @@ impl Looks {
     }
 
     /// Begins a look for an archive that `view` does not have, or joins the one that is under way;
-    /// nothing where it is not worth one, or where there are too many.
+    /// nothing where it is not worth one, or where there are too many. Edges that the request
+    /// `came` through are not asked.
     pub fn begin(
         &self,
         name: ArchiveName,
         client: IpAddr,
+        came: &Arc<CdnLoop>,
         view: &View,
         resting: impl Fn(&TargetId) -> bool,
         now: Instant,
     ) -> Option<Look> {
         let desk = &self.desk;
+        if came.edges().len() > MAX_EDGES {
+            return None;
+        }
         let is_wanted = |target: &TargetId| is_news(&name, &target.group, view);
         if desk.patience.is_zero() || is_known(&name, view) || !desk.doors.any(is_wanted) {
             return None;
@@ -146,7 +156,8 @@ impl Looks {
             return None;
         }
         desk.counts.begun.fetch_add(1, Ordering::Relaxed);
-        let running = Running { desk: Arc::clone(desk), name, found: false, over };
+        let came = Arc::clone(came);
+        let running = Running { desk: Arc::clone(desk), name, came, found: false, over };
         let targets = whom_to_ask(&name, desk.doors.of(is_wanted), resting);
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
@@ -196,10 +207,15 @@ impl Desk {
 
     /// Asks targets until one has the archive and the index has learned of it. Returns where none
     /// has it.
-    async fn ask(&self, name: ArchiveName, targets: Vec<(TargetId, Entrance)>) {
+    async fn ask(
+        &self,
+        name: ArchiveName,
+        came: &Arc<CdnLoop>,
+        targets: Vec<(TargetId, Entrance)>,
+    ) {
         let mut asked = JoinSet::new();
         for (target, entrance) in targets {
-            asked.spawn(ask(name, target, entrance));
+            asked.spawn(ask(name, Arc::clone(came), target, entrance));
         }
         while let Some(answer) = asked.join_next().await {
             if let Ok(Some((target, archive))) = answer
@@ -219,6 +235,7 @@ impl Desk {
 struct Running {
     desk: Arc<Desk>,
     name: ArchiveName,
+    came: Arc<CdnLoop>,
     found: bool,
     over: watch::Sender<bool>,
 }
@@ -230,7 +247,7 @@ impl Running {
             tokio::select! {
                 // By this look or by a probe.
                 () = desk.listed(&self.name) => true,
-                () = desk.ask(self.name, targets) => false,
+                () = desk.ask(self.name, &self.came, targets) => false,
             }
         };
         self.found = timeout(desk.patience, look).await.unwrap_or(false);
@@ -250,10 +267,11 @@ impl Drop for Running {
 /// What one target says to a name.
 async fn ask(
     name: ArchiveName,
+    came: Arc<CdnLoop>,
     target: TargetId,
     entrance: Entrance,
 ) -> Option<(TargetId, Listed)> {
-    match entrance.ask(&name).await? {
+    match entrance.ask(&name, &came).await? {
         Ok(sighting) => {
             let archive = archive_of(name, &target, sighting)?;
             Some((target, archive))
@@ -311,6 +329,7 @@ mod tests {
             authority: "10.0.0.1:8899".into(),
             path: format!("/{name}"),
             access: 0,
+            via: crate::hops::Via::default(),
         };
         let target = TargetId { group: "g".into(), authority: "10.0.0.1:8899".into() };
         let status = StatusCode::from_u16(status).expect("a status");

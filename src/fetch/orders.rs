@@ -1,7 +1,7 @@
 //! Which archives are being fetched into the cache: each of them once at a time, and not again at
 //! once after a failure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 use crate::cache::{Claim, Growing, Standing, Store};
+use crate::hops::{CdnLoop, EdgeId};
 use crate::index::Source;
 use crate::route::{Busy, Bypass, Failure, SourceFailure};
 use crate::snapshot::ArchiveName;
@@ -32,6 +33,8 @@ pub struct Order {
     pub name: ArchiveName,
     /// Who asks for it first.
     pub client: IpAddr,
+    /// The proxies that the request came through which is the reason.
+    pub came: Arc<CdnLoop>,
     /// Its sources in the order in which they are tried, at least one.
     pub sources: Vec<Arc<Source>>,
     /// How long it goes on.
@@ -152,6 +155,8 @@ struct State {
 
 struct Running {
     stage: watch::Receiver<Stage>,
+    /// The edges that its sources are, or come through.
+    through: BTreeSet<EdgeId>,
     to_the_end: Arc<AtomicBool>,
 }
 
@@ -166,6 +171,7 @@ pub(super) struct Job {
     orders: Orders,
     pub(super) name: ArchiveName,
     pub(super) client: IpAddr,
+    pub(super) came: Arc<CdnLoop>,
     stage: watch::Sender<Stage>,
     to_the_end: Arc<AtomicBool>,
     /// There until it is begun.
@@ -182,9 +188,13 @@ impl Orders {
 
     /// Places an order, or joins the one that is under way.
     pub fn place(&self, order: Order, now: Instant) -> Placed {
-        let Order { name, client, sources, tenacity } = order;
+        let Order { name, client, came, sources, tenacity } = order;
         let mut books = self.state();
         if let Some(running) = books.running.get(&name) {
+            if came.edges().iter().any(|edge| running.through.contains(edge)) {
+                // Of two edges that wait for each other's fetch neither would get a byte.
+                return Placed::Refused(Bypass::Filling);
+            }
             if tenacity == Tenacity::ToTheEnd {
                 running.to_the_end.store(true, Ordering::Relaxed);
             }
@@ -201,19 +211,21 @@ impl Orders {
                 _ => Placed::Refused(Bypass::Disk),
             };
         };
+        let through = sources.iter().flat_map(|source| source.via().edges()).cloned().collect();
         let (progress, stage) = watch::channel(Stage::Waiting);
         let to_the_end = Arc::new(AtomicBool::new(tenacity == Tenacity::ToTheEnd));
         let job = Job {
             orders: self.clone(),
             name,
             client,
+            came,
             stage: progress,
             to_the_end: Arc::clone(&to_the_end),
             start: Some((claim, sources)),
             // Of a task that panics.
             outcome: Err(Unfetched::Failed(Failure::Internal)),
         };
-        let running = Running { stage: stage.clone(), to_the_end };
+        let running = Running { stage: stage.clone(), through, to_the_end };
         books.running.insert(name, running);
         // Before the job may be dropped, which takes the lock.
         drop(books);

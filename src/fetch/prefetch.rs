@@ -98,7 +98,8 @@ async fn keep_lane(kit: Arc<Kit>, orders: Orders, lane: Lane) {
         if let Some((group, name)) = name
             && let Ok(sources) = kit.sources(name, NOBODY)
         {
-            let order = Order { name, client: NOBODY, sources, tenacity: Tenacity::ToTheEnd };
+            let (client, came) = (NOBODY, Arc::default());
+            let order = Order { name, client, came, sources, tenacity: Tenacity::ToTheEnd };
             match orders.place(order, now) {
                 Placed::Running(ticket) => {
                     ticket.over().await;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::Method;
 use pingora::connectors::http::v1::Connector;
 
-use super::connection::{Body, Opened, Reopened, open, reopen};
+use super::connection::{Body, Caller, Opened, Reopened, open, reopen};
 use super::fleet::Slot;
 use super::load::Claimant;
 use super::orders::{Job, Stage, Unfetched};
@@ -15,10 +15,11 @@ use super::room::{PATIENCE_OF_CLIENTS, PATIENCE_OF_NOBODY, bypass_of, could_hold
 use super::upstreams::Upstreams;
 use crate::cache::{Abandoned, Announced, Claim, Ending, Fill, Growing, Store};
 use crate::config::{Cache, Publish};
+use crate::hops::CdnLoop;
 use crate::index::{Source, Worth};
 use crate::pace::Pace;
 use crate::route::{
-    Asked, Bypass, Cached, Failure, Ranges, SourceFailure, Terms, Validator, Walk, Wish,
+    Asked, Bypass, Cached, Failure, Ranges, SourceFailure, Terms, Validator, Walk, Wish, keep_near,
 };
 use crate::snapshot::ArchiveName;
 use crate::target::Published;
@@ -104,6 +105,10 @@ impl Kit {
         sources.any(|source| !self.store.is_distrusted(&source.target, &source.listed, now))
     }
 
+    fn caller<'a>(&'a self, came: &'a CdnLoop) -> Caller<'a> {
+        Caller { connector: &self.connector, upstreams: &self.upstreams, came }
+    }
+
     /// Fetches the archive of an order.
     pub(super) async fn run(self: Arc<Self>, mut job: Job) {
         let Some((claim, sources)) = job.take_start() else { return };
@@ -147,6 +152,7 @@ impl Kit {
             }
             starts += 1;
             sources = self.sources(job.name, job.client).map_err(Unfetched::Failed)?;
+            keep_near(&mut sources, &job.came);
             let first = &sources.first().ok_or(failed(SourceFailure::Gone))?.target;
             let anew = self.store.claim(&job.name, first);
             claim = anew.ok_or(Unfetched::Refused(Bypass::Disk))?;
@@ -182,7 +188,7 @@ impl Kit {
             walk.prefer(place);
             let Some(source) = walk.source().cloned() else { continue };
             claim.asks(&source.target);
-            match open(&self.connector, &self.upstreams, &source, &slot).await {
+            match open(self.caller(&job.came), &source, &slot).await {
                 Ok(opened) => break (source, slot, opened),
                 Err(failure) => {
                     self.upstreams.refused(&source, &Method::GET, &failure);
@@ -235,7 +241,8 @@ impl Kit {
                     if failure == SourceFailure::Slow {
                         break Some(Abandoned::SourceFailed);
                     }
-                    let rest = self.go_on(&source, &slot, validator.as_ref(), &fill, &mut barren);
+                    let rest =
+                        self.go_on(job, &source, &slot, validator.as_ref(), &fill, &mut barren);
                     match rest.await {
                         Some(rest) => body = rest,
                         None => break Some(Abandoned::SourceFailed),
@@ -288,6 +295,7 @@ impl Kit {
     /// Asks for the rest of a copy, a few times.
     async fn go_on(
         &self,
+        job: &Job,
         source: &Source,
         slot: &Slot,
         validator: Option<&Validator>,
@@ -299,9 +307,7 @@ impl Kit {
         while let Some(rest) = RESTS.get(*barren) {
             *barren += 1;
             tokio::time::sleep(*rest).await;
-            let again =
-                reopen(&self.connector, &self.upstreams, source, slot, validator, from, total)
-                    .await;
+            let again = reopen(self.caller(&job.came), source, slot, validator, from, total).await;
             match again {
                 Reopened::Rest(body) => {
                     log::info!("{name} from target {} goes on at byte {from}", source.target);

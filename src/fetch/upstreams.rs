@@ -17,6 +17,7 @@ use super::fleet::{Fleet, Slot};
 use super::load::Claimant;
 use crate::access::{Access, Accesses, Fault};
 use crate::config::{Balance, Config, Limits};
+use crate::hops::{CDN_LOOP, CdnLoop, EdgeId};
 use crate::index::{Source, TargetId};
 use crate::route::{Busy, ChoiceKey, Merit, RangeRequest, SourceFailure, Targets};
 use crate::snapshot::ArchiveName;
@@ -74,6 +75,11 @@ impl Upstreams {
         }
     }
 
+    /// Who this edge is to the targets.
+    pub fn edge(&self) -> &EdgeId {
+        self.accesses.edge()
+    }
+
     /// The bounds on time and number.
     pub fn limits(&self) -> &Limits {
         &self.limits
@@ -123,18 +129,21 @@ impl Upstreams {
         self.accesses.at(source.listed.location.as_ref()?.access)
     }
 
-    /// The head of a request for a source's archive; nothing where it is nowhere.
+    /// The head of a request for a source's archive that is made for one which `came` through
+    /// others; nothing where it is nowhere.
     pub fn request(
         &self,
         source: &Source,
         method: Method,
         range: &RangeRequest,
+        came: &CdnLoop,
     ) -> pingora::Result<Option<RequestHeader>> {
         let Some((location, access)) = source.listed.location.as_ref().zip(self.access(source))
         else {
             return Ok(None);
         };
         let mut head = request(location, method, range)?;
+        head.insert_header(CDN_LOOP, access.came_through(came))?;
         if let Some(value) = access.authorization(&source.target.authority, &location.authority) {
             head.insert_header(AUTHORIZATION, value)?;
         }
@@ -187,7 +196,8 @@ impl Upstreams {
             && *failure != SourceFailure::Disk;
         if *failure == SourceFailure::Gone {
             self.reporter.gone(&source.target, name);
-        } else if !says_nothing && *failure != SourceFailure::NoSocket {
+        } else if !says_nothing && !matches!(failure, SourceFailure::NoSocket | SourceFailure::Loop)
+        {
             self.failed(&source.target, failure, Instant::now());
         }
     }

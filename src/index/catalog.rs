@@ -12,6 +12,7 @@ use super::support::{Support, Testimony, weigh};
 use super::view::{GroupView, View};
 use super::voice::Voice;
 use crate::clock::Now;
+use crate::hops::{EdgeId, Via};
 use crate::snapshot::ArchiveName;
 
 /// One upstream in one group.
@@ -62,6 +63,8 @@ pub struct Location {
     pub path: String,
     /// Which access leads there: the place of an entry among those of the configuration.
     pub access: usize,
+    /// The edges that it comes through from there.
+    pub via: Via,
 }
 
 impl Location {
@@ -126,6 +129,14 @@ pub enum Event {
         target: TargetId,
         /// When the probe began.
         at: Now,
+    },
+    /// The target is this edge, of those whose answers are all that they have, or none of them any
+    /// more.
+    Identified {
+        /// Which target.
+        target: TargetId,
+        /// Which edge.
+        edge: Option<EdgeId>,
     },
     /// The target is no longer configured or discovered.
     Removed {
@@ -208,6 +219,8 @@ pub struct Catalog {
     /// The groups of which all have, once: those that come later are no founders.
     founded: BTreeSet<Arc<str>>,
     grounds: Grounds,
+    /// Those of them that are edges and list all that they have.
+    pub(super) edges: BTreeMap<TargetId, EdgeId>,
     held: Vec<Kept>,
     distrusted: Vec<Distrusted>,
 }
@@ -239,9 +252,16 @@ impl Catalog {
                     answer.failures = answer.failures.saturating_add(1);
                 }
             }
+            Event::Identified { target, edge: Some(edge) } => {
+                self.edges.insert(target, edge);
+            }
+            Event::Identified { target, edge: None } => {
+                self.edges.remove(&target);
+            }
             Event::Removed { target } => {
                 self.targets.remove(&target);
                 self.expected.remove(&target);
+                self.edges.remove(&target);
             }
             Event::Gone { target, name, at } => {
                 // Only what is listed can go, which also bounds what is remembered.
@@ -322,7 +342,7 @@ impl Catalog {
         }
         let answer = Answer { at, failures: 0, holdings, voice, known, gone };
         for kept in &mut self.held {
-            let lists = answer.holdings.contains_key(&kept.held.name);
+            let lists = answer.holdings.get(&kept.held.name).is_some_and(Holding::is_backed);
             if lists && kept.held.target.group == target.group {
                 kept.listed = kept.listed.max(at.instant);
             }
@@ -384,7 +404,7 @@ impl Catalog {
         // Groups that are regions of one cluster list the same archives, of which there is one.
         let lists: BTreeSet<ArchiveName> = members
             .iter()
-            .flat_map(|(_, answer)| answer.holdings.keys().copied())
+            .flat_map(|(_, answer)| answer.backed().copied())
             .filter(|name| !support.baseless.contains(name))
             .collect();
         let silent = !lists.iter().any(ArchiveName::is_full);
@@ -425,6 +445,19 @@ impl Catalog {
     /// `previous` is what keeps slots from going back and old pairs in place; the groups are those
     /// of the configuration, so that a group whose targets are all silent is still a known name.
     pub fn view(&self, previous: &View, groups: &[Arc<str>], policy: Policy, now: Instant) -> View {
+        match self.without_hearsay() {
+            Some(catalog) => catalog.view_of_all(previous, groups, policy, now),
+            None => self.view_of_all(previous, groups, policy, now),
+        }
+    }
+
+    fn view_of_all(
+        &self,
+        previous: &View,
+        groups: &[Arc<str>],
+        policy: Policy,
+        now: Instant,
+    ) -> View {
         let counted = || self.targets.iter().filter(|(_, answer)| answer.counts(policy));
         let ledgers = counted().filter(|(id, _)| id.is_ledger());
         let local: BTreeSet<ArchiveName> =

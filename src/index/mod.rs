@@ -10,6 +10,8 @@ mod copy;
 mod distinct;
 mod distrust;
 mod grounds;
+mod handing;
+mod hearsay;
 mod support;
 mod view;
 mod voice;

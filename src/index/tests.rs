@@ -77,6 +77,7 @@ fn listed(name: ArchiveName) -> Listed {
         authority: "127.0.0.1:8899".into(),
         path: format!("/{name}"),
         access: 0,
+        via: crate::hops::Via::default(),
     };
     Listed { name, size: None, modified: None, tag: None, location: Some(location) }
 }

@@ -259,7 +259,7 @@ impl View {
     pub fn is_held(&self, name: &ArchiveName, group: Option<&str>) -> bool {
         let is_asked = |other: &str| group.is_none_or(|group| group == other);
         self.sources(name).iter().any(|source| is_asked(&source.target.group))
-            || self.groups.iter().any(|(id, group)| is_asked(id) && group.cached.contains(name))
+            || self.is_cached(name, group)
     }
 
     /// What one group has.
@@ -275,6 +275,17 @@ impl View {
     /// Every copy of an archive on a target, in the order of the targets.
     pub fn sources(&self, name: &ArchiveName) -> &[Arc<Source>] {
         self.sources.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every archive that a target lists, in no order.
+    pub(super) fn all_sources(&self) -> impl Iterator<Item = (&ArchiveName, &[Arc<Source>])> {
+        self.sources.iter().map(|(name, sources)| (name, sources.as_slice()))
+    }
+
+    /// True where the cache holds the archive for the group (for any group, for `None`).
+    pub(super) fn is_cached(&self, name: &ArchiveName, group: Option<&str>) -> bool {
+        let is_asked = |other: &str| group.is_none_or(|group| group == other);
+        self.groups.iter().any(|(id, group)| is_asked(id) && group.cached.contains(name))
     }
 
     /// True where a ledger has the archive: nobody need fetch it.

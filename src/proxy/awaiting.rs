@@ -10,9 +10,11 @@ use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
 
 use super::admission::Permit;
-use super::context::Relay;
+use super::circles;
+use super::context::{Context, Relay};
 use super::edge::{Edge, refused};
 use super::fills::Turn;
+use super::head::client_address;
 use super::planning::{Planned, Request};
 use crate::cache::{Growing, Standing};
 use crate::fetch::{Joined, Ticket, Unfetched};
@@ -57,6 +59,30 @@ pub(super) async fn while_there<T>(
 }
 
 impl Edge {
+    /// Decides about a request that goes on from here.
+    pub(super) async fn answer(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+    ) -> pingora::Result<Result<Planned, Failure>> {
+        let serving = ctx.serving.as_ref();
+        if let Some(refusal) = serving.and_then(|serving| serving.refusal(session.req_header())) {
+            return Ok(Err(refusal));
+        }
+        ctx.came = Arc::new(circles::came(session.req_header()));
+        if let Err(failure) = self.turn_back(&ctx.came) {
+            return Ok(Err(failure));
+        }
+        if let Some(answer) = self.answer_for_nodes(session).await {
+            return Ok(answer.map(Planned::Reply));
+        }
+        let client = client_address(session);
+        match self.plan(session, client, &ctx.came, &mut ctx.permit) {
+            Ok(plan) => while_there(session, self.settle(plan, &mut ctx.permit)).await,
+            failed => Ok(failed),
+        }
+    }
+
     /// Waits for what a plan wants to be waited for: a permit, a look, a ledger, what a target
     /// says, a fetch. After each of them it is decided again, and another one may be needed.
     pub(super) async fn settle(

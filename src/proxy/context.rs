@@ -14,6 +14,7 @@ use super::fills::Holding;
 use crate::cache::{Abandoned, Announced, Archive, Claim, Handover, Reason};
 use crate::drain::UnderWay;
 use crate::fetch::{Claimant, Client, Slot, Taker};
+use crate::hops::CdnLoop;
 use crate::index::{CopyId, Source};
 use crate::route::{
     ArchiveHead, Asked, Bypass, CacheStatus, ClientNet, Failure, Given, RangeRequest, Reply,
@@ -32,6 +33,8 @@ const LONG_TRANSFER: Duration = Duration::from_secs(200);
 pub struct Context {
     /// When its head had been read.
     pub(super) started: Instant,
+    /// The proxies that it came through.
+    pub(super) came: Arc<CdnLoop>,
     /// What is done with it.
     pub(super) phase: Phase,
     /// The right to a transfer, where it is one.
@@ -47,7 +50,8 @@ pub struct Context {
 impl Context {
     pub(super) fn new(under_way: UnderWay, now: Instant) -> Self {
         let (phase, permit, serving, memory) = (Phase::Local, None, None, None);
-        Self { started: now, phase, permit, serving, memory, _under_way: under_way }
+        let came = Arc::default();
+        Self { started: now, came, phase, permit, serving, memory, _under_way: under_way }
     }
 }
 

@@ -14,8 +14,8 @@ use pingora_cache::{CacheKey, NoCacheReason, RespCacheable};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, RangeType, Session};
 
 use super::admission::Admission;
-use super::awaiting::while_there;
 use super::caching;
+use super::circles::Circles;
 use super::context::{Context, Phase, Relay};
 use super::copies::Copies;
 use super::door::Serving;
@@ -46,6 +46,7 @@ pub struct Edge {
     pub(super) copies: Arc<Copies>,
     /// What clients know copies by.
     pub(super) tags: TagKey,
+    pub(super) circles: Circles,
     pub(super) admission: Arc<Admission>,
     pub(super) cache: Option<&'static ArchiveStorage>,
     pub(super) fills: Arc<Fills>,
@@ -83,6 +84,7 @@ impl Edge {
             reference: scraper.reference(),
             copies: Arc::new(Copies::new(Instant::now())),
             tags: keys.tags,
+            circles: Circles::default(),
             admission: Admission::new(&config.limits),
             cache,
             fills: Fills::new(&config.limits),
@@ -176,18 +178,7 @@ impl ProxyHttp for Edge {
         ctx.serving = Serving::begin(session);
         let patience = head::patience(self.upstreams.limits());
         session.as_downstream_mut().set_write_timeout(Some(patience));
-        let client = client_address(session);
-        let serving = ctx.serving.as_ref();
-        let planned = match serving.and_then(|serving| serving.refusal(session.req_header())) {
-            Some(refusal) => Err(refusal),
-            None => match self.answer_for_nodes(session).await {
-                Some(answer) => answer.map(Planned::Reply),
-                None => match self.plan(session, client, &mut ctx.permit) {
-                    Ok(plan) => while_there(session, self.settle(plan, &mut ctx.permit)).await?,
-                    failed => failed,
-                },
-            },
-        };
+        let planned = self.answer(session, ctx).await?;
         let reply = match planned {
             Ok(Planned::Relay(mut relay)) => {
                 relay.is_served_by(ctx.serving.as_ref());
@@ -211,6 +202,7 @@ impl ProxyHttp for Edge {
             // Nobody reads the body, so nothing after it can be understood.
             session.set_keepalive(None);
         }
+        let reply = self.introduce(reply, &ctx.came);
         head::write_in_time(session, reply, self.upstreams.limits()).await?;
         Ok(true)
     }
@@ -264,7 +256,8 @@ impl ProxyHttp for Edge {
         upstream_response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        caching::label(&ctx.phase, session.cache.enabled(), self.tags, upstream_response)
+        caching::label(&ctx.phase, session.cache.enabled(), self.tags, upstream_response)?;
+        self.introduce_archive(ctx, upstream_response)
     }
 
     async fn upstream_peer(
@@ -289,7 +282,8 @@ impl ProxyHttp for Edge {
     ) -> Result<()> {
         let Phase::Relay(relay) = &ctx.phase else { return refused(false) };
         let (Some(source), asked) = (relay.source(), relay.asked()) else { return refused(false) };
-        let head = self.upstreams.request(source, asked.method.clone(), &asked.range)?;
+        let method = asked.method.clone();
+        let head = self.upstreams.request(source, method, &asked.range, &ctx.came)?;
         // The whole head is made anew: nothing of the client's is left in it.
         let Some(head) = head else { return refused(false) };
         *upstream_request = head;

@@ -78,7 +78,7 @@ impl Edge {
             return self.begin_again(request);
         };
         let asked = &request.asked;
-        request.inquiry = if let Some(head) = self.looks.head(&source).await {
+        request.inquiry = if let Some(head) = self.looks.head(&source, &request.came).await {
             let how = CacheStatus::Bypass(Bypass::Condition);
             if let Some(reply) = self.judged(asked, head.copy, head.modified, how) {
                 return Ok(Planned::Reply(reply));

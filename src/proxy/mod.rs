@@ -3,6 +3,8 @@
 mod admission;
 mod awaiting;
 mod caching;
+mod calls;
+mod circles;
 mod context;
 mod copies;
 mod door;

@@ -12,18 +12,17 @@ use super::awaiting::{Awaiting, Fetch};
 use super::context::{Caching, Hit, Relay};
 use super::edge::Edge;
 use super::fills::Turn;
-use super::head;
 use super::inquiring::{Inquiring, Inquiry};
 use super::lending::Loan;
 use super::seeking::Seeking;
-use crate::api::{self, Reference, Urls};
 use crate::cache::{Archive, ArchiveStorage, Record, Standing};
 use crate::config::Downloads;
 use crate::fetch::{Order, Placed, Tenacity};
+use crate::hops::CdnLoop;
 use crate::index::{Source, TargetId, View};
 use crate::route::{
-    self, ApiCall, Asked, Bypass, CacheStatus, Cached, ClientNet, Delivery, Failure, Given,
-    RangeRequest, Reply, Requester, Route, Targets as _, Wish,
+    self, Asked, Bypass, CacheStatus, Cached, ClientNet, Delivery, Failure, Given, RangeRequest,
+    Reply, Requester, Route, Targets as _, Wish,
 };
 use crate::snapshot::ArchiveName;
 
@@ -58,6 +57,8 @@ pub(super) struct Request {
     pub(super) name: ArchiveName,
     pub(super) client: IpAddr,
     pub(super) asked: Asked,
+    /// The proxies that it came through.
+    pub(super) came: Arc<CdnLoop>,
     pub(super) ledgers: Ledgers,
     pub(super) inquiry: Inquiry,
     pub(super) turn: Turn,
@@ -71,6 +72,7 @@ impl Edge {
         &self,
         session: &mut Session,
         client: IpAddr,
+        came: &Arc<CdnLoop>,
         permit: &mut Option<Permit>,
     ) -> Result<Planned, Failure> {
         let request = session.req_header();
@@ -85,8 +87,9 @@ impl Edge {
         let requester = Requester { client, targets: &self.upstreams.at(now) };
         let reply = match route {
             Route::Archive(name) => {
-                let (ledgers, inquiry, turn) = (Ledgers::Open, Inquiry::Open, Turn::Open);
-                let request = Request { name, client, asked, ledgers, inquiry, turn };
+                let (came, ledgers) = (Arc::clone(came), Ledgers::Open);
+                let (inquiry, turn) = (Inquiry::Open, Turn::Open);
+                let request = Request { name, client, asked, came, ledgers, inquiry, turn };
                 if permit.is_none() && self.wants_permit(&request, &view) {
                     match self.admission.admit(ClientNet::of(client)) {
                         Ok(admitted) => *permit = Some(admitted),
@@ -99,9 +102,18 @@ impl Edge {
                 let goes_on = asked.range.is_behind_the_start();
                 let begun = || self.copies.archive(client, form.wanted, now);
                 let continues = goes_on.then(begun).flatten();
-                route::short_form(&form, continues, &view, &self.settings, &requester)?
+                let name = route::chosen(&form, continues, &view, &self.settings)?;
+                let reply = route::short_form(&form, &name, &view, &self.settings, &requester)?;
+                if came.is_of_an_edge() {
+                    // What came through the one who asks is not there for it.
+                    let group = form.group.as_deref().or(self.settings.default_group.as_deref());
+                    let via = view.way(&name, group, came).ok_or(Failure::NotHeld)?;
+                    self.told(reply, &via)
+                } else {
+                    reply
+                }
             }
-            Route::Api(call) => self.call(session, &call)?,
+            Route::Api(call) => self.call(session, &call, came)?,
         };
         Ok(Planned::Reply(reply))
     }
@@ -150,6 +162,10 @@ impl Edge {
     /// An archive: out of the cache, or from one of its sources.
     fn archive(&self, request: Request, view: &View, now: Instant) -> Result<Planned, Failure> {
         let standing = self.cache.map(|cache| cache.store().standing(&request.name));
+        if Self::comes_through_asker(&request, standing.as_ref(), view) {
+            let (given, caching) = (self.given(&request, now), Caching::Bypass(Bypass::Filling));
+            return self.relay(request, given, standing.as_ref(), caching, view, now);
+        }
         match standing {
             Some(Standing::Growing(growing)) if request.asked.range != RangeRequest::Whole => {
                 let fetch = Fetch::Growing(growing);
@@ -327,6 +343,7 @@ impl Edge {
         let order = Order {
             name: request.name,
             client: request.client,
+            came: Arc::clone(&request.came),
             sources: self.sources(&request, given, standing, view, now)?,
             tenacity: Tenacity::AsConfigured,
         };
@@ -394,7 +411,10 @@ impl Edge {
             store.is_some_and(|store| store.is_distrusted(&source.target, &source.listed, now))
         };
         let shown = self.shown(request, view, now);
-        self.wish(request, given, shown.as_deref(), view).sources(cached, &targets, distrusted)
+        let wish = self.wish(request, given, shown.as_deref(), view);
+        let mut sources = wish.sources(cached, &targets, distrusted)?;
+        route::keep_near(&mut sources, &request.came);
+        if sources.is_empty() { Err(Failure::NotHeld) } else { Ok(sources) }
     }
 
     /// The ledgers that are asked before anything comes over the network.
@@ -456,33 +476,4 @@ impl Edge {
             }
         }
     }
-
-    fn call(&self, session: &Session, call: &ApiCall) -> Result<Reply, Failure> {
-        let shows_urls = matches!(call, ApiCall::Snapshots { .. } | ApiCall::BestSnapshots { .. });
-        let urls = match (self.settings.downloads, &self.settings.public_url) {
-            (Downloads::Redirect, _) => Urls::Targets,
-            (Downloads::Proxy, Some(base)) => Urls::Own(base.clone()),
-            (Downloads::Proxy, None) if shows_urls => Urls::Own(own_base(session)?),
-            (Downloads::Proxy, None) => Urls::Own(String::new()),
-        };
-        let reference = match &self.reference {
-            None => Reference::Unset,
-            Some(reference) => reference.slot().map_or(Reference::Unknown, Reference::Slot),
-        };
-        Ok(api::answer(call, &self.published.load(), &self.settings, reference, &urls))
-    }
-}
-
-/// Scheme and host under which the request came.
-fn own_base(session: &Session) -> Result<String, Failure> {
-    let server = || session.server_addr().and_then(|address| address.as_inet()).copied();
-    let named = head::authority(session);
-    let has_host = session.req_header().headers.contains_key(http::header::HOST);
-    let authority = match named {
-        Some(authority) => authority,
-        // HTTP/1.0 need not name a host; then it is the address that was connected to.
-        None if !has_host => server().ok_or(Failure::Host)?.to_string(),
-        None => return Err(Failure::Host),
-    };
-    Ok(format!("http://{authority}"))
 }

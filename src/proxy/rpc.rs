@@ -12,6 +12,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use pingora_proxy::Session;
 use tokio::time::{Instant as Deadline, timeout, timeout_at};
 
+use super::circles;
 use super::edge::Edge;
 use super::genesis::Genesis;
 use super::head::client_address;
@@ -19,6 +20,7 @@ use super::rpc_body;
 use super::shared_calls::{self, SharedCalls};
 use super::shares::{Share, Shares};
 use crate::config::{Config, RpcProxy};
+use crate::hops::CdnLoop;
 use crate::index::{TargetId, View};
 use crate::route::{
     self, Ask, CallRate, Calls, ChoiceKey, ClientNet, Failure, NodeRoute, Outcome, Question, Reply,
@@ -68,6 +70,8 @@ pub(super) struct NodeProxy {
 struct Asker<'a> {
     client: IpAddr,
     group: Option<&'a str>,
+    /// The proxies that the request came through.
+    came: CdnLoop,
 }
 
 /// Why a node did not answer.
@@ -118,7 +122,8 @@ impl Edge {
     ) -> Result<Asker<'a>, Failure> {
         let group = group.or(self.settings.default_group.as_deref());
         self.published.load().best(group).map_err(|_| Failure::UnknownGroup)?;
-        Ok(Asker { client: client_address(session), group })
+        let came = circles::came(session.req_header());
+        Ok(Asker { client: client_address(session), group, came })
     }
 
     /// Nothing where the edge's own word has to do.
@@ -406,10 +411,16 @@ impl NodeProxy {
         if let Some(known) = genesis.known(Instant::now()) {
             return Ok(genesis_reply(known));
         }
-        let _turn = timeout(self.read_timeout, genesis.turn.acquire())
-            .await
-            .map_err(|_| Failure::Sources(SourceFailure::Timeout))?
-            .map_err(|_| Failure::Internal)?;
+        // Of two edges that ask each other neither waits for the turn of the other.
+        let turn = (!asker.came.is_of_an_edge()).then(|| genesis.turn.acquire());
+        let _turn = match turn {
+            Some(turn) => timeout(self.read_timeout, turn)
+                .await
+                .map_err(|_| Failure::Sources(SourceFailure::Timeout))?
+                .map(Some)
+                .map_err(|_| Failure::Internal)?,
+            None => None,
+        };
         if let Some(known) = genesis.known(Instant::now()) {
             return Ok(genesis_reply(known));
         }
@@ -442,7 +453,14 @@ impl NodeProxy {
         let now = Instant::now();
         let nodes = route::nodes_asked(self.nodes.all(), view, asker.group);
         let resting = |target: &TargetId| self.backoff.is_resting(target, now);
-        order_nodes(self.choice, asker.client, nodes, resting).into_iter().take(MAX_NODES)
+        let nodes = order_nodes(self.choice, asker.client, nodes, resting).into_iter();
+        // An edge that asks is not asked, nor is any other one for it where there is a node.
+        let others = nodes.filter_map(|(target, node)| Some((target, node.after(&asker.came)?)));
+        let mut others: Vec<_> = others.collect();
+        if asker.came.is_of_an_edge() && others.iter().any(|(_, node)| !node.is_an_edge()) {
+            others.retain(|(_, node)| !node.is_an_edge());
+        }
+        others.into_iter().take(MAX_NODES)
     }
 
     /// Notes a node's failure: one line for each of its rests, however many clients meet it.

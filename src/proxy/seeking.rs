@@ -25,7 +25,8 @@ impl Edge {
     ) -> Result<Planned, Failure> {
         let targets = self.upstreams.at(now);
         let resting = |target: &TargetId| targets.merit(target).resting;
-        let look = self.looks.begin(request.name, request.client, view, resting, now);
+        let Request { name, client, ref came, .. } = request;
+        let look = self.looks.begin(name, client, came, view, resting, now);
         let seeking = look.map(|look| Planned::Seek(Box::new(Seeking { request, look })));
         seeking.ok_or(Failure::NotHeld)
     }

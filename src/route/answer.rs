@@ -182,6 +182,7 @@ pub fn judge(asked: &Asked, source: &Source, status: StatusCode, headers: &Heade
         // what the client asks is not the source's fault.
         StatusCode::BAD_REQUEST if ranged => Ok(Verdict::AskWhole),
         StatusCode::NOT_FOUND | StatusCode::GONE => Err(SourceFailure::Gone),
+        StatusCode::LOOP_DETECTED => Err(SourceFailure::Loop),
         status if status.is_redirection() => Err(SourceFailure::Redirect),
         status => Err(SourceFailure::Status(status.as_u16())),
     };
@@ -388,6 +389,7 @@ mod tests {
                     authority: "10.0.0.1:8899".into(),
                     path: "/x".to_owned(),
                     access: 0,
+                    via: crate::hops::Via::default(),
                 }),
             },
             updated_at: UNIX_EPOCH,
@@ -532,6 +534,7 @@ mod tests {
         for status in [404, 410] {
             check(&all, status, "", &fail(SourceFailure::Gone));
         }
+        check(&all, 508, "", &fail(SourceFailure::Loop));
         for status in [301, 302, 303, 307, 308, 304] {
             check(&all, status, "location: /x", &fail(SourceFailure::Redirect));
         }

@@ -272,6 +272,7 @@ mod tests {
                         authority,
                         path: format!("/{NAME}"),
                         access: 0,
+                        via: crate::hops::Via::default(),
                     }),
                 },
                 updated_at: UNIX_EPOCH,

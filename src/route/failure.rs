@@ -6,6 +6,7 @@ use http::status::StatusCode;
 
 use super::reply::Reply;
 use crate::access::Fault;
+use crate::hops::LoopFault;
 
 /// Why a request is not answered with what it asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +17,9 @@ pub enum Failure {
     /// No target holds an archive of this name, or nothing is there to redirect to.
     #[error("no target holds this archive")]
     NotHeld,
+    /// The request goes round.
+    #[error("{0}")]
+    Loop(LoopFault),
     /// The asked group is not configured.
     #[error("no such group")]
     UnknownGroup,
@@ -122,6 +126,9 @@ pub enum SourceFailure {
     /// It is a local file, which cannot be opened.
     #[error("the archive's file cannot be opened")]
     Disk,
+    /// The target said that the request goes round.
+    #[error("the target is an edge that the request came through, or too many are before it")]
+    Loop,
     /// A status that is not an archive's.
     #[error("status {0} instead of an archive")]
     Status(u16),
@@ -172,6 +179,7 @@ impl SourceFailure {
             | Self::Status(429 | 502..=504) => true,
             Self::Gone
             | Self::NoSocket
+            | Self::Loop
             | Self::Status(_)
             | Self::Redirect
             | Self::NoLength
@@ -228,6 +236,7 @@ impl Failure {
             Self::LongHead
             | Self::Body
             | Self::Host
+            | Self::Loop(_)
             | Self::OtherCopy
             | Self::Sources(_)
             | Self::Internal => Reply::text(status, format!("{self}\n")),
@@ -244,6 +253,7 @@ impl Failure {
             Self::Body | Self::Host | Self::Query { .. } => StatusCode::BAD_REQUEST,
             Self::LongHead => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Unsatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
+            Self::Loop(_) => StatusCode::LOOP_DETECTED,
             // Not 404 or 416, which clients take for "does not exist" and "is complete", and not
             // 200, which wget appends to what it has.
             Self::OtherCopy | Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,

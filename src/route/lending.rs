@@ -119,6 +119,7 @@ mod tests {
                 authority: Arc::clone(&target.authority),
                 path: format!("/{}", name()),
                 access: 0,
+                via: crate::hops::Via::default(),
             });
             let listed =
                 Listed { name: name(), size: Some(SIZE), modified: None, tag: None, location };

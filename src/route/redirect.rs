@@ -43,18 +43,18 @@ pub struct Requester<'a> {
     pub targets: &'a dyn Targets,
 }
 
-/// The answer to a short form, from the view alone: nothing here waits, and nothing is asked.
+/// The archive that a short form leads to, by the view alone: nothing here waits, and nothing is
+/// asked.
 ///
 /// `continues` is the archive that a request for a part goes on with: aria2 begins every part and
 /// every retry at the short form, so a part of what was best when it began must not lead to what is
 /// best now, while the group still has the other.
-pub fn short_form(
+pub fn chosen(
     form: &ShortForm,
     continues: Option<ArchiveName>,
     view: &View,
     settings: &Settings,
-    requester: &Requester<'_>,
-) -> Result<Reply, Failure> {
+) -> Result<ArchiveName, Failure> {
     let group = form.group.as_deref().or(settings.default_group.as_deref());
     let best = view.best(group).map_err(|_| Failure::UnknownGroup)?;
     let name = best.and_then(|best| match form.wanted {
@@ -62,10 +62,20 @@ pub fn short_form(
         Wanted::Incremental => best.incremental,
     });
     let begun = continues.filter(|name| view.is_held(name, group));
-    let name = begun.or(name).ok_or(Failure::NotHeld)?;
+    begun.or(name).ok_or(Failure::NotHeld)
+}
+
+/// The answer to a short form that leads to this archive.
+pub fn short_form(
+    form: &ShortForm,
+    name: &ArchiveName,
+    view: &View,
+    settings: &Settings,
+    requester: &Requester<'_>,
+) -> Result<Reply, Failure> {
     match settings.downloads {
-        Downloads::Proxy => Ok(Reply::redirect(StatusCode::SEE_OTHER, &form.style.path(&name))),
-        Downloads::Redirect => elsewhere(StatusCode::SEE_OTHER, &name, view, requester),
+        Downloads::Proxy => Ok(Reply::redirect(StatusCode::SEE_OTHER, &form.style.path(name))),
+        Downloads::Redirect => elsewhere(StatusCode::SEE_OTHER, name, view, requester),
     }
 }
 
@@ -135,6 +145,7 @@ mod tests {
                     authority: Arc::clone(&authority),
                     path: format!("/at/{name}"),
                     access: 0,
+                    via: crate::hops::Via::default(),
                 }),
             };
             let archives = names.into_iter().map(listed).collect();
@@ -177,7 +188,9 @@ mod tests {
         continues: Option<ArchiveName>,
         expected: Result<(u16, String), Failure>,
     ) {
-        let found = short_form(&form, continues, &view(), settings, &REQUESTER);
+        let view = view();
+        let found = chosen(&form, continues, &view, settings);
+        let found = found.and_then(|name| short_form(&form, &name, &view, settings, &REQUESTER));
         let found = found.map(|reply| shown(&reply));
         assert_eq!(found, expected, "{form:?} {settings:?} {continues:?}");
     }

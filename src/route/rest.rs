@@ -70,6 +70,7 @@ pub fn judge_rest(
         | StatusCode::GONE
         | StatusCode::PRECONDITION_FAILED
         | StatusCode::RANGE_NOT_SATISFIABLE => return Rest::Changed,
+        StatusCode::LOOP_DETECTED => return Rest::Failed(SourceFailure::Loop),
         status if status.is_redirection() => return Rest::Changed,
         status => return Rest::Failed(SourceFailure::Status(status.as_u16())),
     }

@@ -79,8 +79,10 @@ mod tests {
         let address = ([10, 0, 0, number], 8899).into();
         let authority: Arc<str> = format!("10.0.0.{number}:8899").into();
         let path = "/x".to_owned();
+        let via = crate::hops::Via::default();
+        let authority_of = authority.clone();
         let location =
-            Location { scheme: "http", address, authority: authority.clone(), path, access: 0 };
+            Location { scheme: "http", address, authority: authority_of, path, access: 0, via };
         Arc::new(Source {
             target: TargetId { group: "g".into(), authority },
             listed: Listed {

@@ -156,6 +156,7 @@ mod tests {
                     authority: target(number).authority,
                     path: format!("/{name}"),
                     access: 0,
+                    via: crate::hops::Via::default(),
                 }),
             };
             let archives = vec![listed(full(1000)), listed(full(900))];

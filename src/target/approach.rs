@@ -18,6 +18,7 @@ use super::resolution::{Lookups, Resolution};
 use super::silence;
 use crate::access::Access;
 use crate::config::{Group, HostPort};
+use crate::hops::EdgeId;
 use crate::index::Listed;
 
 /// Time until the next address is tried beside those that were not heard of yet (RFC 8305 section
@@ -170,6 +171,11 @@ impl Approach {
     /// What was left out of the last answer.
     pub(super) fn omitted(&self) -> &Omissions {
         self.prober.omitted()
+    }
+
+    /// The edge that the target is, where its last answer was a list of all that it has.
+    pub(super) fn listing_edge(&self) -> Option<&EdgeId> {
+        self.prober.listing_edge()
     }
 
     /// The way to the target where its last answer was that of a node.

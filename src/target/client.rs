@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, RANGE};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use crate::access::{Access, Fault, is_long};
 use crate::config::{HostPort, Scheme};
+use crate::hops::{CDN_LOOP, CdnLoop};
 
 /// Largest answer to a call, in bytes.
 const MAX_DOCUMENT: usize = 2 << 20;
@@ -234,7 +235,9 @@ impl GroupClient {
             Scheme::Https | Scheme::Http => self.http.clone(),
         };
         let (host, authority) = (target.host().to_owned(), target.to_string());
-        Ok(Line { http, access: Arc::clone(&self.access), host, authority, address })
+        let access = Arc::clone(&self.access);
+        let came_through = access.came_through(&CdnLoop::default());
+        Ok(Line { http, access, host, authority, address, came_through })
     }
 }
 
@@ -247,12 +250,15 @@ fn with_access(access: &Access, connect_timeout: Duration) -> reqwest::ClientBui
 }
 
 /// The way to one target at one address.
+#[derive(Clone)]
 pub(super) struct Line {
     http: reqwest::Client,
     access: Arc<Access>,
     host: String,
     authority: String,
     pub(super) address: SocketAddr,
+    /// Value of `cdn-loop` in each request.
+    pub(super) came_through: HeaderValue,
 }
 
 /// The head of an answer.
@@ -342,6 +348,7 @@ impl Line {
         };
         let request = self.http.request(method, &url);
         let request = request.header(HOST, &at.authority).header(ACCEPT, "*/*");
+        let request = request.header(CDN_LOOP, &self.came_through);
         match self.access.authorization(&self.authority, &at.authority) {
             Some(value) => request.header(AUTHORIZATION, value),
             None => request,

@@ -9,10 +9,12 @@ use tokio::sync::{Semaphore, watch};
 
 use super::client::{Head, Line, Place};
 use super::listing::{Listing, MAX_LISTING};
+use super::neighbours::Handed;
 use super::presence::{self, HEAD_TIMEOUT};
 use super::probe::{MAX_REDIRECTS, ProbeError, archive_at, redirected};
 use super::silence;
 use crate::config::HostPort;
+use crate::hops::{CdnLoop, EdgeId};
 use crate::index::{Listed, Location, TargetId};
 use crate::snapshot::ArchiveName;
 
@@ -74,15 +76,22 @@ impl Entrance {
     }
 
     /// Asks for an archive, once the target was heard of and others had their turn; `None` where it
-    /// cannot be asked. A caller bounds the time.
-    pub async fn ask(mut self, name: &ArchiveName) -> Option<Result<Sighting, ProbeError>> {
+    /// cannot be asked, or is an edge that the request `came` through. A caller bounds the time.
+    pub async fn ask(
+        mut self,
+        name: &ArchiveName,
+        came: &CdnLoop,
+    ) -> Option<Result<Sighting, ProbeError>> {
         let heard = self.standing.wait_for(|standing| !matches!(standing, Standing::Unheard));
         let door = match &*heard.await.ok()? {
             Standing::Open(door) => Arc::clone(door),
             Standing::Unheard | Standing::Shut => return None,
         };
+        if door.edge.as_ref().is_some_and(|edge| came.edges().contains(edge)) {
+            return None;
+        }
         let _seat = self.seats.acquire().await.ok()?;
-        Some(door.look(name).await)
+        Some(door.after(came).look(name).await)
     }
 }
 
@@ -136,6 +145,8 @@ pub(super) struct Door {
     /// Its root.
     pub(super) root: Place,
     pub(super) shape: Shape,
+    /// Who it is, where it is an edge.
+    pub(super) edge: Option<EdgeId>,
 }
 
 impl std::fmt::Debug for Door {
@@ -161,17 +172,25 @@ pub enum Sighting {
 }
 
 impl Door {
+    /// The same door for a request that `came` through others.
+    fn after(&self, came: &CdnLoop) -> Self {
+        let line = Arc::new(self.line.after(came));
+        let (target, root) = (self.target.clone(), self.root.clone());
+        Self { line, target, root, shape: self.shape, edge: self.edge.clone() }
+    }
+
     /// Asks for an archive: for its head, and a sidecar whose answer to that says nothing for what
     /// it lists.
     async fn look(&self, name: &ArchiveName) -> Result<Sighting, ProbeError> {
         if self.shape == Shape::Rpc {
-            return self.head(name).await.map(|(place, head)| self.sighting(&place, head));
+            let (place, head) = self.head(name).await?;
+            return self.sighting(&place, head);
         }
         let is_one = |place: &Place, head: &Head| {
             presence::archive(*name, &self.line, place, head).is_some()
         };
         match tokio::time::timeout(HEAD_TIMEOUT, self.head(name)).await {
-            Ok(Ok((place, head))) if is_one(&place, &head) => Ok(self.sighting(&place, head)),
+            Ok(Ok((place, head))) if is_one(&place, &head) => self.sighting(&place, head),
             Ok(Err(ProbeError::Client(error))) if error.is_of_connecting() => Err(error.into()),
             Ok(_) | Err(_) => self.listing(name).await,
         }
@@ -187,8 +206,10 @@ impl Door {
             let status = head.status.as_u16();
             return Err(ProbeError::Status { path: place.path, status });
         }
-        let location = |name: &ArchiveName| {
-            presence::location(&self.line, &below(&format!("/v1/snapshot/{name}")))
+        let (edge, own) = (head.edge(self.line.access())?, self.line.access().edge());
+        let location = |name: &ArchiveName, handed: &Handed| {
+            let via = handed.via(edge.as_ref(), own).ok()?;
+            Some(presence::location(&self.line, &below(&format!("/v1/snapshot/{name}")), via))
         };
         let (archives, _) = Listing::read(&mut body, location).await?.map_err(|source| {
             let media = silence::media(&head.headers);
@@ -219,8 +240,10 @@ impl Door {
         Err(ProbeError::Loop { path: place.path })
     }
 
-    fn sighting(&self, place: &Place, Head { status, headers }: Head) -> Sighting {
-        Sighting::Head { location: presence::location(&self.line, place), status, headers }
+    fn sighting(&self, place: &Place, head: Head) -> Result<Sighting, ProbeError> {
+        let via = head.via(self.line.access())?;
+        let Head { status, headers } = head;
+        Ok(Sighting::Head { location: presence::location(&self.line, place, via), status, headers })
     }
 }
 
@@ -267,7 +290,8 @@ mod tests {
         for ends in [DoorPlace::shut as fn(&DoorPlace), |_| {}] {
             let place = doors.place(target("a"));
             let (_, entrance) = doors.of(|_| true).remove(0);
-            let asked = async { entrance.ask(&name).await.is_none() };
+            let came = CdnLoop::default();
+            let asked = async { entrance.ask(&name, &came).await.is_none() };
             let ended = async {
                 ends(&place);
                 drop(place);

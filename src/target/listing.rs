@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::client::{ClientError, Pieces};
 use super::elements::{Element, Elements, NotAList, without_place};
+use super::neighbours::Handed;
 use super::omissions::Omissions;
 use super::probe::archive_at;
 use crate::index::{Listed, Location};
@@ -71,10 +72,11 @@ struct Newest {
 }
 
 /// What is said of an archive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Said {
     size: Option<u64>,
     modified: Option<SystemTime>,
+    handed: Handed,
 }
 
 impl Listing {
@@ -89,7 +91,7 @@ impl Listing {
     /// Reads all of a body; see [`Listing::end`]. The outer error: it broke off.
     pub(super) async fn read(
         body: &mut Pieces,
-        location: impl Fn(&ArchiveName) -> Location,
+        location: impl Fn(&ArchiveName, &Handed) -> Option<Location>,
     ) -> Result<Result<(Vec<Listed>, Omissions), ListingError>, ClientError> {
         let mut listing = Self::new();
         while let Some(piece) = body.next().await? {
@@ -107,10 +109,11 @@ impl Listing {
     }
 
     /// Everything that it lists, each name once, and what was left out. `location` says where an
-    /// archive is.
+    /// archive is, if it can be had: what an edge has only through this one it has not for this
+    /// one.
     pub(super) fn end(
         self,
-        location: impl Fn(&ArchiveName) -> Location,
+        location: impl Fn(&ArchiveName, &Handed) -> Option<Location>,
     ) -> Result<(Vec<Listed>, Omissions), ListingError> {
         self.elements.end()?;
         let Content { full, incremental, mut omitted, sound } = self.content;
@@ -124,15 +127,12 @@ impl Listing {
                 omitted.add(place, "more archives than are taken of one kind from one target");
             }
         }
-        let listed = |(name, Said { size, modified })| Listed {
-            name,
-            size,
-            modified,
-            tag: None,
-            location: Some(location(&name)),
+        let listed = |(name, Said { size, modified, handed })| {
+            let location = Some(location(&name, &handed)?);
+            Some(Listed { name, size, modified, tag: None, location })
         };
         let archives = full.archives.into_iter().chain(incremental.archives);
-        Ok((archives.map(listed).collect(), omitted))
+        Ok((archives.filter_map(listed).collect(), omitted))
     }
 }
 
@@ -176,7 +176,7 @@ impl Newest {
     fn keep(&mut self, name: ArchiveName, said: Said) {
         if let Some(known) = self.archives.get_mut(&name) {
             if *known != said {
-                *known = Said { size: None, modified: None };
+                (known.size, known.modified) = (None, None);
             }
             return;
         }
@@ -203,6 +203,10 @@ struct File<'a> {
     size: Option<&'a RawValue>,
     #[serde(borrow)]
     mod_time: Option<&'a RawValue>,
+    #[serde(borrow)]
+    via: Option<&'a RawValue>,
+    #[serde(borrow)]
+    kept: Option<&'a RawValue>,
 }
 
 /// The files of an element, each as it is written.
@@ -226,7 +230,7 @@ fn file(raw: &RawValue) -> Result<(String, Said), String> {
         "an object" => {}
         kind => return Err(format!("is {kind}, expected an object")),
     }
-    let File { name, size, mod_time } =
+    let File { name, size, mod_time, via, kept } =
         serde_json::from_str(raw.get()).map_err(|error| without_place(&error))?;
     let name = name.ok_or_else(|| "`file_name` is missing".to_owned())?;
     let name = text_of("file_name", name)?;
@@ -235,7 +239,7 @@ fn file(raw: &RawValue) -> Result<(String, Said), String> {
     let modified = time.and_then(|time| time.parse::<jiff::Timestamp>().ok());
     // Go's zero time, among others: HTTP has no date for it.
     let modified = modified.map(SystemTime::from).filter(|time| *time >= UNIX_EPOCH);
-    Ok((name, Said { size, modified }))
+    Ok((name, Said { size, modified, handed: Handed::read(via, kept) }))
 }
 
 fn text_of(field: &str, raw: &RawValue) -> Result<String, String> {

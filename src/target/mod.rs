@@ -10,6 +10,7 @@ mod doors;
 mod elements;
 mod ledger;
 mod listing;
+mod neighbours;
 mod nodes;
 mod omissions;
 mod presence;

@@ -11,6 +11,7 @@ use http::{HeaderMap, StatusCode};
 use super::client::{ClientError, Head, Line, Pending, Place};
 use super::reference::chain;
 use crate::access::Fault;
+use crate::hops::{CdnLoop, EdgeId};
 use crate::index::TargetId;
 use crate::snapshot::{Compression, framing};
 
@@ -100,6 +101,8 @@ pub struct Node {
     pub(super) line: Arc<Line>,
     /// Its root.
     pub(super) root: Place,
+    /// Who it is, where it is an edge.
+    pub(super) edge: Option<EdgeId>,
 }
 
 impl std::fmt::Debug for Node {
@@ -109,6 +112,22 @@ impl std::fmt::Debug for Node {
 }
 
 impl Node {
+    /// The same node for a request that `came` through others; nothing where it is one of them.
+    pub fn after(self: Arc<Self>, came: &CdnLoop) -> Option<Arc<Self>> {
+        if !came.is_of_an_edge() {
+            return Some(self);
+        }
+        let is_one = self.edge.as_ref().is_some_and(|edge| came.edges().contains(edge));
+        let line = Arc::new(self.line.after(came));
+        let after = || Self { line, root: self.root.clone(), edge: self.edge.clone() };
+        (!is_one).then(|| Arc::new(after()))
+    }
+
+    /// True for an edge, which asks nodes in turn.
+    pub fn is_an_edge(&self) -> bool {
+        self.edge.is_some()
+    }
+
     /// Asks a question of JSON-RPC. A caller bounds the time, for this and for what is read.
     pub async fn ask(&self, question: Bytes) -> Result<Coming, NodeError> {
         let pending = self.line.post(&self.root, question).await?;

@@ -10,6 +10,7 @@ use http::header::{CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, LAST_MODIFIED};
 
 use super::client::{ClientError, Head, Line, Place};
 use super::listing::MAX_SIZE;
+use crate::hops::Via;
 use crate::index::{Listed, Location, Tag};
 use crate::snapshot::{ArchiveName, framing};
 
@@ -86,13 +87,15 @@ pub(super) fn archive(
     head: &Head,
 ) -> Option<Listed> {
     let size = size(name, head)?;
+    // An edge that has it only by way of this one has it not for this one.
+    let via = head.via(line.access()).ok()?;
     let modified = head.headers.get(LAST_MODIFIED).and_then(|value| value.to_str().ok());
     Some(Listed {
         name,
         size: Some(size),
         modified: modified.and_then(|value| httpdate::parse_http_date(value).ok()),
         tag: head.headers.get(ETAG).map(|tag| Tag::new(tag.as_bytes())),
-        location: Some(location(line, place)),
+        location: Some(location(line, place, via)),
     })
 }
 
@@ -108,13 +111,14 @@ fn size(name: ArchiveName, head: &Head) -> Option<u64> {
     size.filter(|size| is_one && (1..=MAX_SIZE).contains(size))
 }
 
-pub(super) fn location(line: &Line, place: &Place) -> Location {
+pub(super) fn location(line: &Line, place: &Place, via: Via) -> Location {
     Location {
         scheme: place.scheme.as_str(),
         address: place.address,
         authority: place.authority.as_str().into(),
         path: place.path.clone(),
         access: line.access().entry(),
+        via,
     }
 }
 

@@ -11,6 +11,7 @@ use http::status::StatusCode;
 use super::client::{ClientError, GroupClient, Line, Place};
 use super::doors::{Door, Shape};
 use super::listing::{Listing, ListingError, MAX_LISTING};
+use super::neighbours::Handed;
 use super::nodes::Node;
 use super::omissions::Omissions;
 use super::presence::{self, Heads, Presence};
@@ -18,6 +19,7 @@ use super::short_form::{Remembered, Rest, Word, asks_to_wait, says_none};
 use super::silence::{self, Answers};
 use crate::access::{Access, Fault};
 use crate::config::{Group, HostPort, Scheme, TargetKind};
+use crate::hops::{Detour, EdgeId};
 use crate::index::{Listed, Location};
 use crate::snapshot::ArchiveName;
 
@@ -32,6 +34,9 @@ pub enum ProbeError {
     /// No answer.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The target is an edge through which nothing can be had.
+    #[error(transparent)]
+    Detour(#[from] Detour),
     /// An answer that says that the target is not well.
     #[error("`{path}` answered status {status}")]
     Status {
@@ -142,6 +147,8 @@ pub(super) struct Prober {
     /// The way to it, once it was asked.
     line: Option<Arc<Line>>,
     nature: Option<Nature>,
+    /// Who it is, where its last answer was that of an edge.
+    edge: Option<EdgeId>,
     /// What a node named before. It names only its newest pair, and nothing at all of the old one
     /// once a new full archive is there, but it goes on serving what it still has.
     remembered: Remembered,
@@ -167,6 +174,7 @@ impl Prober {
             kind: group.kind,
             line: None,
             nature: None,
+            edge: None,
             remembered: Remembered::default(),
             listed: Remembered::default(),
             heads: Arc::default(),
@@ -230,6 +238,15 @@ impl Prober {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The edge that the target is, where its last answer was a list of all that it has.
+    pub(super) fn listing_edge(&self) -> Option<&EdgeId> {
+        self.edge.as_ref().filter(|_| self.is_sidecar())
+    }
+
+    fn is_sidecar(&self) -> bool {
+        self.kind == TargetKind::Sidecar || self.nature == Some(Nature::Sidecar)
+    }
+
     /// The way to the target where its last answer was that of a node.
     pub(super) fn node(&self) -> Option<Node> {
         let is_node = match self.kind {
@@ -238,21 +255,18 @@ impl Prober {
             TargetKind::Auto => self.nature == Some(Nature::Rpc),
         };
         let line = self.line.as_ref().filter(|_| is_node)?;
-        Some(Node { line: Arc::clone(line), root: self.place(line, "/") })
+        let edge = self.edge.clone();
+        Some(Node { line: Arc::clone(line), root: self.place(line, "/"), edge })
     }
 
     /// The way to single archives of the target, by what its last answer was. What has answered as
     /// a node, and has nothing yet, is one.
     pub(super) fn door(&self) -> Option<Door> {
-        let is_sidecar = match self.kind {
-            TargetKind::Rpc => false,
-            TargetKind::Sidecar => true,
-            TargetKind::Auto => self.nature == Some(Nature::Sidecar),
-        };
-        let shape = if is_sidecar { Shape::Sidecar } else { Shape::Rpc };
+        let shape = if self.is_sidecar() { Shape::Sidecar } else { Shape::Rpc };
         let line = self.line.as_ref()?;
         let (target, root) = (self.target.clone(), self.place(line, ""));
-        Some(Door { line: Arc::clone(line), target, root, shape })
+        let edge = self.edge.clone();
+        Some(Door { line: Arc::clone(line), target, root, shape, edge })
     }
 
     /// What was left out of the last answer.
@@ -326,24 +340,29 @@ impl Prober {
 
     /// The listing, with what was left out of it.
     async fn list(
-        &self,
+        &mut self,
         line: &Line,
     ) -> Result<Result<(Vec<Listed>, Omissions), ProbeError>, ProbeError> {
         let place = self.place(line, "/v1/snapshots");
         let (head, mut body) = line.pieces(&place, MAX_LISTING).await?;
         self.answers().note(&place.path, &place.path, head.status, &head.headers);
+        self.edge = head.edge(line.access())?;
         if head.status != StatusCode::OK {
             self.rest.note(&head);
             let status = head.status.as_u16();
             let denied = self.denied(&place, head.status);
             return Ok(Err(denied.unwrap_or(ProbeError::Status { path: place.path, status })));
         }
-        let location = |name: &ArchiveName| Location {
-            scheme: self.scheme.as_str(),
-            address: line.address,
-            authority: Arc::clone(&self.authority),
-            path: format!("{}/v1/snapshot/{name}", self.api_path),
-            access: line.access().entry(),
+        let location = |name: &ArchiveName, handed: &Handed| {
+            let via = handed.via(self.edge.as_ref(), line.access().edge()).ok()?;
+            Some(Location {
+                scheme: self.scheme.as_str(),
+                address: line.address,
+                authority: Arc::clone(&self.authority),
+                path: format!("{}/v1/snapshot/{name}", self.api_path),
+                access: line.access().entry(),
+                via,
+            })
         };
         let read = Listing::read(&mut body, location).await?;
         let is_list = match &read {
@@ -359,8 +378,9 @@ impl Prober {
     async fn rpc(&mut self, line: &Line) -> Result<Vec<Listed>, ProbeError> {
         let full = self.place(line, "/snapshot.tar.bz2");
         let incremental = self.place(line, "/incremental-snapshot.tar.bz2");
-        let (full, incremental) =
+        let ((edge, full), (_, incremental)) =
             tokio::try_join!(self.follow(line, full), self.follow(line, incremental))?;
+        self.edge = edge;
         let (mut found, mut refusal) = (BTreeMap::new(), None);
         for (word, full) in [(full, true), (incremental, false)] {
             match word {
@@ -379,17 +399,23 @@ impl Prober {
         }
     }
 
-    /// Follows a short form to an archive.
-    async fn follow(&self, line: &Line, short: Place) -> Result<Word, ProbeError> {
+    /// Follows a short form to an archive. And says which edge it is that was asked, if it is one.
+    async fn follow(
+        &self,
+        line: &Line,
+        short: Place,
+    ) -> Result<(Option<EdgeId>, Word), ProbeError> {
         let mut place = short.clone();
+        let mut edge = None;
         for _ in 0..=MAX_REDIRECTS {
             let head = match archive_at(&place.path) {
                 None => line.head(&place).await?,
                 Some(name) => match presence::ask(line, name, &place, &self.heads).await? {
-                    Presence::There(listed) => return Ok(Word::Named(listed)),
+                    Presence::There(listed) => return Ok((edge, Word::Named(listed))),
                     Presence::Not(head) => head,
                 },
             };
+            edge = edge.or(head.edge(line.access())?);
             self.answers().note(&short.path, &place.path, head.status, &head.headers);
             if let Some(denied) = self.denied(&place, head.status) {
                 return Err(denied);
@@ -397,12 +423,12 @@ impl Prober {
             match head.status.as_u16() {
                 301..=303 | 307 | 308 => place = redirected(&self.target, &place, &head.headers)?,
                 // Bytes without a name, or without a length.
-                200 | 206 => return Ok(Word::None),
+                200 | 206 => return Ok((edge, Word::None)),
                 status => {
                     self.rest.note(&head);
                     let none = says_none(head.status);
                     let error = ProbeError::Status { path: place.path, status };
-                    return Ok(if none { Word::None } else { Word::NotNow(error) });
+                    return Ok((edge, if none { Word::None } else { Word::NotNow(error) }));
                 }
             }
         }

@@ -22,6 +22,7 @@ use super::silence;
 use super::turns::{Standing, Turns};
 use crate::clock::Now;
 use crate::config::{Group, HostPort};
+use crate::hops::EdgeId;
 use crate::index::{Event, Listed, TargetId};
 
 /// What all probes have in common.
@@ -163,9 +164,19 @@ enum Outcome {
 }
 
 impl Watch {
+    /// Says which edge the target is, where that has changed; false where nobody listens any more.
+    async fn identify(&self, before: &mut Option<EdgeId>, edge: Option<&EdgeId>) -> bool {
+        if before.as_ref() == edge {
+            return true;
+        }
+        *before = edge.cloned();
+        let event = Event::Identified { target: self.id.clone(), edge: before.clone() };
+        self.means.events.send(event).await.is_ok()
+    }
+
     async fn keep(self, mut approach: Approach) {
         let mut standing = Standing::default();
-        let (mut remarks, mut failing) = (Remarks::default(), false);
+        let (mut remarks, mut failing, mut edge) = (Remarks::default(), false, None);
         let (mut told, mut next) = (Told::default(), Instant::now());
         loop {
             tokio::time::sleep_until(next).await;
@@ -183,6 +194,9 @@ impl Watch {
             failing = !answered;
             if answered {
                 self.tell(&mut told, approach.omitted());
+                if !self.identify(&mut edge, approach.listing_edge()).await {
+                    return;
+                }
             }
             let event = match outcome {
                 Outcome::Answered(archives) => Event::Answered { target, at, archives },

@@ -134,6 +134,7 @@ pub(super) fn advice(error: &ProbeError) -> Option<&'static str> {
         | ProbeError::Loop { .. } => Some(place),
         // With words of their own.
         ProbeError::Denied { .. }
+        | ProbeError::Detour(_)
         | ProbeError::Elsewhere { .. }
         | ProbeError::OtherScheme { .. } => None,
     }
@@ -191,6 +192,7 @@ pub(super) fn reason(error: &ProbeError) -> String {
         ProbeError::BadLocation { .. } => "leads nowhere".to_owned(),
         ProbeError::Loop { .. } => "leads round".to_owned(),
         ProbeError::Listing { .. } => "no listing".to_owned(),
+        ProbeError::Detour(detour) => detour.to_string(),
     }
 }
 

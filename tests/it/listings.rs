@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use snapedge::api::{self, Reference, Urls};
 use snapedge::clock::Now;
 use snapedge::config::Downloads;
+use snapedge::hops::CdnLoop;
 use snapedge::index::{Catalog, Event, Listed, Location, Policy, Publish, TargetId, View};
 use snapedge::route::{ApiCall, Settings};
 use tokio::io::AsyncWriteExt;
@@ -119,6 +120,7 @@ fn view_of(targets: u64) -> View {
                 authority: Arc::clone(&authority),
                 path: format!("/v1/snapshot/{name}"),
                 access: 0,
+                via: snapedge::hops::Via::default(),
             }),
         };
         let base = 346_000_000;
@@ -145,7 +147,7 @@ fn listing(view: &View, urls: &Urls) -> Vec<u8> {
         max_snapshot_age: 5000,
     };
     let call = ApiCall::Snapshots { group: None, base: None };
-    api::answer(&call, view, &settings, Reference::Unset, urls).body.to_vec()
+    api::answer(&call, view, &settings, Reference::Unset, urls, &CdnLoop::default()).body.to_vec()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,5 +44,6 @@ mod support;
 mod tags;
 mod targets;
 mod telling;
+mod tiers;
 mod tracker;
 mod unknown_names;

@@ -52,7 +52,7 @@ async fn an_archive_is_listed_once_however_many_targets_have_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_sidecars_and_directories_are_one_source_of_an_archive() {
     let (base, newest) = (full(1000), incremental(1000, 1500));
-    let archives = [(&*base, Content::new(1, 50)), (&*newest, Content::new(2, 20))];
+    let archives = [(&*base, Content::framed(1, 5000)), (&*newest, Content::framed(2, 900))];
     let node = Origin::run(Program::Agave, &archives).await;
     let sidecar = Origin::run(Program::Sidecar, &archives).await;
     let directory = tempfile::tempdir().expect("a directory");

@@ -12,6 +12,7 @@ fn location(name: &ArchiveName) -> Location {
         authority: "localhost:1".into(),
         path: format!("/v1/snapshot/{name}"),
         access: 0,
+        via: crate::hops::Via::default(),
     }
 }
 
@@ -20,7 +21,7 @@ fn read(body: &[u8]) -> Result<(Vec<Listed>, Omissions), ListingError> {
     for piece in body.chunks(16 << 10) {
         listing.push(piece)?;
     }
-    listing.end(location)
+    listing.end(|name, _| Some(location(name)))
 }
 
 fn check(body: &str, expected: Option<&[(&str, Option<u64>)]>) {
@@ -209,7 +210,7 @@ fn a_listing_of_ten_thousand_targets_is_read_in_bounded_memory() {
     }
     push("]");
     assert!(bytes > 4 * (2 << 20) && bytes < MAX_LISTING, "{bytes} bytes");
-    let (listed, _) = listing.end(location).expect("good");
+    let (listed, _) = listing.end(|name, _| Some(location(name))).expect("good");
     assert_eq!(listed.len(), MAX_INCREMENTAL + 2);
     assert_eq!(listed.iter().map(|listed| listed.name.slot().0).max(), Some(1_010_099));
 }

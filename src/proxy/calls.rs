@@ -1,0 +1,47 @@
+//! Calls of the JSON API, and whose URLs their answers show.
+
+use pingora_proxy::Session;
+
+use super::edge::Edge;
+use super::head;
+use crate::api::{self, Reference, Urls};
+use crate::config::Downloads;
+use crate::hops::CdnLoop;
+use crate::route::{ApiCall, Failure, Reply};
+
+impl Edge {
+    /// Answers a call from what is in memory.
+    pub(super) fn call(
+        &self,
+        session: &Session,
+        call: &ApiCall,
+        came: &CdnLoop,
+    ) -> Result<Reply, Failure> {
+        let shows_urls = matches!(call, ApiCall::Snapshots { .. } | ApiCall::BestSnapshots { .. });
+        let urls = match (self.settings.downloads, &self.settings.public_url) {
+            (Downloads::Redirect, _) => Urls::Targets,
+            (Downloads::Proxy, Some(base)) => Urls::Own(base.clone()),
+            (Downloads::Proxy, None) if shows_urls => Urls::Own(own_base(session)?),
+            (Downloads::Proxy, None) => Urls::Own(String::new()),
+        };
+        let reference = match &self.reference {
+            None => Reference::Unset,
+            Some(reference) => reference.slot().map_or(Reference::Unknown, Reference::Slot),
+        };
+        Ok(api::answer(call, &self.published.load(), &self.settings, reference, &urls, came))
+    }
+}
+
+/// Scheme and host under which the request came.
+fn own_base(session: &Session) -> Result<String, Failure> {
+    let server = || session.server_addr().and_then(|address| address.as_inet()).copied();
+    let named = head::authority(session);
+    let has_host = session.req_header().headers.contains_key(http::header::HOST);
+    let authority = match named {
+        Some(authority) => authority,
+        // HTTP/1.0 need not name a host; then it is the address that was connected to.
+        None if !has_host => server().ok_or(Failure::Host)?.to_string(),
+        None => return Err(Failure::Host),
+    };
+    Ok(format!("http://{authority}"))
+}
