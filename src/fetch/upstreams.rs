@@ -27,6 +27,11 @@ use crate::target::{Conduct, Reporter};
 const TURNS: usize = 64;
 /// Most targets of which it is remembered how they answer ranges.
 const MAX_RANGED: usize = 10_000;
+/// How long the word of a target that it does not have an archive stands against its listing: by
+/// then the index knows of it, or the target lists it all the same.
+const GONE_MEMORY: Duration = Duration::from_secs(1);
+/// Most such words that are remembered.
+const MAX_GONE: usize = 64;
 
 /// What every transfer shares.
 pub struct Upstreams {
@@ -37,6 +42,8 @@ pub struct Upstreams {
     turns: [AtomicUsize; TURNS],
     /// Targets that answered the last range with a part.
     ranged: Mutex<BTreeSet<TargetId>>,
+    /// What targets said of late not to have.
+    gone: Mutex<Vec<(TargetId, ArchiveName, Instant)>>,
     hasher: std::hash::RandomState,
     choice: ChoiceKey,
     reporter: Reporter,
@@ -66,6 +73,7 @@ impl Upstreams {
             fleet: Fleet::new(&limits),
             turns: [const { AtomicUsize::new(0) }; TURNS],
             ranged: Mutex::default(),
+            gone: Mutex::default(),
             hasher: std::hash::RandomState::new(),
             choice,
             tries: AtomicU64::new(0),
@@ -195,6 +203,7 @@ impl Upstreams {
             && !failure.is_of_connecting()
             && *failure != SourceFailure::Disk;
         if *failure == SourceFailure::Gone {
+            self.note_gone(&source.target, name, Instant::now());
             self.reporter.gone(&source.target, name);
         } else if !says_nothing && !matches!(failure, SourceFailure::NoSocket | SourceFailure::Loop)
         {
@@ -205,6 +214,25 @@ impl Upstreams {
     /// Notes that a transfer failed by the target's fault.
     pub fn failed(&self, target: &TargetId, failure: &SourceFailure, now: Instant) {
         self.fleet.failed(target, failure.is_weakness(), now);
+    }
+
+    fn note_gone(&self, target: &TargetId, name: ArchiveName, now: Instant) {
+        // No change of it can panic half-way.
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        gone.retain(|(.., since)| now < *since + GONE_MEMORY);
+        if gone.len() >= MAX_GONE {
+            gone.remove(0);
+        }
+        gone.push((target.clone(), name, now));
+    }
+
+    /// Whether a target said a moment ago that it does not have its archive.
+    pub fn is_gone(&self, source: &Source, now: Instant) -> bool {
+        let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        let (target, wanted) = (&source.target, source.listed.name);
+        gone.iter().any(|(who, name, since)| {
+            who == target && *name == wanted && now < *since + GONE_MEMORY
+        })
     }
 
     /// Notes how a target answered a range.

@@ -133,7 +133,8 @@ impl Edge {
     /// Judges the head of a source's answer; `Ok` is the head for the client.
     fn judge(&self, relay: &mut Relay, answer: &ResponseHeader) -> Result<ResponseHeader> {
         let Some(source) = relay.source().cloned() else { return refused(false) };
-        match route::judge(relay.asked(), &source, answer.status, &answer.headers) {
+        let verdict = route::judge(relay.asked(), &source, answer.status, &answer.headers);
+        match self.with_absence(verdict, &source, relay, answer.status) {
             Verdict::Deliver(head) => {
                 if self.stops_at(&head, relay) {
                     return refused(false);

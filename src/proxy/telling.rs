@@ -13,7 +13,8 @@ use super::context::{Caching, Phase, Relay};
 use super::edge::Edge;
 use super::head;
 use crate::config::Sharing;
-use crate::route::{ArchiveHead, Bypass, Failure, RangeRequest, Ranges, SourceFailure};
+use crate::index::Source;
+use crate::route::{ArchiveHead, Bypass, Failure, RangeRequest, Ranges, SourceFailure, Verdict};
 
 /// How long a target has for its answer to a HEAD where its listing tells the length as well:
 /// finders give up after a second.
@@ -57,6 +58,21 @@ impl Edge {
             }
         }
         relay.next(failure)
+    }
+
+    /// The verdict, but for a HEAD that says what a GET said a moment ago: that the archive is
+    /// gone, which the index need not know yet.
+    pub(super) fn with_absence(
+        &self,
+        verdict: Verdict,
+        source: &Source,
+        relay: &Relay,
+        status: StatusCode,
+    ) -> Verdict {
+        let is_absent = relay.asked().method == Method::HEAD
+            && matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
+            && self.upstreams.is_gone(source, Instant::now());
+        if is_absent { Verdict::Fail(SourceFailure::Gone) } else { verdict }
     }
 
     /// The head with what a range would be answered with: in the shared mode, where a range has the

@@ -19,6 +19,20 @@ pub(super) const HEAD_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often the first byte is asked for at once after a HEAD that was of no use.
 const TIMES_WITHOUT_HEAD: u32 = 100;
 
+/// How often in a row no HEAD is answered and what is known already counts as confirmed.
+const UNANSWERED_HEADS: u32 = 20;
+
+/// Why a target is asked for an archive.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reason<'a> {
+    /// It leads there, and may have told before what is there.
+    Named(Option<&'a Listed>),
+    /// It goes on to lead there.
+    Insisted,
+    /// It had it when it was asked last, and names it no more.
+    Remembered,
+}
+
 /// What a target says of one archive.
 #[derive(Debug)]
 pub(super) enum Presence {
@@ -26,6 +40,11 @@ pub(super) enum Presence {
     There(Listed),
     /// What came was the head of something else: of a redirect, or of a refusal.
     Not(Head),
+    /// That it is not there, which is a reason to ask again what leads there: in between it may
+    /// have gone.
+    Doubt,
+    /// Nothing came in time.
+    Silence,
 }
 
 /// What the HEADs of one target are worth.
@@ -33,12 +52,25 @@ pub(super) enum Presence {
 pub(super) struct Heads {
     /// How often none is asked any more.
     skipped: AtomicU32,
+    /// How often in a row none was answered.
+    unanswered: AtomicU32,
 }
 
 impl Heads {
     fn are_worth_it(&self) -> bool {
         let left = |left: u32| left.checked_sub(1);
         self.skipped.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_err()
+    }
+
+    /// Notes that one was answered in time or was not, and says whether what is known without it
+    /// will do.
+    fn were_answered(&self, in_time: bool) -> bool {
+        if in_time {
+            self.unanswered.store(0, Ordering::Relaxed);
+            return false;
+        }
+        let times = self.unanswered.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        !times.is_multiple_of(UNANSWERED_HEADS)
     }
 
     fn were_useless(&self) {
@@ -48,30 +80,52 @@ impl Heads {
 
 /// Asks for an archive. The error is that there was no answer to the last question; a caller bounds
 /// the time for that.
+///
+/// A server that ignores ranges begins to send all of an archive whose first byte is asked for. So
+/// that is done only where a HEAD contradicts what led here, or nothing is known yet: one that is
+/// late says nothing new, and the 404 of what is no longer named is believed while HEADs are good.
 pub(super) async fn ask(
     line: &Line,
     name: ArchiveName,
     place: &Place,
+    reason: Reason<'_>,
     heads: &Heads,
 ) -> Result<Presence, ClientError> {
-    let by_head = heads.are_worth_it();
-    if by_head {
-        match tokio::time::timeout(HEAD_TIMEOUT, line.head_alone(place)).await {
+    let mut was_useless = false;
+    if heads.are_worth_it() {
+        let answer = tokio::time::timeout(HEAD_TIMEOUT, line.head_alone(place)).await;
+        let known_will_do = heads.were_answered(answer.is_ok());
+        match answer {
             Ok(Ok(head)) => {
                 if let Some(listed) = archive(name, line, place, &head) {
                     return Ok(Presence::There(listed));
                 }
-                if is_for_later(head.status) {
-                    return Ok(Presence::Not(head));
+                match (head.status, reason) {
+                    (StatusCode::NOT_FOUND | StatusCode::GONE, Reason::Remembered) => {
+                        return Ok(Presence::Not(head));
+                    }
+                    (StatusCode::NOT_FOUND | StatusCode::GONE, Reason::Named(_)) => {
+                        return Ok(Presence::Doubt);
+                    }
+                    (status, _) if is_for_later(status) => return Ok(Presence::Not(head)),
+                    _ => {}
                 }
+                was_useless = true;
             }
             Ok(Err(error)) if error.is_of_connecting() => return Err(error),
-            Ok(Err(_)) | Err(_) => {}
+            Ok(Err(_)) => was_useless = true,
+            Err(_) => match reason {
+                Reason::Named(Some(known)) if known_will_do => {
+                    return Ok(Presence::There(known.clone()));
+                }
+                Reason::Named(_) | Reason::Insisted => {}
+                Reason::Remembered => return Ok(Presence::Silence),
+            },
         }
     }
     let head = line.first_byte(place).await?;
     if let Some(listed) = archive(name, line, place, &head) {
-        if by_head {
+        if was_useless {
             heads.were_useless();
         }
         return Ok(Presence::There(listed));
@@ -178,6 +232,20 @@ mod tests {
         ] {
             assert_eq!(size(status, lines), expected, "{status} {lines}");
         }
+    }
+
+    #[test]
+    fn what_is_known_will_do_while_heads_are_late_but_not_for_ever() {
+        let heads = Heads::default();
+        for _ in 0..2 {
+            for _ in 1..UNANSWERED_HEADS {
+                assert!(heads.were_answered(false));
+            }
+            assert!(!heads.were_answered(false));
+        }
+        assert!(heads.were_answered(false));
+        assert!(!heads.were_answered(true), "what was answered counts");
+        assert_eq!((0..UNANSWERED_HEADS).filter(|_| !heads.were_answered(false)).count(), 1);
     }
 
     #[test]

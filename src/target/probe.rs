@@ -14,7 +14,7 @@ use super::listing::{Listing, ListingError, MAX_LISTING};
 use super::neighbours::Handed;
 use super::nodes::Node;
 use super::omissions::Omissions;
-use super::presence::{self, Heads, Presence};
+use super::presence::{self, Heads, Presence, Reason};
 use super::short_form::{Remembered, Rest, Word, asks_to_wait, says_none};
 use super::silence::{self, Answers};
 use crate::access::{Access, Fault};
@@ -405,15 +405,25 @@ impl Prober {
         line: &Line,
         short: Place,
     ) -> Result<(Option<EdgeId>, Word), ProbeError> {
-        let mut place = short.clone();
+        let (mut place, mut followed, mut doubted) = (short.clone(), 0, false);
         let mut edge = None;
-        for _ in 0..=MAX_REDIRECTS {
+        while followed <= MAX_REDIRECTS {
+            followed += 1;
             let head = match archive_at(&place.path) {
                 None => line.head(&place).await?,
-                Some(name) => match presence::ask(line, name, &place, &self.heads).await? {
-                    Presence::There(listed) => return Ok((edge, Word::Named(listed))),
-                    Presence::Not(head) => head,
-                },
+                Some(name) => {
+                    let known = self.remembered.known(&name, &place);
+                    let reason = if doubted { Reason::Insisted } else { Reason::Named(known) };
+                    match presence::ask(line, name, &place, reason, &self.heads).await? {
+                        Presence::There(listed) => return Ok((edge, Word::Named(listed))),
+                        Presence::Not(head) => head,
+                        Presence::Doubt => {
+                            (place, followed, doubted) = (short.clone(), 0, true);
+                            continue;
+                        }
+                        Presence::Silence => return Ok((edge, Word::None)),
+                    }
+                }
             };
             edge = edge.or(head.edge(line.access())?);
             self.answers().note(&short.path, &place.path, head.status, &head.headers);

@@ -8,7 +8,7 @@ use http::StatusCode;
 use http::header::{HeaderMap, RETRY_AFTER};
 
 use super::client::{Head, Line, Place};
-use super::presence::{self, Heads, Presence, is_for_later};
+use super::presence::{self, Heads, Presence, Reason, is_for_later};
 use super::probe::ProbeError;
 use crate::config::Scheme;
 use crate::index::Listed;
@@ -62,6 +62,16 @@ pub(super) struct Known {
 }
 
 impl Remembered {
+    /// What is remembered of an archive at this place.
+    pub(super) fn known(&self, name: &ArchiveName, place: &Place) -> Option<&Listed> {
+        let listed = self.0.get(name).map(|known| &known.listed);
+        listed.filter(|listed| {
+            listed.location.as_ref().is_some_and(|location| {
+                location.address == place.address && location.path == place.path
+            })
+        })
+    }
+
     /// Asks by name for what is remembered and not found yet. What is there is found; what the node
     /// said nothing of is returned.
     pub(super) async fn look(
@@ -88,7 +98,7 @@ impl Remembered {
             let answer = if is_silent {
                 None
             } else {
-                let asked = presence::ask(line, *name, &place, heads);
+                let asked = presence::ask(line, *name, &place, Reason::Remembered, heads);
                 tokio::time::timeout(REMEMBERED_TIMEOUT, asked).await.ok()
             };
             let says_nothing = match answer {
@@ -97,8 +107,10 @@ impl Remembered {
                     false
                 }
                 Some(Ok(Presence::Not(head))) => is_for_later(head.status),
+                // It is asked for itself.
+                Some(Ok(Presence::Doubt)) => false,
                 Some(Err(error)) => !error.is_of_connecting(),
-                None => {
+                Some(Ok(Presence::Silence)) | None => {
                     is_silent = true;
                     true
                 }
