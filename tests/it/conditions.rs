@@ -10,7 +10,7 @@ use super::support::edge::{Edge, config};
 use super::support::origin::{Fault, Origin, Program};
 use super::support::{eventually, full};
 
-const CONTENT: Content = Content::new(5, 300_000);
+const CONTENT: Content = Content::framed(5, 300_000);
 const HIT: &str = "snapedge; hit";
 
 /// Where the bytes would come from.

@@ -93,6 +93,11 @@ async fn signals_end_the_process_and_leave_a_log() {
         let config = format!("server: {{grace_period: 0s}}\n{GOOD}");
         let mut running = Running::start(&config).await;
         assert_eq!(Ask::get("/snapshot.tar.bz2").send(running.address).await.status, 404);
+        // A signal that ends the process at once leaves no time for it.
+        eventually("the request is logged", || async {
+            running.log().contains("GET /snapshot.tar.bz2 404 0 bytes")
+        })
+        .await;
         running.signal(signal);
         let mut code = None;
         eventually("the process ends", || {
