@@ -242,8 +242,8 @@ async fn of_several_addresses_the_good_one_is_found_and_kept() {
                     assert_eq!(found, Ok(Some(good)), "{manner:?}, {good_is_last}, {round}");
                 }
                 for ((address, _), place) in all.iter().zip(&world.places) {
-                    // Of the kept one one thing is asked in a round; of another one as well, where the
-                    // kept one is slow, as on a machine with much to do.
+                    // Each is asked one thing in a round, the others where the kept one is slow, as
+                    // on a machine with much to do.
                     let most = 4 * 2;
                     let asked = place.asked.load(Ordering::Relaxed);
                     assert!(asked <= most, "{manner:?} at {address}: asked {asked} times");
