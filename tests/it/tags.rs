@@ -13,7 +13,7 @@ use super::support::origin::{Origin, Program, modified};
 use super::support::process::{File, PROGRAM, Running};
 use super::support::{eventually, full};
 
-const CONTENT: Content = Content::new(3, 200_000);
+const CONTENT: Content = Content::framed(3, 200_000);
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const HIT: &str = "snapedge; hit";
 
