@@ -2,32 +2,94 @@
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
 CARGO ?= cargo
+# Where Cargo builds, unless CARGO_TARGET_DIR says otherwise.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 # What the build needs besides Rust: a C compiler, and cmake for the zlib that Pingora brings.
 COMMANDS := cc cmake
 PACKAGES := gcc libc6-dev cmake
 
-.PHONY: demo test crash fmt clippy bench bench-hit bench-fill tools
+# What `make fuzz` runs, and for how long each.
+FUZZ_SECONDS ?= 20
+FUZZ_TARGETS ?= $(notdir $(wildcard fuzz/seeds/*))
+FUZZ_HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+# How libFuzzer is told which branches an input took. As cargo-fuzz sets them, without a sanitizer.
+FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+	-Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1
+
+.PHONY: help demo test check fmt tidy clippy unit doc deny crash fuzz bench bench-hit bench-fill tools
+
+## List the targets.
+help:
+	@awk '/^## / && !said { said = substr($$0, 4) } \
+		/^[a-z-]+:/ { if (said) printf "make %-12s %s\n", substr($$1, 1, length($$1) - 1), said } \
+		!/^##/ { said = "" }' $(firstword $(MAKEFILE_LIST))
 
 ## Run the edge with embedded origins on 127.0.0.1:8458.
 demo: tools
+	@echo "Building the demo: some minutes the first time, seconds after that. \`make test\` goes on from there."
 	$(CARGO) run --locked -- demo
 
-## Format, lints with warnings denied, all tests.
-test: fmt clippy
+## Format, lints and documentation with warnings denied, all tests.
+test: fmt clippy doc
 	$(CARGO) test --locked
+
+## What is quick of the tests: format, structure, lints, unit tests.
+check: fmt tidy clippy unit
+
+## Compare the format with rustfmt's.
+fmt: tools
+	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
+
+## Structure of the source (length of functions, who imports whom), in seconds and without a build.
+tidy: tools
+	mkdir -p "$(TARGET)"
+	CARGO_MANIFEST_DIR="$(CURDIR)" rustc --edition 2024 --test tests/tidy/main.rs -o "$(TARGET)/tidy"
+	"$(TARGET)/tidy" --quiet
+
+## Lints, with warnings denied.
+clippy: tools
+	$(CARGO) clippy --locked --all-targets -- --deny warnings
+
+## Unit tests alone.
+unit: tools
+	$(CARGO) test --locked --lib --quiet
+
+## Documentation of the code, with warnings denied.
+doc: tools
+	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --no-deps
+
+## Licences, versions and origins of the dependencies. Needs cargo-deny.
+deny: tools
+	@$(CARGO) deny --version >/dev/null || { \
+		echo "missing: cargo-deny, install it by: cargo install cargo-deny --locked" >&2; exit 1; }
+	$(CARGO) deny --locked check --deny unmatched-skip --deny unnecessary-skip \
+		--deny license-not-encountered --deny license-exception-not-encountered \
+		licenses bans sources
 
 ## Kill the program 200 times in the middle of its work, and look at what it leaves.
 crash: tools
 	SNAPEDGE_CRASHES=$${SNAPEDGE_CRASHES:-200} \
 		$(CARGO) test --locked --test it cache::crash -- --nocapture
 
-fmt: tools
-	$(CARGO) fmt --check
-
-clippy: tools
-	$(CARGO) clippy --locked --all-targets -- --deny warnings
+## Look for inputs that break a parser: FUZZ_SECONDS (20) for each of FUZZ_TARGETS (all).
+fuzz: tools
+	@command -v c++ >/dev/null || { echo "missing: c++, on Debian: apt-get install g++" >&2; exit 1; }
+	@echo "Building the fuzzers: some minutes the first time."
+	RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build --locked --release --bins \
+		--manifest-path fuzz/Cargo.toml --target $(FUZZ_HOST) --target-dir fuzz/target
+	@for name in $(FUZZ_TARGETS); do \
+		echo "fuzzing $$name for $(FUZZ_SECONDS) s"; \
+		mkdir -p fuzz/corpus/$$name fuzz/artifacts/$$name; \
+		fuzz/target/$(FUZZ_HOST)/release/$$name -max_total_time=$(FUZZ_SECONDS) -timeout=10 \
+			-rss_limit_mb=2048 -verbosity=0 -print_final_stats=1 \
+			-artifact_prefix=fuzz/artifacts/$$name/ fuzz/corpus/$$name fuzz/seeds/$$name; \
+	done
 
 ## Benchmarks, optimised as the release is.
 bench: tools

@@ -22,6 +22,7 @@ use tokio::runtime::Runtime;
 
 use snapedge::cache::{
     Announced, Fill, Options, Retention, SLICE, Sealed, SealedReader, Standing, Store,
+    StoreSettings,
 };
 use snapedge::clock::Now;
 use snapedge::config::Verify;
@@ -50,15 +51,16 @@ fn incremental() -> ArchiveName {
 fn open(directory: &Path) -> Store {
     let options = Options {
         directory: directory.to_owned(),
-        min_free_space: 0,
-        max_size: None,
-        retention: Retention::UntilRefresh,
-        verify: Verify::Length,
-        groups: vec![GROUP.into()],
+        settings: StoreSettings {
+            min_free_space: 0,
+            max_size: None,
+            retention: Retention::UntilRefresh,
+            verify: Verify::Length,
+        },
         appraise: Arc::new(|_, _| Worth::Best),
         successor: Arc::new(|_| None),
     };
-    Store::open(options, Now::read()).expect("a usable directory")
+    Store::open(&options, Now::read()).expect("a usable directory")
 }
 
 /// Fills the store as a request does, and waits until the archive is found.

@@ -17,10 +17,13 @@ use snapedge::api::{self, Reference, Urls};
 use snapedge::clock::Now;
 use snapedge::config::{Downloads, Key, Sharing};
 use snapedge::hops::{CdnLoop, Via};
-use snapedge::index::{Catalog, Event, Listed, Location, Policy, Publish, TargetId, View};
+use snapedge::index::{
+    AccessKey, Catalog, Event, Listed, Location, Policy, Publish, TargetId, View,
+};
+use snapedge::route::plan::{ArchiveRequest, CachePolicy, EntryState, Tried, World, next};
 use snapedge::route::{
-    ApiCall, Asked, Cached, Requester, Route, Settings, Strangers, TagKey, Terms, Wish, chosen,
-    parse, short_form,
+    Affinity, ApiCall, Asked, Requester, Route, Settings, Strangers, TagKey, chosen, parse,
+    short_form,
 };
 use snapedge::snapshot::{ArchiveHash, ArchiveName, Compression, Slot};
 
@@ -56,7 +59,7 @@ fn archives(at: u16) -> Vec<Listed> {
             address: ([10, 0, high, low], 8899).into(),
             authority: format!("10.0.{high}.{low}:8899").into(),
             path: format!("/{name}"),
-            access: 0,
+            access: AccessKey::default(),
             via: Via::default(),
         }),
     };
@@ -75,6 +78,37 @@ fn catalog(now: Now) -> Catalog {
     catalog
 }
 
+/// Answers one request as the proxy decides about it.
+fn answer(view: &View, path: &str, query: Option<&str>, settings: &Settings) {
+    let tags = TagKey::of(&Key::new([1; 16]));
+    let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    match parse(&Method::GET, black_box(path), query).expect("a known path") {
+        Route::ShortForm(form) => {
+            let requester = Requester { client, targets: &Strangers };
+            let name = chosen(&form, None, view, settings).expect("an archive");
+            let reply = short_form(&form, &name, view, settings, &requester);
+            assert!(reply.is_ok(), "{path}");
+        }
+        Route::Archive(name) => {
+            let asked = Asked::of(&Method::GET, &HeaderMap::new(), tags);
+            let request = ArchiveRequest { name, client, asked, came: Arc::default() };
+            let world = World {
+                view,
+                entry: Some(EntryState::Nothing),
+                affinity: &Affinity::Fresh,
+                targets: &Strangers,
+                is_distrusted: &|_| false,
+                has_failed: &|_| false,
+                downloads: Downloads::Proxy,
+                policy: CachePolicy { sharing: Sharing::Exclusive, keeps: false },
+                admitted: true,
+            };
+            assert!(next(&request, &world, &Tried::default()).is_ok(), "{path}");
+        }
+        Route::Api(call) => unreachable!("{call:?} is not measured here"),
+    }
+}
+
 fn benches(criterion: &mut Criterion) {
     let now = Now { instant: Instant::now(), wall: UNIX_EPOCH };
     let groups = GROUPS.map(Arc::from);
@@ -90,32 +124,8 @@ fn benches(criterion: &mut Criterion) {
         public_url: None,
         max_snapshot_age: 5_000,
     };
-    let tags = TagKey::of(&Key::new([1; 16]));
     let answer = |path: &str, query: Option<&str>, settings: &Settings| {
-        let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        match parse(&Method::GET, black_box(path), query).expect("a known path") {
-            Route::ShortForm(form) => {
-                let requester = Requester { client, targets: &Strangers };
-                let name = chosen(&form, None, &view, settings).expect("an archive");
-                let reply = short_form(&form, &name, &view, settings, &requester);
-                assert!(reply.is_ok(), "{path}");
-            }
-            Route::Archive(name) => {
-                let asked = Asked::of(&Method::GET, &HeaderMap::new(), tags);
-                let terms = Terms { sharing: Sharing::Exclusive, keeps: false };
-                let wish = Wish {
-                    name,
-                    client,
-                    asked: &asked,
-                    given: None,
-                    shown: None,
-                    view: &view,
-                    terms,
-                };
-                assert!(wish.sources(Cached::Nothing, &Strangers, |_| false).is_ok(), "{path}");
-            }
-            Route::Api(call) => unreachable!("{call:?} is not measured here"),
-        }
+        answer(&view, path, query, settings);
     };
 
     let mut measured = criterion.benchmark_group("10,000 sources");

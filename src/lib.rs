@@ -1,7 +1,7 @@
 //! snapedge stands in front of Solana nodes and hands out their snapshot archives.
 //!
 //! `docs/ARCHITECTURE.md` is the map of this crate and lists the rules that hold between its
-//! modules; `tests/tidy.rs` checks those that can be checked.
+//! modules; `tests/tidy/` checks those that can be checked.
 
 pub mod access;
 pub mod api;
@@ -11,21 +11,26 @@ pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod configured;
 pub mod demo;
-pub mod descriptors;
 pub mod drain;
-pub mod fetch;
+pub mod error_chain;
+pub mod fd_limit;
+pub mod fill;
 pub mod hops;
 pub mod index;
 pub mod ledger;
-pub mod pace;
+pub mod limit;
+pub mod listener;
+pub mod log_level;
+pub mod on_demand;
 pub mod proxy;
-pub mod queue;
-pub mod refusals;
+pub mod published;
 pub mod route;
+pub mod rpc;
+pub mod scrape;
 pub mod snapshot;
-pub mod tally;
-pub mod target;
+pub mod upstream;
 
 /// Memory that a flood of requests took goes back to the system within seconds after it.
 #[global_allocator]

@@ -7,7 +7,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use snapedge::cli::{Cli, Command, EXIT_START, EXIT_USAGE};
-use snapedge::{app, config, demo};
+use snapedge::{app, config, demo, log_level};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -42,22 +42,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         println!("the configuration `{}` is good", path.display());
         return Ok(());
     }
-    let mut logger = env_logger::Builder::new();
-    logger.filter_level(config.log_level);
-    if config.log_level < log::LevelFilter::Debug {
-        for module in app::UNBOUNDED_MODULES {
-            logger.filter_module(module, log::LevelFilter::Off);
-        }
-        for module in app::BOUNDED_MODULES {
-            logger.filter_module(module, config.log_level);
-        }
-    }
-    logger
-        .filter_module(app::NOISY_MODULE, log::LevelFilter::Off)
-        .parse_default_env()
-        // After what `RUST_LOG` says, so that it cannot be turned on.
-        .filter_module(app::TELLING_MODULE, config.log_level.min(log::LevelFilter::Debug))
-        .init();
-    app::run(&config)?;
+    log_level::start(config.log_level).context("there is a log already")?;
+    app::run(&config, &path)?;
     Ok(())
 }

@@ -62,6 +62,13 @@ impl Presented {
         }
     }
 
+    /// Takes over what was read elsewhere; what cannot be sent changes nothing.
+    pub(super) fn renew(&self, group: &str, secret: &Secret) {
+        if let Err(error) = self.take(group, secret) {
+            log::warn!("group `{group}` keeps its credentials as they are: {error}");
+        }
+    }
+
     fn take(&self, group: &str, secret: &Secret) -> Result<(), String> {
         let header = header(&self.credentials, secret).map_err(|error| error.to_string())?;
         if header != **self.header.load() {

@@ -25,23 +25,23 @@ const CERTIFICATE_ALERTS: [AlertDescription; 10] = [
 /// What is wrong, and what to do about it. The sentences go on from the name of the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// Its certificate leads to no trusted authority.
+    /// The target's certificate leads to no trusted authority.
     #[error(
         "its certificate is from no authority that is trusted, give the one that it is from in \
          `tls_config.ca_file`"
     )]
     UnknownIssuer,
-    /// Its certificate is no longer valid, or not yet.
+    /// The target's certificate is no longer valid, or not yet.
     #[error(
         "its certificate has expired or is not valid yet, renew it on the target or set the clock"
     )]
     Expired,
-    /// Its certificate is for another name.
+    /// The target's certificate is for another name.
     #[error(
         "its certificate is for another name, list the target under a name that the certificate has"
     )]
     WrongName,
-    /// It refuses the certificate of this process, or wants one.
+    /// The target refuses the certificate of this process, or wants one.
     #[error(
         "it accepts no client that does not show a certificate that it trusts, give one in \
          `tls_config.cert_file` and `tls_config.key_file`"
@@ -50,7 +50,7 @@ pub enum Fault {
     /// No TLS comes about, for any other reason.
     #[error("no TLS comes about, see that it speaks TLS 1.2 or 1.3 on this port")]
     Tls,
-    /// It answers that who asks may not: 401, or 403.
+    /// The target answers that who asks may not: 401, or 403.
     #[error(
         "it does not accept the credentials of the group, or there are none: see `basic_auth` and \
          `bearer_auth`"
@@ -110,7 +110,7 @@ impl Fault {
         None
     }
 
-    /// The same for an error of Pingora's, which has its causes elsewhere.
+    /// What is behind an error of Pingora's, which has its causes elsewhere.
     pub fn behind_pingora(error: &pingora::Error) -> Option<Self> {
         match error.etype() {
             // Of what goes wrong in a handshake only the words come through.

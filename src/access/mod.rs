@@ -5,13 +5,14 @@
 mod credentials;
 mod fault;
 mod heads;
+mod registry;
 mod tls;
 
 pub use fault::{Fault, Faults};
 pub use heads::{MAX_HEAD, is_long};
+pub use registry::{Accesses, Prepared};
 pub use tls::AccessError;
 
-use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -19,81 +20,68 @@ use http::HeaderValue;
 use http::status::StatusCode;
 use pingora::upstreams::peer::HttpPeer;
 
-use crate::config::{Config, Group, Scheme};
+use crate::config::{Group, Scheme};
 use crate::hops::{CdnLoop, EdgeId};
+use crate::index::AccessKey;
 use credentials::Presented;
 use tls::{Authorities, Session};
 
 /// The access to the targets that one entry of the configuration names for its group.
 pub struct Access {
-    entry: usize,
-    group: Arc<str>,
+    key: AccessKey,
+    entry: Group,
     session: Option<Session>,
     presented: Option<Presented>,
     edge: EdgeId,
-    /// What went wrong so far.
-    pub faults: Faults,
-}
-
-/// The access to the targets of each entry of the configuration, in their order.
-pub struct Accesses {
-    entries: Vec<Arc<Access>>,
-    edge: EdgeId,
-}
-
-impl Accesses {
-    /// Sets up what the configuration says.
-    pub fn new(config: &Config) -> Result<Self, AccessError> {
-        let system = Authorities::default();
-        // The keys of a new hasher are random.
-        let unique = || EdgeId::of_bits(RandomState::new().hash_one(0));
-        let edge = config.edge_id.clone().unwrap_or_else(unique);
-        let access =
-            |(entry, group)| Access::new(entry, group, edge.clone(), &system).map(Arc::new);
-        let entries = config.groups.iter().enumerate().map(access).collect::<Result<_, _>>()?;
-        Ok(Self { entries, edge })
-    }
-
-    /// Who this edge is to the targets.
-    pub fn edge(&self) -> &EdgeId {
-        &self.edge
-    }
-
-    /// That of the entry at a place in the configuration.
-    pub fn at(&self, entry: usize) -> Option<&Arc<Access>> {
-        self.entries.get(entry)
-    }
-
-    /// That of the first entry of a group.
-    pub fn of(&self, group: &str) -> Option<&Arc<Access>> {
-        self.entries.iter().find(|access| *access.group == *group)
-    }
-
-    /// All of them.
-    pub fn all(&self) -> impl Iterator<Item = &Arc<Access>> {
-        self.entries.iter()
-    }
+    /// What went wrong so far, by this and by what it took the place of.
+    pub faults: Arc<Faults>,
 }
 
 impl Access {
     fn new(
-        entry: usize,
-        group: &Group,
+        key: AccessKey,
+        entry: &Group,
         edge: EdgeId,
+        faults: Arc<Faults>,
         system: &Authorities,
     ) -> Result<Self, AccessError> {
-        let session = match group.scheme {
+        let session = match entry.scheme {
             Scheme::Http => None,
-            Scheme::Https => Some(Session::new(&group.name, &group.tls, system)?),
+            Scheme::Https => Some(Session::new(&entry.name, &entry.tls, system)?),
         };
-        let presented = group.credentials.clone().map(Presented::new).transpose()?;
-        let (group, faults) = (Arc::clone(&group.name), Faults::default());
-        Ok(Self { entry, group, session, presented, edge, faults })
+        let presented = entry.credentials.clone().map(Presented::new).transpose()?;
+        Ok(Self { key, entry: entry.clone(), session, presented, edge, faults })
     }
 
-    /// The place of its entry in the configuration.
-    pub fn entry(&self) -> usize {
-        self.entry
+    /// The key by which it is found, as long as anybody has that.
+    pub fn key(&self) -> &AccessKey {
+        &self.key
+    }
+
+    /// The name of the group whose targets are reached by it.
+    pub fn group(&self) -> &Arc<str> {
+        &self.entry.name
+    }
+
+    /// Whether it is what a configuration with this entry and this name of the edge would make,
+    /// whichever targets that names. A secret in a file is what the file holds.
+    fn is_of(&self, entry: &Group, edge: &EdgeId) -> bool {
+        let Group { name, scheme, tls, credentials, .. } = &self.entry;
+        let is_same = match (credentials, &entry.credentials) {
+            (None, None) => true,
+            (Some(one), Some(other)) => one.is_same(other),
+            _ => false,
+        };
+        (name, scheme, tls) == (&entry.name, &entry.scheme, &entry.tls)
+            && is_same
+            && self.edge == *edge
+    }
+
+    /// Takes over what the file of a secret held when this entry was read.
+    fn renew(&self, entry: &Group) {
+        if let (Some(presented), Some(credentials)) = (&self.presented, &entry.credentials) {
+            presented.renew(self.group(), credentials.kept().first());
+        }
     }
 
     /// Who this edge is to the targets.
@@ -158,7 +146,7 @@ impl Access {
     /// Follows the file of the password or token; never returns.
     pub async fn keep(&self) {
         match &self.presented {
-            Some(presented) => presented.keep(&self.group).await,
+            Some(presented) => presented.keep(self.group()).await,
             None => std::future::pending().await,
         }
     }
@@ -180,7 +168,8 @@ mod tests {
             "target_groups: [{{group: g, static_targets: {{targets: ['a.example:80']}}, {group}}}]"
         );
         let config = crate::config::parse(&text).expect("valid");
-        Access::new(0, &config.groups[0], EdgeId::of_bits(1), &Authorities::default())
+        let (key, faults) = (AccessKey::default(), Arc::default());
+        Access::new(key, &config.groups[0], EdgeId::of_bits(1), faults, &Authorities::default())
             .expect("usable")
     }
 

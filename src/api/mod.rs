@@ -1,4 +1,4 @@
-//! The JSON API of the public listener: calls in, [`Reply`](crate::route::Reply) out.
+//! The JSON API of the public listener: calls in, [`Reply`] out.
 //!
 //! It speaks as the Go tracker of rpcpool/solana-cluster does, so that its `fetch` works
 //! unmodified; where that has defects they are not copied, and the docstrings say so.

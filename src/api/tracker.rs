@@ -14,10 +14,10 @@ use crate::snapshot::Slot;
 /// Whose URLs are shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Urls {
-    /// Those of this process, which is reached under this base (no trailing slash): every byte
-    /// flows through it, and no address behind it is told.
+    /// URLs of this process, which is reached under this base (no trailing slash): every byte flows
+    /// through it, and no address behind it is told.
     Own(String),
-    /// Those of the targets.
+    /// URLs of the targets.
     Targets,
 }
 

@@ -13,6 +13,9 @@ pub enum Abandoned {
     /// The source broke off or fell silent.
     #[error("the source failed")]
     SourceFailed,
+    /// The source takes too long for the size of it, while others wait to be fetched.
+    #[error("it takes too long for its size, and others wait to be fetched")]
+    Late,
     /// The transfer ended in some other way.
     #[error("the transfer ended")]
     Ended,
@@ -28,7 +31,7 @@ pub enum Abandoned {
     /// The disk takes the bytes slower than the client.
     #[error("the disk is slower than the client")]
     Slow,
-    /// Its client takes too little of it, while another one waits for it.
+    /// The client takes too little of it, while another one waits for it.
     #[error("its client is slow, and another one came for it")]
     Overtaken,
     /// The disk refused the bytes.
@@ -39,9 +42,9 @@ pub enum Abandoned {
 /// What becomes of a fill whose archive is no longer the best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WhenSuperseded {
-    /// It ends. The client that it rides on goes on without it.
+    /// The fill ends. The client that it rides on goes on without it.
     End,
-    /// It goes on: its readers have no other source of these bytes.
+    /// The fill goes on: its readers have no other source of these bytes.
     GoOn,
 }
 

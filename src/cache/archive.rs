@@ -13,11 +13,11 @@ use super::sealed::{Sealed, SealedReader};
 /// An archive that can be read.
 #[derive(Clone, Debug)]
 pub enum Archive {
-    /// All of it is there.
+    /// A whole archive.
     Whole(Arc<Sealed>),
-    /// It is being fetched; its readers wait for what is not there yet.
+    /// An archive that is being fetched; its readers wait for what is not there yet.
     Growing(Arc<Growing>),
-    /// It is in a file that the store has nothing to do with.
+    /// An archive in a file that the store has nothing to do with.
     Lent(Arc<Lent>),
 }
 

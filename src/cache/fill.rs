@@ -14,7 +14,7 @@ use super::inspection::{Finding, Inspection};
 use super::progress::{End, Progress};
 use super::record::Record;
 use super::reservation::{Refusal, Reservation};
-use super::store::{Sealing, Shared};
+use super::shared::{Sealing, Shared};
 use crate::snapshot::ArchiveName;
 
 /// Bytes that are written at once.
@@ -26,9 +26,9 @@ const QUEUE: usize = 8;
 /// What the writer of a fill is sent.
 enum Step {
     Write(Bytes),
-    /// That was all. What it carries is kept until the archive is found or given up.
+    /// The archive is complete. What this carries is kept until it is found or given up.
     Seal(Sealing),
-    /// It was revoked.
+    /// The fill was revoked.
     Stop,
 }
 
@@ -46,10 +46,10 @@ impl Reason {
         let _ = self.given.set(why);
     }
 
-    /// Ends the fill for a client that would be faster, although nothing may be sent any more by
-    /// which it would be seen.
-    pub fn revoke(&self) {
-        self.give(Abandoned::Overtaken);
+    /// Ends the fill for another client, although nothing may be sent any more by which it would be
+    /// seen.
+    pub fn revoke(&self, why: Abandoned) {
+        self.give(why);
         if let Some(steps) = self.steps.upgrade() {
             // Where the queue is full, the writer looks for the reason by itself.
             let _ = steps.try_send(Step::Stop);

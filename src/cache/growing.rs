@@ -165,11 +165,11 @@ pub struct Follower {
 
 /// What a reader gets next.
 pub(super) enum Next {
-    /// These bytes.
+    /// Bytes of the archive.
     Piece(Bytes),
-    /// Nothing more.
+    /// The end of what was asked for.
     End,
-    /// All of it is there; the rest is read from that.
+    /// The archive is whole; the rest is read from that.
     Whole(Arc<Sealed>, Range<u64>),
 }
 

@@ -33,9 +33,9 @@ pub(super) struct Inspection {
 /// Why an archive is not kept.
 #[derive(Debug)]
 pub(super) enum Finding {
-    /// It is not sound.
+    /// The archive is not sound.
     Flaw(Flaw),
-    /// It could not be looked into.
+    /// The archive could not be looked into.
     Failed(io::Error),
 }
 

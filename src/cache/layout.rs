@@ -11,7 +11,7 @@ use crate::snapshot::ArchiveName;
 const LOCK: &str = "snapedge.lock";
 /// What entity tags are made with.
 const SECRET: &str = "snapedge.secret";
-/// The same while it is written.
+/// Name of the secret's file while it is written.
 const UNFINISHED_SECRET: &str = "snapedge.secret-new";
 /// Behind an archive's name: its record.
 const RECORD: &str = ".snapedge";
@@ -33,7 +33,7 @@ pub(super) enum Place {
     Lock,
     /// The secret.
     Secret,
-    /// Nothing of ours.
+    /// A file that is not ours.
     Foreign,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The store knows nothing of HTTP and nothing of Pingora; `storage.rs` is the thin adapter that
 //! makes it a storage backend of Pingora's cache. Which archive is worth keeping is the index's
-//! decision, and which request may fill or read is that of `route/caching.rs`.
+//! decision, and which request may fill or read is that of `route/plan/cache.rs`.
 //!
 //! # The directory
 //!
@@ -45,6 +45,7 @@ mod intact;
 mod layout;
 mod lent;
 mod mapping;
+mod options;
 mod piece;
 mod progress;
 mod record;
@@ -53,6 +54,7 @@ mod retention;
 mod scan;
 mod sealed;
 mod secret;
+mod shared;
 mod space;
 mod storage;
 mod store;
@@ -65,11 +67,12 @@ pub use archive::{Archive, Reader};
 pub use fill::{Ending, Fill, Reason};
 pub use growing::Growing;
 pub use lent::{Lent, LentReader};
+pub use options::{Appraise, Options, StoreSettings, Successor};
 pub use progress::{End, Progress};
 pub use record::{Record, RecordError};
 pub use reservation::{Announced, Claim, Refusal, Reservation};
 pub use retention::Retention;
 pub use sealed::{SLICE, Sealed, SealedReader};
 pub use secret::{SecretError, random_secret};
-pub use storage::{ArchiveStorage, Handover, LentStorage};
-pub use store::{Appraise, OpenError, Options, Standing, Store, Successor};
+pub use storage::{ArchiveStorage, FillCell, LentStorage};
+pub use store::{OpenError, Standing, Store};

@@ -27,7 +27,7 @@ pub enum End {
 }
 
 impl Progress {
-    /// Nothing is there as yet.
+    /// The progress of a fill of which nothing is there as yet.
     pub(super) fn new(now: Instant) -> Self {
         Self { frontier: 0, rate: Rate::new(now), end: None }
     }

@@ -62,7 +62,7 @@ pub enum RecordError {
     /// Of another version of the format.
     #[error("the record does not begin with `{FIRST_LINE}`")]
     Version,
-    /// Nothing like a record.
+    /// The text is nothing like a record.
     #[error("the record does not begin as one")]
     Strange,
     /// Changed since it was written, or cut.

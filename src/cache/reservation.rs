@@ -22,7 +22,7 @@ use super::layout::{Layout, remove};
 use super::progress::Progress;
 use super::record::Record;
 use super::sealed::Sealed;
-use super::store::Shared;
+use super::shared::Shared;
 use crate::check::Flaw;
 use crate::clock::Now;
 use crate::index::{CopyId, Mark, Tag, TargetId, Worth};
@@ -45,7 +45,7 @@ pub struct Announced {
     pub copy: CopyId,
     /// When it last changed, where the source tells.
     pub modified: Option<SystemTime>,
-    /// The same, as the source had listed it.
+    /// When it last changed, as the source had listed it.
     pub listed: Option<SystemTime>,
     /// What the source itself calls it.
     pub tag: Option<Tag>,
@@ -277,7 +277,7 @@ impl Reservation {
 
     /// What looks into the archive as it is written.
     pub(super) fn inspection(&self) -> io::Result<Inspection> {
-        Inspection::begin(self.claim.shared.verify(), &self.record, &self.unfinished.path)
+        Inspection::begin(self.claim.shared.settings().verify, &self.record, &self.unfinished.path)
     }
 
     /// The source gave something that is no archive of this name, and is not asked for that copy

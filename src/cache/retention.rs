@@ -10,7 +10,7 @@ use crate::snapshot::ArchiveName;
 /// For how long an archive is kept that is no longer the best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retention {
-    /// Until the next refresh begins.
+    /// An archive is kept until the next refresh begins.
     UntilRefresh,
     /// Until a newer one of its kind is complete and nobody has read it for so long, or room is
     /// needed.

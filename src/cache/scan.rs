@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 
@@ -40,7 +39,7 @@ enum Beside {
 enum Verdict {
     /// The archive is whole.
     Adopt(Box<Record>),
-    /// Both are ours, and broken.
+    /// Archive and record are ours, and broken.
     Sweep(String),
     /// Only the record is ours.
     SweepRecord(String),
@@ -52,7 +51,7 @@ enum Verdict {
 
 /// Decides about one archive name. Ours is what has a record, since that is written first and
 /// removed last.
-fn judge(name: &ArchiveName, body: Body, beside: Beside, groups: &[Arc<str>]) -> Verdict {
+fn judge(name: &ArchiveName, body: Body, beside: Beside) -> Verdict {
     let record = match beside {
         Beside::Strange if body == Body::Absent => {
             return Verdict::LeaveRecord(
@@ -80,15 +79,12 @@ fn judge(name: &ArchiveName, body: Body, beside: Beside, groups: &[Arc<str>]) ->
         Ok(record) if record.length != length => {
             Verdict::Sweep(format!("it has {length} bytes instead of {}", record.length))
         }
-        Ok(record) if !groups.contains(&record.target.group) => {
-            Verdict::Sweep(format!("there is no group `{}`", record.target.group))
-        }
         Ok(record) => Verdict::Adopt(Box::new(record)),
     }
 }
 
 /// Looks through the directory, sweeps, and returns what is to be adopted.
-pub(super) fn scan(layout: &Layout, groups: &[Arc<str>]) -> io::Result<Vec<Record>> {
+pub(super) fn scan(layout: &Layout) -> io::Result<Vec<Record>> {
     let mut names = BTreeSet::<ArchiveName>::new();
     let mut log = Log::default();
     for entry in layout.directory().read_dir()? {
@@ -105,7 +101,7 @@ pub(super) fn scan(layout: &Layout, groups: &[Arc<str>]) -> io::Result<Vec<Recor
     let mut adopted = Vec::new();
     for name in names {
         let (archive, record) = (layout.archive(&name), layout.record(&name));
-        match judge(&name, body(&archive), beside(&record), groups) {
+        match judge(&name, body(&archive), beside(&record)) {
             Verdict::Adopt(record) => adopted.push(*record),
             Verdict::Sweep(why) if layout.remove(&name) => swept(&archive, &why),
             Verdict::Sweep(_) => {}
@@ -205,8 +201,7 @@ mod tests {
     }
 
     fn judged(body: Body, beside: &Beside) -> Verdict {
-        let groups = ["main", "other"].map(Arc::from);
-        judge(&NAME.parse().expect("valid"), body, beside.clone(), &groups)
+        judge(&NAME.parse().expect("valid"), body, beside.clone())
     }
 
     #[track_caller]
@@ -216,7 +211,8 @@ mod tests {
 
     #[test]
     fn only_an_archive_that_its_record_describes_is_adopted() {
-        for group in ["main", "other"] {
+        // Whether a group is configured is not asked here: another one may have the archive.
+        for group in ["main", "gone"] {
             for length in [0, 1, 7, u64::MAX] {
                 let right = record(NAME, group, length);
                 let adopt = Verdict::Adopt(Box::new(right.clone()));
@@ -230,9 +226,6 @@ mod tests {
         sweep(record(NAME, "main", 6), "it has 7 bytes instead of 6".to_owned());
         sweep(record(NAME, "main", 0), "it has 7 bytes instead of 0".to_owned());
         sweep(record(OTHER, "main", 7), format!("its record is about {OTHER}"));
-        sweep(record(NAME, "gone", 7), "there is no group `gone`".to_owned());
-        sweep(record(NAME, "Main", 7), "there is no group `Main`".to_owned());
-        sweep(record(NAME, "", 7), "there is no group ``".to_owned());
     }
 
     #[test]

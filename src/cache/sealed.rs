@@ -135,7 +135,7 @@ pub struct SealedReader {
 /// How a slice gets into memory.
 #[derive(Debug)]
 enum Load {
-    /// It is there.
+    /// What was waited for is there.
     Done,
     /// By a thread that waits for the disk.
     Running(JoinHandle<io::Result<()>>),

@@ -22,7 +22,7 @@ pub enum SecretError {
          under which clients cannot resume what they began"
     )]
     Unfit(String),
-    /// It cannot be made.
+    /// The secret cannot be made.
     #[error("cannot make `{path}`, the secret of entity tags")]
     Io {
         /// The file.

@@ -5,11 +5,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::options::StoreSettings;
 use super::record::Record;
 use super::reservation::Refusal;
 use super::retention::{self, Entry, Retention};
 use super::sealed::Sealed;
-use super::store::{Shared, State, Whole};
+use super::shared::{Shared, State, Whole};
 use crate::index::Worth;
 use crate::snapshot::ArchiveName;
 
@@ -68,7 +69,7 @@ impl Shared {
             return Ok(());
         }
         let others = left.iter().map(|entry| entry.length).fold(0, u64::saturating_add);
-        match self.max_size {
+        match self.settings().max_size {
             Some(most) if length.saturating_add(others) > most => {
                 Err(Refusal::TooLarge { needed: length, others, most })
             }
@@ -82,7 +83,7 @@ impl Shared {
     /// What goes before anything else is fetched, and what is left then.
     fn parted(&self, now: Instant) -> (Vec<Entry>, Vec<Entry>) {
         let entries = self.entries(now);
-        let ended = match self.retention {
+        let ended = match self.settings().retention {
             Retention::UntilRefresh => retention::stale(&entries),
             Retention::Leased(lease) => retention::ended(&entries, lease, now).names,
         };
@@ -91,7 +92,7 @@ impl Shared {
 
     /// Removes what was overtaken while it was on its way, now that one of the two is complete.
     pub(super) fn settle(&self) {
-        if self.retention == Retention::UntilRefresh {
+        if self.settings().retention == Retention::UntilRefresh {
             let names = retention::overtaken(&self.entries(Instant::now()));
             self.take(|sealed| names.contains(&sealed.record().name), "it is no longer the best");
         }
@@ -110,11 +111,12 @@ impl Shared {
             entries.iter().map(|entry| entry.length).fold(0, u64::saturating_add)
         };
         let free = self.free().map_err(Refusal::Disk)?;
+        let StoreSettings { min_free_space, max_size, .. } = self.settings();
         let state = self.state();
         let available = state.available(free).saturating_add(sum(gone));
-        let on_disk = length.saturating_add(self.min_free_space).saturating_sub(available);
+        let on_disk = length.saturating_add(min_free_space).saturating_sub(available);
         let size = length.saturating_add(state.on_the_way(name)).saturating_add(sum(left));
-        let over = self.max_size.map_or(0, |most| size.saturating_sub(most));
+        let over = max_size.map_or(0, |most| size.saturating_sub(most));
         Ok(on_disk.max(over))
     }
 
@@ -142,14 +144,15 @@ impl Shared {
 
     fn try_to_promise(&self, name: &ArchiveName, length: u64) -> Result<(), Refusal> {
         let free = self.free().map_err(Refusal::Disk)?;
+        let StoreSettings { min_free_space, max_size, .. } = self.settings();
         let mut state = self.state();
         let available = state.available(free);
-        if length.saturating_add(self.min_free_space) > available {
+        if length.saturating_add(min_free_space) > available {
             return Err(self.no_space(length, available));
         }
         let whole = state.whole.values().map(|whole| whole.sealed.record().length);
         let others = whole.fold(state.on_the_way(name), u64::saturating_add);
-        if let Some(most) = self.max_size.filter(|most| length.saturating_add(others) > *most) {
+        if let Some(most) = max_size.filter(|most| length.saturating_add(others) > *most) {
             return Err(Refusal::TooLarge { needed: length, others, most });
         }
         if let Some(filling) = state.filling.get_mut(name) {
@@ -158,7 +161,7 @@ impl Shared {
         Ok(())
     }
 
-    /// So many bytes of what was promised are no longer free.
+    /// Notes that so many bytes of what was promised are no longer free.
     pub(super) fn keep(&self, name: &ArchiveName, bytes: u64) {
         if let Some(filling) = self.state().filling.get_mut(name) {
             filling.promised = filling.promised.saturating_sub(bytes);
@@ -177,7 +180,7 @@ impl Shared {
     }
 
     fn no_space(&self, needed: u64, available: u64) -> Refusal {
-        Refusal::NoSpace { needed, available, kept: self.min_free_space }
+        Refusal::NoSpace { needed, available, kept: self.settings().min_free_space }
     }
 
     /// Bytes that are free on the file system.

@@ -5,6 +5,7 @@
 //! client has, and only the request that was given the right to fill can write.
 
 use std::any::Any;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -44,14 +45,14 @@ pub struct ArchiveStorage {
     store: Store,
     head: fn(&Record) -> Result<ResponseHeader>,
     /// Most bytes that are handed out at once.
-    piece: usize,
+    piece: AtomicUsize,
 }
 
 /// A fill on its way from the request that began it to Pingora, which asks for it by the key.
 #[derive(Clone, Debug, Default)]
-pub struct Handover(Arc<Mutex<Option<Fill>>>);
+pub struct FillCell(Arc<Mutex<Option<Fill>>>);
 
-impl Handover {
+impl FillCell {
     /// Leaves the fill to be picked up.
     pub fn put(&self, fill: Fill) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(fill);
@@ -66,7 +67,12 @@ impl ArchiveStorage {
     /// A backend on a store. `head` makes the head under which an archive is served, in pieces of
     /// at most `piece` bytes, of which there must be some.
     pub fn new(store: Store, head: fn(&Record) -> Result<ResponseHeader>, piece: usize) -> Self {
-        Self { store, head, piece: piece.max(1) }
+        Self { store, head, piece: AtomicUsize::new(piece.max(1)) }
+    }
+
+    /// Hands out at most so many bytes at once from now on, of what is read from now on.
+    pub fn set_piece(&self, piece: usize) {
+        self.piece.store(piece.max(1), Ordering::Relaxed);
     }
 
     /// The store.
@@ -86,9 +92,9 @@ impl ArchiveStorage {
     }
 
     /// The key of a request that may fill this archive.
-    pub fn key_of_fill(name: &ArchiveName, handover: &Handover) -> CacheKey {
+    pub fn key_of_fill(name: &ArchiveName, cell: &FillCell) -> CacheKey {
         let mut key = Self::key(name);
-        key.extensions.insert(handover.clone());
+        key.extensions.insert(cell.clone());
         key
     }
 
@@ -111,7 +117,8 @@ impl Storage for ArchiveStorage {
             Archive::Growing(_) | Archive::Lent(_) => SystemTime::now(),
         };
         let meta = Self::meta((self.head)(archive.record())?, since);
-        let (reader, piece, rest) = (archive.reader(), self.piece, Bytes::new());
+        let piece = self.piece.load(Ordering::Relaxed);
+        let (reader, rest) = (archive.reader(), Bytes::new());
         Ok(Some((meta, Box::new(Hit { reader, store: Some(&self.store), piece, rest }))))
     }
 
@@ -121,8 +128,8 @@ impl Storage for ArchiveStorage {
         _meta: &CacheMeta,
         _trace: &SpanHandle,
     ) -> Result<MissHandler> {
-        match key.extensions.get::<Handover>().and_then(Handover::take) {
-            Some(fill) => Ok(Box::new(Miss { fill, holdup: Holdup::new(Instant::now()) })),
+        match key.extensions.get::<FillCell>().and_then(FillCell::take) {
+            Some(fill) => Ok(Box::new(Miss { fill, holdup: DiskLag::new(Instant::now()) })),
             None => Error::e_explain(ErrorType::InternalError, "no fill was begun"),
         }
     }
@@ -145,7 +152,7 @@ impl Storage for ArchiveStorage {
         }
     }
 
-    /// Nothing is known of an archive that could change.
+    /// Changes nothing: nothing is known of an archive that could change.
     async fn update_meta(
         &'static self,
         _key: &CacheKey,
@@ -293,17 +300,17 @@ impl Hit {
 /// The writer of a fill.
 struct Miss {
     fill: Fill,
-    holdup: Holdup,
+    holdup: DiskLag,
 }
 
 /// How much the disk holds up the client.
-struct Holdup {
+struct DiskLag {
     began: Instant,
     waited: Duration,
     bytes: u64,
 }
 
-impl Holdup {
+impl DiskLag {
     fn new(began: Instant) -> Self {
         Self { began, waited: Duration::ZERO, bytes: 0 }
     }

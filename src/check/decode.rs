@@ -33,13 +33,13 @@ struct Bound {
 /// Why a body does not pass.
 #[derive(Debug, thiserror::Error)]
 pub enum Unsound {
-    /// It is not a whole archive.
+    /// The bytes are not a whole archive.
     #[error(transparent)]
     Flaw(#[from] Flaw),
-    /// Nothing is known of it: the reader it came from failed.
+    /// The reader that the bytes came from failed, and nothing is known of them.
     #[error("cannot read the archive")]
     Reader(#[source] io::Error),
-    /// Nothing is known of it: the decoder could not be set up.
+    /// The decoder could not be set up, and nothing is known of the bytes.
     #[error("cannot set the zstd decoder up")]
     Decoder(#[source] io::Error),
 }

@@ -38,6 +38,8 @@ pub(super) struct MemberWalk {
     bank: String,
     /// In the order of [`Member::ALL`].
     seen: [bool; 3],
+    /// Whether the last header told more about the member after it, as one with a long name has.
+    foretold: bool,
     /// The first flaw. There is no way on after one.
     flaw: Option<Flaw>,
 }
@@ -71,7 +73,14 @@ impl MemberWalk {
     pub(super) fn new(name: &ArchiveName) -> Self {
         let slot = name.slot();
         let bank = format!("snapshots/{slot}/{slot}");
-        Self { pieces: Pieces::new(), next: Part::Header, bank, seen: [false; 3], flaw: None }
+        Self {
+            pieces: Pieces::new(),
+            next: Part::Header,
+            bank,
+            seen: [false; 3],
+            foretold: false,
+            flaw: None,
+        }
     }
 
     /// The next bytes of the tar file, in pieces as they come. An error is final.
@@ -122,12 +131,13 @@ impl MemberWalk {
         let at = block.at;
         if block.bytes.iter().all(|byte| *byte == 0) {
             self.complete(at)?;
-            return Ok(Part::End(at));
+            return if self.foretold { Err(Flaw::TarCutShort { at }) } else { Ok(Part::End(at)) };
         }
         let header = tar::Header::from_byte_slice(&block.bytes);
         let stored = stored(header).ok_or(Flaw::NotAMember { at })?;
         let kind = header.entry_type();
         self.admit(kind, &header.path_bytes(), at)?;
+        self.foretold = tells_of_the_next(kind);
         if kind.is_gnu_sparse() && header.as_gnu().is_some_and(tar::GnuHeader::is_extended) {
             return Ok(Part::SparseMap(stored));
         }
@@ -150,11 +160,8 @@ impl MemberWalk {
         let path = path.strip_prefix(b"./").unwrap_or(path);
         let seen = match kind {
             // Neither these nor what tells more about a following member are members of their own.
-            EntryType::Directory
-            | EntryType::GNULongName
-            | EntryType::GNULongLink
-            | EntryType::XHeader
-            | EntryType::XGlobalHeader => return Ok(()),
+            EntryType::Directory | EntryType::XGlobalHeader => return Ok(()),
+            kind if tells_of_the_next(kind) => return Ok(()),
             // Some nodes of version 2.0 and 2.1 wrote files with holes as such.
             EntryType::Regular | EntryType::GNUSparse => {
                 Member::ALL.iter().position(|member| self.path(*member) == path)
@@ -182,6 +189,11 @@ impl MemberWalk {
             Member::Bank => self.bank.as_bytes(),
         }
     }
+}
+
+/// Whether what is of this kind belongs to the member after it, and is none by itself.
+const fn tells_of_the_next(kind: EntryType) -> bool {
+    matches!(kind, EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader)
 }
 
 /// Bytes that a member takes up after its header, or nothing where this is no header.
@@ -376,6 +388,20 @@ mod tests {
             };
             check(&[&start, header.as_bytes()], Err(expected));
         }
+    }
+
+    #[test]
+    fn what_is_told_of_a_member_is_followed_by_one() {
+        let (start, account) = (start(), file("accounts/1.1"));
+        let at = start.len() as u64 + MEMBER;
+        for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
+            let told = member(kind, "././@LongLink", 600);
+            check_members(&[&start, &told, &account], Ok(()));
+            check_members(&[&start, &told, &told, &account], Ok(()));
+            check_members(&[&start, &account, &told], Err(Flaw::TarCutShort { at: at + MEMBER }));
+        }
+        // This one is about all that come after it, if any.
+        check_members(&[&start, &member(EntryType::XGlobalHeader, "x", 600)], Ok(()));
     }
 
     #[test]

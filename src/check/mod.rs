@@ -72,7 +72,7 @@ pub enum Flaw {
     /// A part is missing at the end.
     #[error("it ends at byte {at}, inside a zstd frame")]
     CutShort {
-        /// Its length.
+        /// The length of the file.
         at: u64,
     },
     /// The headers of the frame are right and what is between them is not, or the frame's checksum
@@ -105,13 +105,13 @@ pub enum Flaw {
     /// A part is missing at the end.
     #[error("the tar ends at its byte {at}, inside a member")]
     TarCutShort {
-        /// Its length.
+        /// The length of the file.
         at: u64,
     },
     /// Members may be missing at the end.
     #[error("the tar ends at its byte {at}, without the mark of its end")]
     NoEnd {
-        /// Its length.
+        /// The length of the file.
         at: u64,
     },
     /// Two archives in one, for example.

@@ -36,7 +36,7 @@ pub struct Tls {
 pub struct Identity {
     /// The certificate and those that vouch for it, the own one first.
     pub chain: Vec<CertificateDer<'static>>,
-    /// Its private key, DER.
+    /// The private key of the certificate, DER.
     pub key: Secret,
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::file::time;
+use super::keys::time;
 use super::units::{rate, size};
 use super::yaml::{Node, Section};
 use super::{Cache, Prefetch, Publish, Sharing, Verify};
@@ -19,6 +19,11 @@ const VERIFY: [(&str, Verify); 3] =
 /// Slowest rate at which archives may be fetched ahead: below it one takes days, and is superseded
 /// long before it is whole.
 const SLOWEST: &str = "1MiB/s";
+
+/// Slowest rate that a fill may be held to.
+const LEAST_FILL: &str = "1KiB/s";
+/// Least time that a fill has besides: connections need some to come up to their rate.
+const LEAST_GRACE: Duration = Duration::from_secs(1);
 
 pub(super) fn cache(node: Node) -> Cache {
     let mut section = node.section();
@@ -36,6 +41,11 @@ pub(super) fn cache(node: Node) -> Cache {
         prefetch_rate: section
             .take("prefetch_rate")
             .and_then(|node| node.parsed("a rate such as `100MiB/s`", |text| rate(text, SLOWEST))),
+        min_fill_rate: section
+            .take("min_fill_rate")
+            .and_then(|node| node.parsed("a rate such as `4MiB/s`", |text| rate(text, LEAST_FILL)))
+            .unwrap_or(default.min_fill_rate),
+        fill_grace: time(&mut section, "fill_grace", LEAST_GRACE, default.fill_grace),
         publish: publish.unwrap_or(default.publish),
         keep_previous: boolean(&mut section, "keep_previous", default.keep_previous),
         lease: time(&mut section, "lease", Duration::ZERO, default.lease),

@@ -3,18 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::access::{credentials, tls};
 use super::cache::cache;
+use super::keys::{at_least, integer, time};
 use super::limits::limits;
 use super::rpc::rpc_proxy;
 use super::secret::secret_in;
 use super::sources::{MAX_TARGETS, Sources, sources, trusted};
-use super::units::{HostPort, Scheme, duration, listen_address};
+use super::units::{HostPort, Scheme, listen_address};
 use super::yaml::{self, Node, Problem, Report, Section};
-use super::{Balance, Cache, Config, Downloads, Group, Key, Limits, Server, Sharing, TargetKind};
+use super::{
+    Balance, Cache, Config, Downloads, Group, InternalListen, Key, Limits, Server, Sharing,
+    TargetKind,
+};
 use crate::hops::EdgeId;
 
 /// Largest configuration file, in bytes.
@@ -27,7 +31,7 @@ const MAX_GROUP_NAME: usize = 64;
 
 /// Keys of the file that the documentation describes and that this version cannot honour yet.
 /// They are refused by their own message: to ignore `tls` would be worse than to stop.
-const LATER: [&str; 2] = ["tls", "internal_listen"];
+const LATER: [&str; 1] = ["tls"];
 
 /// Why there is no configuration.
 #[derive(Debug)]
@@ -43,7 +47,7 @@ pub enum ConfigError {
     Invalid {
         /// The file.
         path: PathBuf,
-        /// All of them.
+        /// All that is wrong with it.
         problems: Vec<Problem>,
     },
 }
@@ -107,6 +111,7 @@ fn root(node: Node) -> Config {
     let limits = root.take("limits").map_or_else(Limits::default, limits);
     let config = Config {
         listen: listen(&mut root),
+        internal_listen: internal_listen(&mut root),
         public_url: root
             .take_filled("public_url")
             .and_then(|node| node.parsed("a URL", public_url)),
@@ -161,34 +166,6 @@ fn default_group(root: &mut Section) -> Option<Arc<str>> {
     node.literal("a text", |text| Ok(Arc::from(text)))
 }
 
-pub(super) fn integer(
-    section: &mut Section,
-    key: &'static str,
-    least: u64,
-    most: u64,
-    default: u64,
-) -> u64 {
-    section.take(key).and_then(|node| node.integer(least, most)).unwrap_or(default)
-}
-
-pub(super) fn time(
-    section: &mut Section,
-    key: &'static str,
-    least: Duration,
-    default: Duration,
-) -> Duration {
-    let bounded = |text: &str| at_least(text, least);
-    let parsed = |node: Node| node.parsed("a duration such as `15s`", bounded);
-    section.take(key).and_then(parsed).unwrap_or(default)
-}
-
-fn at_least(text: &str, least: Duration) -> Result<Duration, String> {
-    match duration(text)? {
-        value if value < least => Err(format!("`{text}` is too short, the least is {least:?}")),
-        value => Ok(value),
-    }
-}
-
 /// As every other time, and in whole seconds where it is a number, as in files of the tracker.
 fn scrape_interval(root: &mut Section) -> Duration {
     let bounded = |text: &str| {
@@ -216,6 +193,16 @@ fn listen(root: &mut Section) -> Vec<std::net::SocketAddr> {
     addresses
 }
 
+/// One address, or `off`.
+fn internal_listen(root: &mut Section) -> InternalListen {
+    let parsed = |text: &str| match text {
+        "off" => Ok(InternalListen::Off),
+        _ => listen_address(text).map(InternalListen::At),
+    };
+    let node = root.take_filled("internal_listen");
+    node.and_then(|node| node.parsed("an address and port, or `off`", parsed)).unwrap_or_default()
+}
+
 /// A URL with a host and nothing behind it, without its trailing slash.
 fn public_url(text: &str) -> Result<String, String> {
     let url = http_url(text)?;
@@ -234,7 +221,15 @@ fn rpc_url(text: &str) -> Result<String, String> {
 }
 
 fn http_url(text: &str) -> Result<url::Url, String> {
-    let expected = || format!("`{text}` is not a URL, write it like `http://node.example:8899`");
+    let like = "write it like `http://node.example:8899`";
+    let expected = || {
+        if text.contains('@') {
+            // What may be a password is not repeated.
+            format!("it has a name or password, and so is not a URL for this key; {like}")
+        } else {
+            format!("`{text}` is not a URL, {like}")
+        }
+    };
     let url = url::Url::parse(text).map_err(|_| expected())?;
     let anonymous = url.username().is_empty() && url.password().is_none();
     let plain = matches!(url.scheme(), "http" | "https") && anonymous;
@@ -286,7 +281,10 @@ fn log_level(node: Node) -> Option<log::LevelFilter> {
 }
 
 fn server(node: Option<Node>) -> Server {
-    let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    // As many as there were when that was asked first: a machine may have others by now.
+    static PROCESSORS: OnceLock<u64> = OnceLock::new();
+    let count = || std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    let threads = *PROCESSORS.get_or_init(count);
     let grace = Duration::from_secs(300);
     let (threads, grace_period, h2c) = match node.map(Node::section) {
         None => (threads, grace, false),
@@ -387,7 +385,7 @@ fn group_name(section: &mut Section) -> Arc<str> {
     name.into()
 }
 
-/// Nothing, or an absolute path; a trailing slash is taken off.
+/// A path below targets: nothing, or an absolute path; a trailing slash is taken off.
 fn api_path(text: &str) -> Result<String, String> {
     let path = text.trim_end_matches('/');
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);

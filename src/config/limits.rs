@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::file::{integer, time};
+use super::keys::{integer, time};
 use super::units::{rate, size};
 use super::yaml::{Node, Section};
 
@@ -49,6 +49,9 @@ pub struct Limits {
     pub send_timeout: Duration,
     /// Bytes per second that a client must take of an answer, by and large.
     pub min_send_rate: u64,
+    /// How long it is remembered, after the last byte of an unfinished download, of which copy the
+    /// client has bytes.
+    pub resume_memory: Duration,
 }
 
 impl Default for Limits {
@@ -73,6 +76,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(60),
             send_timeout: Duration::from_secs(60),
             min_send_rate: 64 << 10,
+            resume_memory: Duration::from_secs(600),
         }
     }
 }
@@ -99,6 +103,7 @@ pub(super) fn limits(node: Node) -> Limits {
     let mut may_be_zero = |key, default| time(&mut section, key, Duration::ZERO, default);
     let unknown_name_probe = may_be_zero("unknown_name_probe", default.unknown_name_probe);
     let queue_wait = may_be_zero("queue_wait", default.queue_wait);
+    let resume_memory = may_be_zero("resume_memory", default.resume_memory);
     let mut count = |key, most, default| count(&mut section, key, most, default);
     let probe_concurrency = count("probe_concurrency", 4096, default.probe_concurrency);
     let per_target = count("per_target", 1024, default.per_target);
@@ -137,6 +142,7 @@ pub(super) fn limits(node: Node) -> Limits {
         idle_timeout,
         send_timeout,
         min_send_rate: min_send_rate.unwrap_or(default.min_send_rate),
+        resume_memory,
     }
 }
 

@@ -6,6 +6,7 @@
 mod access;
 mod cache;
 mod file;
+mod keys;
 mod limits;
 mod private_url;
 mod rpc;
@@ -31,8 +32,8 @@ pub use units::{HostPort, Scheme};
 pub use yaml::Problem;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ use crate::hops::EdgeId;
 pub struct Config {
     /// Public listeners.
     pub listen: Vec<SocketAddr>,
+    /// Where the process itself is asked how it is, and told what to do.
+    pub internal_listen: InternalListen,
     /// Base of the URLs in JSON answers, without trailing slash; the request's own scheme and host
     /// where unset.
     pub public_url: Option<String>,
@@ -83,6 +86,35 @@ pub struct Config {
 }
 
 impl Config {
+    /// The keys that another configuration has otherwise and that cannot change while the process
+    /// runs, which has the internal listener at `internal`.
+    pub fn fixed_keys_that_differ(
+        &self,
+        other: &Self,
+        internal: Option<SocketAddr>,
+    ) -> Vec<&'static str> {
+        let is_elsewhere = self.internal_listen != other.internal_listen
+            && internal != other.internal_listen.address();
+        let sorted = |listen: &[SocketAddr]| listen.iter().copied().collect::<BTreeSet<_>>();
+        let keys = [
+            ("listen", sorted(&self.listen) != sorted(&other.listen)),
+            ("internal_listen", is_elsewhere),
+            ("proxy_snapshot_cache_dir", self.cache_dir != other.cache_dir),
+            ("server.threads", self.server.threads != other.server.threads),
+        ];
+        keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    }
+
+    /// The directory of the cache, where archives are carried.
+    pub fn caches_in(&self) -> Option<&Path> {
+        self.cache_dir.as_deref().filter(|_| self.downloads == Downloads::Proxy)
+    }
+
+    /// What is fetched before a client asks for it.
+    pub fn prefetches(&self) -> Prefetch {
+        self.caches_in().map_or(Prefetch::Off, |_| self.cache.prefetch)
+    }
+
     /// The name of each group, once, in the order of the file.
     pub fn group_names(&self) -> Vec<Arc<str>> {
         let mut names: Vec<Arc<str>> = Vec::new();
@@ -92,6 +124,32 @@ impl Config {
             }
         }
         names
+    }
+}
+
+/// Where the process itself is asked how it is, and told what to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InternalListen {
+    /// At [`InternalListen::DEFAULT`], where that is free.
+    #[default]
+    Default,
+    /// Here.
+    At(SocketAddr),
+    /// Nowhere.
+    Off,
+}
+
+impl InternalListen {
+    /// Where it is when nobody says where.
+    pub const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8457);
+
+    /// The address, where there is to be one.
+    pub fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Default => Some(Self::DEFAULT),
+            Self::At(address) => Some(address),
+            Self::Off => None,
+        }
     }
 }
 
@@ -132,7 +190,7 @@ pub struct Group {
 pub enum Trusted {
     /// All of the group.
     All,
-    /// These, wherever they come from.
+    /// Certain targets, wherever they come from.
     Some(BTreeSet<HostPort>),
 }
 
@@ -159,6 +217,11 @@ pub struct Cache {
     pub prefetch: Prefetch,
     /// Bytes per second that fetching ahead of clients takes at most; any where unset.
     pub prefetch_rate: Option<u64>,
+    /// Bytes per second that a fill has to bring on average where others wait to be fetched, and
+    /// the time that it has besides.
+    pub min_fill_rate: u64,
+    /// The time that a fill has besides what `min_fill_rate` gives it.
+    pub fill_grace: Duration,
     /// When short names lead to an archive that is new.
     pub publish: Publish,
     /// Whether the generation before the best one stays until that is whole.
@@ -179,6 +242,8 @@ impl Default for Cache {
             range_wait: Duration::from_secs(2),
             prefetch: Prefetch::Off,
             prefetch_rate: None,
+            min_fill_rate: 4 << 20,
+            fill_grace: Duration::from_secs(60),
             publish: Publish::Seen,
             keep_previous: false,
             lease: Duration::from_secs(30 * 60),
@@ -199,7 +264,7 @@ pub enum Sharing {
 /// What is fetched before a client asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prefetch {
-    /// Nothing.
+    /// No archive is fetched ahead.
     Off,
     /// The newest incremental archive of each group.
     Incremental,
@@ -219,7 +284,7 @@ pub enum Publish {
 /// How much of an archive is checked before it is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
-    /// Its length.
+    /// The length of the archive.
     Length,
     /// The headers of its zstd frames and blocks as well.
     Frames,

@@ -39,7 +39,7 @@ impl fmt::Debug for Secret {
 pub struct Key([u8; Self::BYTES]);
 
 impl Key {
-    /// Its length.
+    /// Bytes of a key.
     pub(crate) const BYTES: usize = 16;
 
     /// Keeps these bytes.
@@ -80,7 +80,7 @@ pub enum Credentials {
     Basic {
         /// Name of the user, without a colon.
         username: String,
-        /// Its password.
+        /// The password of the user.
         password: Kept,
     },
     /// `authorization: Bearer` (RFC 6750).
@@ -111,6 +111,22 @@ impl Kept {
 }
 
 impl Credentials {
+    /// Whether they are the same, or what the same file holds.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let alike = |one: &Kept, other: &Kept| match (one, other) {
+            (Kept::File { path, .. }, Kept::File { path: other, .. }) => path == other,
+            _ => one == other,
+        };
+        match (self, other) {
+            (
+                Self::Basic { username, password },
+                Self::Basic { username: other, password: others },
+            ) => username == other && alike(password, others),
+            (Self::Bearer(token), Self::Bearer(other)) => alike(token, other),
+            _ => false,
+        }
+    }
+
     /// Where the password or token is.
     pub fn kept(&self) -> &Kept {
         match self {
@@ -168,7 +184,7 @@ pub(crate) fn secret_in<T>(
     }
 }
 
-/// All of a file.
+/// All bytes of a file.
 pub(super) fn bytes_in(path: &Path) -> Result<Vec<u8>, String> {
     let name = path.display();
     let unreadable = |error: std::io::Error| format!("cannot read `{name}`: {error}");

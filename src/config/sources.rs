@@ -82,7 +82,7 @@ pub enum Token {
 pub struct DnsTargets {
     /// The name.
     pub name: String,
-    /// Its records that count.
+    /// The records of the name that count.
     pub records: Records,
     /// The server that is asked; those of the system where unset.
     pub server: Option<SocketAddr>,

@@ -184,6 +184,8 @@ fn accepted_in_the_cache() {
     accept_in_cache("lease: 720h", |cache| cache.lease = Duration::from_secs(720 * 3600));
     accept_in_cache("max_size: 1B", |cache| cache.max_size = Some(1));
     accept_in_cache("max_size: 500GB", |cache| cache.max_size = Some(500_000_000_000));
+    accept_in_cache("min_fill_rate: 1KiB/s", |cache| cache.min_fill_rate = 1 << 10);
+    accept_in_cache("fill_grace: 1s", |cache| cache.fill_grace = Duration::from_secs(1));
     accept_in_cache("prefetch_rate: 1MiB/s", |cache| cache.prefetch_rate = Some(1 << 20));
     accept_in_cache("prefetch_rate: 1.5GiB/s", |cache| cache.prefetch_rate = Some(3 << 29));
     accept_in_cache("verify: length", |cache| cache.verify = Verify::Length);
@@ -456,12 +458,45 @@ fn unknown_keys_are_rejected() {
 }
 
 #[test]
+fn keys_that_are_fixed_are_named_where_they_differ() {
+    let group = "target_groups: [{group: a, static_targets: {targets: ['a:1']}}]\n";
+    let config = |text: &str| good(&format!("{group}{text}"));
+    let check = |before: &str, after: &str, expected: &[&str]| {
+        let (before, after) = (config(before), config(after));
+        for (one, other) in [(&before, &after), (&after, &before)] {
+            let bound = one.internal_listen.address();
+            assert_eq!(one.fixed_keys_that_differ(other, bound), expected);
+            assert!(one.fixed_keys_that_differ(one, None).is_empty());
+        }
+    };
+    let all = ["listen", "internal_listen", "proxy_snapshot_cache_dir", "server.threads"];
+    check("", "listen: ['0.0.0.0:1']", &all[..1]);
+    check("", "listen: ['0.0.0.0:8458', '[::]:8458']", &all[..1]);
+    check("listen: ['[::]:1', '0.0.0.0:1']", "listen: ['0.0.0.0:1', '[::]:1']", &[]);
+    check("", "internal_listen: off", &all[1..2]);
+    check("", "internal_listen: '127.0.0.1:8457'", &[]);
+    check("internal_listen: 'off'", "internal_listen: '127.0.0.1:1'", &all[1..2]);
+    check("", "proxy_snapshot_cache_dir: /x", &all[2..3]);
+    check("proxy_snapshot_cache_dir: /y", "proxy_snapshot_cache_dir: /x", &all[2..3]);
+    check("server: {threads: 3}", "server: {threads: 4}", &all[3..]);
+    check(
+        "server: {threads: 3}",
+        "listen: ['0.0.0.0:1']\ninternal_listen: off\nproxy_snapshot_cache_dir: /x\n\
+         server: {threads: 4}",
+        &all,
+    );
+    // The address that nobody named was taken.
+    let (nobody, named) = (config(""), config("internal_listen: '127.0.0.1:8457'"));
+    assert_eq!(nobody.fixed_keys_that_differ(&named, None), &all[1..2]);
+    assert!(nobody.fixed_keys_that_differ(&config("internal_listen: off"), None).is_empty());
+    check("", "server: {h2c: true, grace_period: 1s}\nlimits: {per_target: 9}\nrpc: http://a", &[]);
+}
+
+#[test]
 fn what_this_version_does_not_support_is_not_ignored() {
     let later = "this version does not support this key, remove it";
-    for key in ["tls", "internal_listen"] {
-        reject(&format!("{key}: {{}}"), key, later);
-        reject(&format!("{key}:"), key, later);
-    }
+    reject("tls: {}", "tls", later);
+    reject("tls:", "tls", later);
     // At the wrong level they are just unknown.
     reject("basic_auth: {}", "basic_auth", "unknown key");
     reject_in_group("cache: {}", "cache", "unknown key");
@@ -570,6 +605,7 @@ fn bad_limits_are_rejected() {
         ("idle_timeout: 0s", "`0s` is too short"),
         ("queue_wait: fast", "`fast` is not a duration"),
         ("unknown_name_probe: 5", "`5` is not a duration"),
+        ("resume_memory: soon", "`soon` is not a duration"),
         ("total_rate: 100MiB", "`100MiB` is not a rate"),
         ("min_rate: 1023KiB/s", "`1023KiB/s` is too slow, the least is `1MiB/s`"),
         ("min_send_rate: 0B/s", "`0B/s` is too slow, the least is `1B/s`"),
@@ -581,6 +617,7 @@ fn bad_limits_are_rejected() {
     let limits = accept("limits: {total_rate: 9MiB/s, min_rate: 9MiB/s, queue_wait: 0s}").limits;
     assert_eq!((limits.total_rate, limits.min_rate), (Some(9 << 20), 9 << 20));
     assert!(limits.queue_wait.is_zero());
+    assert!(accept("limits: {resume_memory: 0s}").limits.resume_memory.is_zero());
 }
 
 #[test]
@@ -710,7 +747,8 @@ fn wrong_types_are_rejected_everywhere() {
     }
     wrong("proxy_snapshot_cache_dir", &no_text, "expected a directory, found ");
     wrong("log.level", &no_text, "expected a level, found ");
-    for key in ["probe_timeout", "connect_timeout", "read_timeout", "send_timeout"] {
+    for key in ["probe_timeout", "connect_timeout", "read_timeout", "send_timeout", "resume_memory"]
+    {
         wrong(&format!("limits.{key}"), &no_text, "expected a duration such as `15s`, found ");
     }
     wrong("server.grace_period", &no_text, "expected a duration such as `15s`, found ");

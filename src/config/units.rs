@@ -11,6 +11,9 @@ const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Largest size that a setting may have, so that sums with lengths do not overflow.
 const LARGEST: u64 = 1 << 50;
 
+/// Longest name of a host, in bytes as it is looked up: more has no place in the DNS (RFC 1035).
+const LONGEST_HOST: usize = 255;
+
 /// Parses `500ms`, `15s`, `1m30s`, `1.5h`: what Go's and Prometheus' configurations contain.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let expected =
@@ -111,6 +114,10 @@ impl HostPort {
         let host = url::Host::parse(host)
             .map_err(|_| format!("`{text}` is not a host and port, write it like `10.0.0.1:8899`"))?
             .to_string();
+        // Letters outside of ASCII take more there than they do as they are written.
+        if host.len() > LONGEST_HOST {
+            return Err(format!("`{text}` has a host name of more than {LONGEST_HOST} bytes"));
+        }
         // Pingora checks a certificate against such a name with the underscore replaced, which is
         // the name of another host.
         if scheme == Scheme::Https && host.contains('_') {
@@ -234,5 +241,18 @@ mod tests {
             let error = HostPort::parse(text, Scheme::Http).expect_err(text);
             assert!(error.contains(reason), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_host_is_no_longer_than_its_name_in_the_dns() {
+        let parse = |host: &str| HostPort::parse(&format!("{host}:8899"), Scheme::Http);
+        assert!(parse(&"a.".repeat(127)).is_ok(), "254 bytes");
+        assert!(parse(&"x".repeat(LONGEST_HOST)).is_ok());
+        let error = parse(&"x".repeat(LONGEST_HOST + 1)).expect_err("a byte more");
+        assert!(error.contains("more than 255 bytes"), "{error}");
+        // Shorter as it is written.
+        let letters = vec!["\u{e9}"; 60].join("a.");
+        assert!(letters.len() < LONGEST_HOST);
+        assert!(parse(&letters).is_err());
     }
 }

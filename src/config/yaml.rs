@@ -158,7 +158,7 @@ impl Node {
         self.boolean_among("`true` or `false`")
     }
 
-    /// The same where other values were possible; `expected` says which all are.
+    /// A boolean where other values were possible; `expected` says which all are.
     pub(super) fn boolean_among(&self, expected: &str) -> Option<bool> {
         if let Value::Bool(value) = self.value {
             return Some(value);

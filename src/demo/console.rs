@@ -6,8 +6,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use env_logger::{Env, Target};
 use log::{Level, LevelFilter};
 
-use crate::app::NOISY_MODULE;
 use crate::clock::Now;
+use crate::log_level::NOISY_MODULE;
 
 /// Prints the log to standard output, short and without the framework's own chatter. `RUST_LOG`
 /// says otherwise where it is set.

@@ -5,6 +5,7 @@
 //! useful in them (`archive.rs`). All of it lives in one Pingora server and one temporary
 //! directory, and goes away with them.
 
+mod answer;
 mod archive;
 mod console;
 mod fleet;
@@ -29,8 +30,10 @@ use pingora::services::listening::Service;
 
 use crate::app::{self, Services};
 use crate::cli;
-use crate::config::{self, Config, ConfigError, HostPort, Scheme, Sources, TargetKind};
-use crate::proxy::Bound;
+use crate::config::{
+    self, Config, ConfigError, HostPort, InternalListen, Scheme, Sources, TargetKind,
+};
+use crate::listener::Bound;
 use fleet::Fleet;
 use origin::Origin;
 use producer::{Alarm, Producer};
@@ -49,10 +52,12 @@ pub fn run(options: &cli::Demo) -> anyhow::Result<()> {
     let fleet = Arc::new(Fleet::new(options.seed, Arc::clone(&workspace))?);
     let origins = bind(&fleet)?;
     config.listen = vec![options.listen];
+    // On any port, so that it is in nobody's way.
+    config.internal_listen = InternalListen::At(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     aim(&mut config, &origins)?;
     config.cache_dir.get_or_insert_with(|| workspace.path().join("cache"));
     let mut server = app::new_server(&config);
-    let services = Services::new(&config).map_err(|error| advise(error.into()))?;
+    let services = Services::new(&config, None).map_err(|error| advise(error.into()))?;
     let alarm = Arc::new(Alarm::default());
     compose(&mut server, services, origins, fleet, &alarm);
     console::say("generating archives ...");
@@ -134,6 +139,10 @@ fn compose(
     let producer = server.add_service(background_service("producer", producer));
     server.add_service(services.public).add_dependency(&producer);
     server.add_service(services.scraper).add_dependency(&producer);
+    server.add_service(services.trials);
+    if let Some(internal) = services.internal {
+        server.add_service(internal);
+    }
 }
 
 /// What ends the demo, and always at once: a signal, or that there is nothing to show.

@@ -14,8 +14,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::console;
 use super::fleet::Fleet;
+use crate::published::Published;
 use crate::snapshot::ArchiveName;
-use crate::target::Published;
 
 /// Time between two incremental archives.
 const INTERVAL: Duration = Duration::from_secs(30);

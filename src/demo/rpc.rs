@@ -6,7 +6,7 @@ use http::header::LOCATION;
 use http::{Method, StatusCode};
 use pingora::http::RequestHeader;
 
-use super::origin::Answer;
+use super::answer::Answer;
 use super::shelf::Shelf;
 use crate::route::ByteRange;
 use crate::snapshot::ArchiveName;

@@ -17,9 +17,9 @@ const KEPT_INCREMENTALS: usize = 4;
 /// One archive.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Holding {
-    /// Its name.
+    /// The name of the archive.
     pub(super) name: ArchiveName,
-    /// Its bytes.
+    /// Bytes of the archive.
     pub(super) size: u64,
     /// When it was written.
     pub(super) modified: SystemTime,

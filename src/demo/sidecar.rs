@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use pingora::http::RequestHeader;
 use serde::Serialize;
 
-use super::origin::Answer;
+use super::answer::Answer;
 use super::shelf::{Holding, Shelf};
 use crate::route::{ByteRange, ContentRange, RangeRequest};
 use crate::snapshot::{ArchiveName, Slot};

@@ -22,7 +22,7 @@ impl Generation {
         self.incremental.unwrap_or(self.full)
     }
 
-    /// All archives of it, the full one first.
+    /// The archives of a generation, the full one first.
     pub fn names(&self) -> impl Iterator<Item = ArchiveName> + use<> {
         std::iter::once(self.full).chain(self.incremental)
     }
@@ -113,7 +113,7 @@ fn generations(names: &BTreeSet<ArchiveName>) -> Vec<Generation> {
 }
 
 /// True for an archive whose state is among `names`, in whatever compression.
-fn is_believed(name: &ArchiveName, names: &BTreeSet<ArchiveName>) -> bool {
+pub(super) fn is_believed(name: &ArchiveName, names: &BTreeSet<ArchiveName>) -> bool {
     let state = |name: &ArchiveName| (name.kind(), name.slot(), name.hash());
     names.iter().any(|other| state(other) == state(name))
 }

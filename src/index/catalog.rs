@@ -1,110 +1,22 @@
-//! What every target said last.
+//! What every target said last, and what the cache holds.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
-use super::distrust::{Distrusted, Tag};
+use super::answer::{Answer, Holding};
+use super::distrust::Distrusted;
 use super::grounds::Grounds;
+use super::listing::{Held, Listed, TargetId};
+use super::policy::Policy;
 use super::support::{Support, Testimony, weigh};
-use super::view::{GroupView, View};
+use super::undelivered::{Nowhere, Undelivered};
+use super::view::{GroupView, Having, View};
 use super::voice::Voice;
 use crate::clock::Now;
-use crate::hops::{EdgeId, Via};
+use crate::hops::EdgeId;
 use crate::snapshot::ArchiveName;
-
-/// One upstream in one group.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TargetId {
-    /// Name of the group.
-    pub group: Arc<str>,
-    /// `host:port` as configured or discovered, or the absolute path of a ledger: no host begins
-    /// with a slash. It is for the log and for hashes, and shown to no client where it is a path.
-    pub authority: Arc<str>,
-}
-
-impl TargetId {
-    /// The local directory of archives at this absolute path.
-    pub fn ledger(group: Arc<str>, path: &str) -> Self {
-        debug_assert!(path.starts_with('/'), "{path} is not absolute");
-        Self { group, authority: path.into() }
-    }
-
-    /// True for a local directory, from which nothing can be asked over the network.
-    pub fn is_ledger(&self) -> bool {
-        self.authority.starts_with('/')
-    }
-}
-
-impl fmt::Debug for TargetId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl fmt::Display for TargetId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in `{}`", self.authority, self.group)
-    }
-}
-
-/// Where the bytes of a source are: what to connect to and what to ask there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Location {
-    /// Scheme of its URL.
-    pub scheme: &'static str,
-    /// The address that the probe spoke to, so that a download meets the same machine.
-    pub address: SocketAddr,
-    /// `host:port` for the `host` header.
-    pub authority: Arc<str>,
-    /// Absolute path of the archive there.
-    pub path: String,
-    /// Which access leads there: the place of an entry among those of the configuration.
-    pub access: usize,
-    /// The edges that it comes through from there.
-    pub via: Via,
-}
-
-impl Location {
-    /// The absolute URL.
-    pub fn url(&self) -> String {
-        format!("{}://{}{}", self.scheme, self.authority, self.path)
-    }
-}
-
-/// One archive as one target lists it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// Its name.
-    pub name: ArchiveName,
-    /// Bytes, where the target tells.
-    pub size: Option<u64>,
-    /// Time of the last change, where the target tells.
-    pub modified: Option<SystemTime>,
-    /// What the target calls this copy, where it was asked for it and tells.
-    pub tag: Option<Tag>,
-    /// Where to ask for it; nowhere where only the cache or a ledger has it.
-    pub location: Option<Location>,
-}
-
-/// An archive that the cache holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// Its name.
-    pub name: ArchiveName,
-    /// The target that it is a copy of, which need not be there any more.
-    pub target: TargetId,
-    /// Bytes.
-    pub size: u64,
-    /// Time of the last change, where the target told.
-    pub modified: Option<SystemTime>,
-    /// Since when this process has it.
-    pub since: Now,
-    /// How long it was complete before that.
-    pub age: Duration,
-}
 
 /// Something that was learned about a target.
 #[derive(Clone, Debug)]
@@ -138,6 +50,13 @@ pub enum Event {
         /// Which edge.
         edge: Option<EdgeId>,
     },
+    /// Whether each source of targets of a group has said which there are, or has failed to.
+    Surveyed {
+        /// Which group.
+        group: Arc<str>,
+        /// False where some are asked for the first time.
+        all: bool,
+    },
     /// The target is no longer configured or discovered.
     Removed {
         /// Which target.
@@ -163,52 +82,6 @@ pub enum Event {
     },
 }
 
-/// The rules' settings.
-#[derive(Clone, Copy, Debug)]
-pub struct Policy {
-    /// Failed probes in a row after which a target's archives no longer count.
-    pub probe_failures: u32,
-    /// How long an old pair is preferred to a newer full archive without incrementals.
-    pub pair_hold: Duration,
-    /// When short names lead to a generation that is new.
-    pub publish: Publish,
-}
-
-/// When short names lead to a generation that is new.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Publish {
-    /// As soon as targets list it.
-    #[default]
-    Seen,
-    /// When the cache holds all of it for the group. Somebody must fetch it then: clients come for
-    /// what they are led to.
-    Promoted,
-}
-
-/// An archive on a target, and since when it is known there.
-#[derive(Clone, Debug)]
-pub(super) struct Holding {
-    pub(super) listed: Listed,
-    pub(super) since: Instant,
-    /// When the target said so last.
-    seen: Instant,
-}
-
-/// The last answer of one target.
-#[derive(Clone, Debug)]
-pub(super) struct Answer {
-    pub(super) at: Now,
-    pub(super) failures: u32,
-    pub(super) holdings: BTreeMap<ArchiveName, Holding>,
-    /// Whose word it is.
-    pub(super) voice: Voice,
-    /// When it answered for the first time; the same for all of a group that did before the last of
-    /// them had answered or failed, since it is chance who comes first.
-    pub(super) known: Instant,
-    /// Archives that are gone since then, for probes that are still under way.
-    gone: BTreeMap<ArchiveName, Instant>,
-}
-
 /// Everything that the targets said last, and what the cache holds. Feed it with
 /// [`Catalog::apply`] and [`Catalog::hold`].
 #[derive(Clone, Debug, Default)]
@@ -218,11 +91,15 @@ pub struct Catalog {
     expected: BTreeMap<TargetId, bool>,
     /// The groups of which all have, once: those that come later are no founders.
     founded: BTreeSet<Arc<str>>,
+    /// The groups whose targets were all found, as far as anybody says which there are.
+    surveyed: BTreeSet<Arc<str>>,
     grounds: Grounds,
-    /// Those of them that are edges and list all that they have.
+    /// The targets that are edges and list all that they have.
     pub(super) edges: BTreeMap<TargetId, EdgeId>,
     held: Vec<Kept>,
     distrusted: Vec<Distrusted>,
+    /// Sources that were tried and did not deliver.
+    undelivered: Vec<Undelivered>,
 }
 
 /// An archive that the cache holds, and when a target of its group listed it last, or it was taken
@@ -258,6 +135,12 @@ impl Catalog {
             Event::Identified { target, edge: None } => {
                 self.edges.remove(&target);
             }
+            Event::Surveyed { group, all: true } => {
+                self.surveyed.insert(group);
+            }
+            Event::Surveyed { group, all: false } => {
+                self.surveyed.remove(&group);
+            }
             Event::Removed { target } => {
                 self.targets.remove(&target);
                 self.expected.remove(&target);
@@ -273,6 +156,15 @@ impl Catalog {
             }
             Event::Found { target, at, archive } => self.found(&target, at, archive),
         }
+    }
+
+    /// Forgets all groups but these.
+    pub fn keep_groups(&mut self, groups: &[Arc<str>]) {
+        self.targets.retain(|target, _| groups.contains(&target.group));
+        self.expected.retain(|target, _| groups.contains(&target.group));
+        self.edges.retain(|target, _| groups.contains(&target.group));
+        self.founded.retain(|group| groups.contains(group));
+        self.surveyed.retain(|group| groups.contains(group));
     }
 
     /// Takes in what may be relied on besides what targets claim, in place of what that was before.
@@ -303,6 +195,34 @@ impl Catalog {
                 answer.holdings.remove(&found.name);
             }
         }
+    }
+
+    /// Takes in which sources failed to deliver: all of them, in place of what it was before.
+    pub fn miss(&mut self, undelivered: &[Undelivered]) {
+        self.undelivered = undelivered.to_vec();
+    }
+
+    /// The archives whose every source failed, and that the cache does not have.
+    pub(super) fn nowhere(&self, policy: Policy) -> Nowhere {
+        let mut nowhere = Nowhere::new();
+        for found in &self.undelivered {
+            nowhere.entry(found.listed.name).or_default().push(found.clone());
+        }
+        nowhere.retain(|name, failed| {
+            let all = self.targets.iter().filter(|(_, answer)| answer.counts(policy));
+            let mut sources = all
+                .filter_map(|(id, answer)| Some((id, &answer.holdings.get(name)?.listed)))
+                .peekable();
+            sources.peek().is_some()
+                && !self.is_held(name)
+                && sources.all(|(id, listed)| failed.iter().any(|found| found.covers(id, listed)))
+        });
+        nowhere
+    }
+
+    /// Whether the cache holds an archive, of whichever group.
+    pub(super) fn is_held(&self, name: &ArchiveName) -> bool {
+        self.held.iter().any(|kept| kept.held.name == *name)
     }
 
     fn is_distrusted(&self, target: &TargetId, listed: &Listed, at: Instant) -> bool {
@@ -361,8 +281,17 @@ impl Catalog {
 
     /// Whether every target that the group began with has answered or failed.
     fn is_settled(&self, group: &str) -> bool {
-        let is_awaited = |(target, heard): (&TargetId, &bool)| *target.group == *group && !heard;
-        self.founded.contains(group) || !self.expected.iter().any(is_awaited)
+        self.founded.contains(group) || !self.awaits(group)
+    }
+
+    /// Whether all targets of a group were found and heard, or failed.
+    fn is_surveyed(&self, group: &str) -> bool {
+        self.surveyed.contains(group) && !self.awaits(group)
+    }
+
+    /// Whether a target of a group was not heard yet, and did not fail.
+    fn awaits(&self, group: &str) -> bool {
+        self.expected.iter().any(|(target, heard)| *target.group == *group && !heard)
     }
 
     /// Only a target that has answered can have more than it listed: one that was removed meanwhile
@@ -462,27 +391,18 @@ impl Catalog {
         let ledgers = counted().filter(|(id, _)| id.is_ledger());
         let local: BTreeSet<ArchiveName> =
             ledgers.flat_map(|(_, answer)| answer.holdings.keys().copied()).collect();
+        let nowhere = self.nowhere(policy);
+        let having = Having { local: &local, nowhere: &nowhere };
         let by_group = |group: &Arc<str>| {
             let members: Vec<_> = counted().filter(|(id, _)| id.group == *group).collect();
             let before = previous.group(group);
             let support = self.support(group, before, policy, now);
             let held = self.held_for(group, &members, &support, policy, now);
-            let view = GroupView::new(&members, &held, &local, support, before, policy, now);
-            (Arc::clone(group), view)
+            let view = GroupView::new(&members, &held, having, support, before, policy, now);
+            (Arc::clone(group), view.surveyed(self.is_surveyed(group)))
         };
         let groups = groups.iter().map(by_group).collect();
         let held = self.held.iter().map(|kept| &kept.held);
-        View::new(previous, groups, counted(), held)
-    }
-}
-
-impl Answer {
-    fn new(target: &TargetId, at: Now, known: Instant) -> Self {
-        let (holdings, gone) = (BTreeMap::new(), BTreeMap::new());
-        Self { at, failures: 0, holdings, voice: Voice::of(target, None), known, gone }
-    }
-
-    fn counts(&self, policy: Policy) -> bool {
-        self.failures < policy.probe_failures
+        View::new(previous, groups, counted(), held, nowhere)
     }
 }

@@ -30,7 +30,7 @@ impl CopyId {
         Self(hasher.finish128().as_u128())
     }
 
-    /// The same of a file in the local directory `ledger`, of which the whole time is known: one
+    /// The copy in a file of the local directory `ledger`, of which the whole time is known: one
     /// that was replaced within a second is another copy.
     pub fn of_file(ledger: &str, length: u64, modified: Option<SystemTime>) -> Self {
         let since = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());

@@ -4,12 +4,11 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use super::catalog::Publish;
-use super::view::{Entry, GroupView};
+use super::entry::Entry;
 
 impl Entry {
     /// How well it tells of the archive: by what is believed, with all sizes, and of late.
-    fn merit(&self) -> (bool, bool, SystemTime) {
+    fn stats(&self) -> (bool, bool, SystemTime) {
         let mut chain = std::iter::once(&self.source).chain(&self.base);
         let sized = chain.all(|source| source.listed.size.is_some());
         (self.believed, sized, self.source.updated_at)
@@ -24,32 +23,18 @@ pub(super) fn distinct(entries: &[Entry]) -> Vec<usize> {
         let archive = (&entry.source.target.group, Reverse(entry.source.listed.name));
         let known = chosen.entry(archive).or_insert(at);
         // Of equal ones the first.
-        if entries.get(*known).is_none_or(|known| known.merit() < entry.merit()) {
+        if entries.get(*known).is_none_or(|known| known.stats() < entry.stats()) {
             *known = at;
         }
     }
     chosen.into_values().collect()
 }
 
-impl GroupView {
-    /// Whether an entry may be told of as one of the newest: where clients are led to nothing but
-    /// what is cached, none is that is newer than what they are led to.
-    pub(super) fn tells_of(&self, entry: &Entry) -> bool {
-        match self.publish {
-            Publish::Seen => true,
-            Publish::Promoted => {
-                let mut chain = std::iter::once(&entry.source).chain(&entry.base);
-                self.best.is_some_and(|best| chain.all(|part| best.reaches(&part.listed.name)))
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::Now;
-    use crate::index::{Catalog, Event, Held, Listed, Policy, TargetId, View};
+    use crate::index::{Catalog, Event, Held, Listed, Policy, Publish, TargetId, View};
     use crate::snapshot::ArchiveName;
     use std::sync::Arc;
     use std::time::{Duration, Instant, UNIX_EPOCH};

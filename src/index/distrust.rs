@@ -1,26 +1,9 @@
 //! Copies that are no archives of their name, and which listings may be of one.
 
-use std::hash::Hasher;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use siphasher::sip::SipHasher13;
-
-use super::catalog::{Listed, TargetId};
+use super::listing::{Listed, Tag, TargetId};
 use crate::snapshot::ArchiveName;
-
-/// What a target itself calls its copy, by an entity tag; only to be compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Tag(u64);
-
-impl Tag {
-    /// The tag that an `etag` header tells. A weak one will do: of two that differ, so do the
-    /// copies.
-    pub fn new(value: &[u8]) -> Self {
-        let mut hasher = SipHasher13::new();
-        hasher.write(value);
-        Self(hasher.finish())
-    }
-}
 
 /// What marks a copy out among those that one target has under one name, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +12,9 @@ pub struct Mark {
     pub length: u64,
     /// When it last changed, as its answer told: in whole seconds.
     pub modified: Option<SystemTime>,
-    /// The same as the target listed it, which may be more exact.
+    /// Time of the last change as the target listed it, which may be more exact.
     pub listed: Option<SystemTime>,
-    /// Its tag, as its answer told.
+    /// The tag of the copy, as the answer told.
     pub tag: Option<Tag>,
 }
 
@@ -69,7 +52,7 @@ impl Distrusted {
 }
 
 /// Whether two times may be one, of which one may be told in whole seconds.
-fn are_one(a: SystemTime, b: SystemTime) -> bool {
+pub(super) fn are_one(a: SystemTime, b: SystemTime) -> bool {
     let since = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (a, b) = (since(a), since(b));
     let is_whole = |time: Duration| time.subsec_nanos() == 0;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::catalog::TargetId;
+use super::listing::TargetId;
 use crate::snapshot::Slot;
 
 /// Slots that an archive may be ahead of what supports it, unless the configuration says otherwise.
@@ -37,11 +37,11 @@ impl Default for Grounds {
 /// What a node tells of the cluster's slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reference {
-    /// Nothing so far, or no node is asked.
+    /// The node said nothing so far, or none is asked.
     #[default]
     Unknown,
-    /// This slot, by its last answer.
+    /// The node's slot, by its last answer.
     Current(Slot),
-    /// This slot, at that time; since then it does not answer.
+    /// The node's slot, at that time; since then it does not answer.
     Last(Slot, Instant),
 }

@@ -5,8 +5,9 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::catalog::Listed;
-use super::view::{Source, View};
+use super::entry::Source;
+use super::listing::Listed;
+use super::view::View;
 use crate::hops::{CdnLoop, Via};
 use crate::snapshot::ArchiveName;
 

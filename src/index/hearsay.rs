@@ -7,8 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::catalog::{Answer, Catalog, Holding, TargetId};
-use super::view::Source;
+use super::answer::{Answer, Holding};
+use super::catalog::Catalog;
+use super::entry::Source;
+use super::listing::TargetId;
 use crate::hops::{EdgeId, Via};
 use crate::snapshot::ArchiveName;
 
@@ -30,8 +32,8 @@ impl Source {
 }
 
 impl Catalog {
-    /// The same catalog without what edges are said to have and do not list themselves; nothing
-    /// where there is none of that.
+    /// This catalog without what edges are said to have and do not list themselves; nothing where
+    /// there is none of that.
     pub(super) fn without_hearsay(&self) -> Option<Self> {
         let stale = self.stale();
         if stale.is_empty() {
@@ -111,7 +113,7 @@ mod tests {
     use super::*;
     use crate::clock::Now;
     use crate::hops::{CdnLoop, MAX_HOPS};
-    use crate::index::{Event, Listed, Location, Policy, Publish, View};
+    use crate::index::{AccessKey, Event, Listed, Location, Policy, Publish, View};
     use proptest::prelude::*;
     use std::collections::VecDeque;
     use std::sync::Arc;
@@ -152,7 +154,7 @@ mod tests {
             address: ([127, 0, 0, 1], 1).into(),
             authority: "localhost:1".into(),
             path: format!("/{name}"),
-            access: 0,
+            access: AccessKey::default(),
             via,
         };
         Listed { name, size: Some(7), modified: None, tag: None, location: Some(location) }
@@ -204,7 +206,7 @@ mod tests {
             self.learn(who, [event]);
         }
 
-        /// One edge asks another one, as `target/probe.rs` does.
+        /// One edge asks another one, as `scrape/probe.rs` does.
         fn ask_edge(&mut self, who: usize, whom: usize) {
             let (at, own, other) = (self.now(), self.edges[who].id.clone(), &self.edges[whom]);
             let (target, id) = (target(other.id.as_str()), other.id.clone());

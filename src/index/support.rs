@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::ahead::{Ahead, Bound};
-use super::catalog::{Answer, Held, TargetId};
+use super::answer::Answer;
 use super::grounds::{Grounds, Reference};
+use super::listing::{Held, TargetId};
 use super::voice::Voice;
 use crate::snapshot::{ArchiveName, Slot};
 
@@ -78,7 +79,7 @@ pub(super) struct Support {
     pub(super) ahead: BTreeMap<TargetId, Ahead>,
     /// What is to be remembered.
     pub(super) peaks: BTreeMap<TargetId, Peak>,
-    /// Those that the cache has of targets that are no longer there.
+    /// Archives that the cache has of targets that are no longer there.
     pub(super) orphans: BTreeSet<ArchiveName>,
     /// The targets that are trusted more than others of the group.
     pub(super) trusted: BTreeSet<TargetId>,
@@ -87,7 +88,7 @@ pub(super) struct Support {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trust {
     Stranger,
-    /// It is here, but may hold archives of another cluster.
+    /// A target that is here, but may hold archives of another cluster.
     Local,
     Trusted,
 }
@@ -208,9 +209,9 @@ fn round(
 enum Verdict {
     /// There is more than the target's word.
     Shared,
-    /// It stands for want of others.
+    /// The claim stands for want of others.
     Alone,
-    /// It would stand up to this slot.
+    /// The claim would stand up to this slot.
     Baseless(Slot),
 }
 
@@ -316,7 +317,7 @@ struct Known<'a> {
     /// The voice whose newest claim is the lowest, and the next one.
     lowest: [Option<(&'a Voice, Slot)>; 2],
     claims: &'a [Claim<'a>],
-    /// Those that count, by slot; made when the first claim needs it.
+    /// The voices that count, by slot; made when the first claim needs it.
     slots: OnceCell<Vec<(Slot, &'a Voice)>>,
 }
 

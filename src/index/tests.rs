@@ -4,18 +4,21 @@
 //! one on it; a letter after the slot is the hash (`a` where none is), and `.lz4` and the like the
 //! compression (zstd where none is). Targets are `name`, in the group `main`, or `group/name`.
 
+use crate::index::AccessKey;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use proptest::prelude::*;
 
+mod groups;
 mod record;
 mod support;
+mod undelivered;
 
 use super::{
     Catalog, Distrusted, Entry, Event, Generation, Held, Listed, Location, Mark, Policy, Publish,
-    TargetId, UnknownGroup, View, Worth,
+    TargetId, Undelivered, UnknownGroup, View, Worth,
 };
 use crate::clock::Now;
 use crate::snapshot::{ArchiveHash, ArchiveName, Compression, Kind, Slot};
@@ -76,7 +79,7 @@ fn listed(name: ArchiveName) -> Listed {
         address: ([127, 0, 0, 1], 8899).into(),
         authority: "127.0.0.1:8899".into(),
         path: format!("/{name}"),
-        access: 0,
+        access: AccessKey::default(),
         via: crate::hops::Via::default(),
     };
     Listed { name, size: None, modified: None, tag: None, location: Some(location) }

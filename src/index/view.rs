@@ -3,51 +3,19 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use super::ahead::Ahead;
+use super::answer::Answer;
 use super::best::{Choice, Generation, choose, promoted};
-use super::catalog::{Answer, Held, Listed, Policy, Publish, TargetId};
-use super::copy::CopyId;
 use super::distinct::distinct;
+use super::entry::{Entry, Source};
+use super::listing::{Held, Listed, TargetId};
+use super::policy::{Policy, Publish};
 use super::support::{Peak, Support};
+use super::undelivered::{Missing, Nowhere, Undelivered, offerable, withheld};
 use super::vote::{Conflict, Electorate, elect};
 use crate::snapshot::{ArchiveHash, ArchiveName, Compression, Kind, Slot};
-
-/// One archive on one target.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// The target.
-    pub target: TargetId,
-    /// What it says of the archive.
-    pub listed: Listed,
-    /// When it said so.
-    pub updated_at: SystemTime,
-}
-
-impl Source {
-    /// Which copy it is, as far as the listing tells.
-    pub fn copy(&self) -> Option<CopyId> {
-        let Listed { size, modified, .. } = self.listed;
-        let size = size?;
-        Some(if self.target.is_ledger() {
-            CopyId::of_file(&self.target.authority, size, modified)
-        } else {
-            CopyId::new(&self.target.authority, size, modified)
-        })
-    }
-}
-
-/// One archive on one target, as the tracker API lists it: with the archive below it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The archive.
-    pub source: Arc<Source>,
-    /// For an incremental archive the full one below it, on the same target.
-    pub base: Option<Arc<Source>>,
-    /// False where most targets list another hash.
-    pub believed: bool,
-}
 
 /// What one group has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,7 +28,7 @@ pub struct GroupView {
     pub conflicts: Vec<Conflict>,
     /// Targets that list archives at slots that nothing supports.
     pub ahead: BTreeMap<TargetId, Ahead>,
-    /// Those archives, and those of the cache.
+    /// The archives at those slots, and those of the cache.
     baseless: BTreeSet<ArchiveName>,
     peaks: BTreeMap<TargetId, Peak>,
     elected: HashSet<State>,
@@ -68,9 +36,13 @@ pub struct GroupView {
     cached: BTreeSet<ArchiveName>,
     /// What it holds that nothing supports, of targets that are no longer there.
     orphans: BTreeSet<ArchiveName>,
+    /// Archives that no target delivers, or that are of no use without those.
+    withheld: BTreeSet<ArchiveName>,
     until: Option<Instant>,
     /// How it came to `best`.
-    pub(super) publish: Publish,
+    publish: Publish,
+    /// Whether all of its targets were found and heard, or failed.
+    surveyed: bool,
 }
 
 /// Everything that requests are answered from.
@@ -82,17 +54,26 @@ pub struct View {
     entries: Vec<Entry>,
     /// Positions in `entries` of the believed ones that are told of, the newest first.
     newest: Vec<usize>,
-    /// The same of all entries, and of those, but one for each archive of each group.
+    /// Positions of one entry for each archive of each group, in the order of all.
     distinct: Vec<usize>,
     newest_distinct: Vec<usize>,
+    missing: Missing,
+}
+
+/// What is known of archives besides what the targets of one group say.
+#[derive(Clone, Copy)]
+pub(super) struct Having<'a> {
+    /// The archives of all ledgers, which are as good as cached.
+    pub(super) local: &'a BTreeSet<ArchiveName>,
+    /// The archives that no target delivers.
+    pub(super) nowhere: &'a Nowhere,
 }
 
 impl GroupView {
-    /// `local` are the archives of all ledgers, which are as good as cached.
     pub(super) fn new(
         members: &[(&TargetId, &Answer)],
         held: &[&Held],
-        local: &BTreeSet<ArchiveName>,
+        Having { local, nowhere }: Having<'_>,
         support: Support,
         before: Option<&Self>,
         policy: Policy,
@@ -104,13 +85,18 @@ impl GroupView {
             until: before.until,
         });
         let Support { baseless, ahead, peaks, orphans, trusted } = support;
-        let elected = elect(&Electorate { members, held, baseless: &baseless, trusted: &trusted });
+        let elected =
+            elect(&Electorate { members, held, baseless: &baseless, trusted: &trusted, nowhere });
+        let names = offerable(&elected.names, nowhere);
+        let withheld = withheld(members, &elected.names, &names, nowhere);
         let cached: BTreeMap<ArchiveName, Instant> =
             held.iter().map(|held| (held.name, held.since.instant)).collect();
         let is_listed =
             |name: &ArchiveName| members.iter().any(|(_, a)| a.holdings.contains_key(name));
         let servable = |name: &ArchiveName| {
-            cached.contains_key(name) || (!baseless.contains(name) && is_listed(name))
+            let is_there =
+                cached.contains_key(name) || (!baseless.contains(name) && is_listed(name));
+            is_there && !withheld.contains(name)
         };
         let first_seen = |name: &ArchiveName| {
             let holdings = members.iter().filter_map(|(_, a)| a.holdings.get(name));
@@ -118,13 +104,11 @@ impl GroupView {
             since.chain(cached.get(name).copied()).min().unwrap_or(now)
         };
         let Choice { wanted, offered, until } =
-            choose(&elected.names, &before, servable, first_seen, policy.pair_hold, now);
+            choose(&names, &before, servable, first_seen, policy.pair_hold, now);
         let complete = cached.keys().chain(local).copied().collect();
         let best = match policy.publish {
             Publish::Seen => offered,
-            Publish::Promoted => {
-                promoted(&elected.names, wanted, before.offered, &complete, servable)
-            }
+            Publish::Promoted => promoted(&names, wanted, before.offered, &complete, servable),
         };
         let cached = cached.keys().copied().collect();
         Self {
@@ -137,8 +121,32 @@ impl GroupView {
             orphans,
             elected: elected.names.iter().map(State::of).collect(),
             cached,
+            withheld,
             until,
             publish: policy.publish,
+            surveyed: false,
+        }
+    }
+
+    /// This view of the group, with whether all of its targets were found and heard, or failed.
+    pub(super) fn surveyed(self, surveyed: bool) -> Self {
+        Self { surveyed, ..self }
+    }
+
+    /// True for an archive in place of which others are offered, since no target delivers it.
+    pub fn withholds(&self, name: &ArchiveName) -> bool {
+        self.withheld.contains(name)
+    }
+
+    /// Whether an entry may be told of as one of the newest: where clients are led to nothing but
+    /// what is cached, none is that is newer than what they are led to.
+    fn tells_of(&self, entry: &Entry) -> bool {
+        match self.publish {
+            Publish::Seen => true,
+            Publish::Promoted => {
+                let mut chain = std::iter::once(&entry.source).chain(&entry.base);
+                self.best.is_some_and(|best| chain.all(|part| best.reaches(&part.listed.name)))
+            }
         }
     }
 
@@ -154,7 +162,9 @@ impl View {
         groups: BTreeMap<Arc<str>, GroupView>,
         targets: impl Iterator<Item = (&'a TargetId, &'a Answer)>,
         cached: impl Iterator<Item = &'a Held>,
+        nowhere: Nowhere,
     ) -> Self {
+        let missing = Missing::new(nowhere, groups.values().filter_map(|group| group.best));
         let mut sources: HashMap<ArchiveName, Vec<Arc<Source>>> = HashMap::new();
         let mut entries = Vec::new();
         for (id, answer) in targets {
@@ -178,11 +188,14 @@ impl View {
         // Stable: what only the cache has comes after the targets of its group.
         entries.sort_by(|a, b| a.source.target.group.cmp(&b.source.target.group));
         let believed = |name: &ArchiveName| {
-            groups.values().any(|group| group.elected.contains(&State::of(name)))
+            let is_offered = |group: &GroupView| {
+                group.elected.contains(&State::of(name)) && !group.withholds(name)
+            };
+            missing.admits(name) && groups.values().any(is_offered)
         };
         let best = Generation::newer(
-            groups.values().filter_map(|group| group.best),
-            previous.best,
+            groups.values().filter_map(|group| group.best).filter(|best| missing.allows(best)),
+            previous.best.filter(|best| missing.allows(best)),
             |name| {
                 let cached = groups.values().any(|group| group.cached.contains(name));
                 (sources.contains_key(name) || cached) && believed(name)
@@ -190,7 +203,9 @@ impl View {
         );
         let is_told = |entry: &Entry| {
             let group = groups.get(&entry.source.target.group);
-            entry.believed && group.is_some_and(|group| group.tells_of(entry))
+            let name = &entry.source.listed.name;
+            let is_told = |group: &GroupView| group.tells_of(entry) && !group.withholds(name);
+            entry.believed && group.is_some_and(is_told)
         };
         let newest_of = |places: &[usize]| {
             let mut newest: Vec<usize> =
@@ -202,7 +217,7 @@ impl View {
         let all: Vec<usize> = (0..entries.len()).collect();
         let distinct = distinct(&entries);
         let (newest, newest_distinct) = (newest_of(&all), newest_of(&distinct));
-        Self { best, groups, sources, entries, newest, distinct, newest_distinct }
+        Self { best, groups, sources, entries, newest, distinct, newest_distinct, missing }
     }
 
     /// The generation that short names of `group` lead to, over all groups for `None`.
@@ -254,6 +269,22 @@ impl View {
         self.groups.get(group).is_some_and(|group| group.orphans.contains(name))
     }
 
+    /// True for an archive that the cache has of a group that is not configured any more, and that
+    /// no other group has. That is known once all of those offer something: one that was renamed
+    /// has the archive once its targets have answered, and not before.
+    pub fn is_forsaken(&self, name: &ArchiveName, group: &str) -> bool {
+        let offers = |group: &GroupView| group.best.is_some();
+        self.is_complete()
+            && self.groups.values().all(offers)
+            && !self.groups.contains_key(group)
+            && !self.is_held(name, None)
+    }
+
+    /// Whether all targets of all groups were found and heard, or failed.
+    pub fn is_complete(&self) -> bool {
+        !self.groups.is_empty() && self.groups.values().all(|group| group.surveyed)
+    }
+
     /// True where a target of the group (of any group, for `None`) lists the archive, or the cache
     /// holds it for the group.
     pub fn is_held(&self, name: &ArchiveName, group: Option<&str>) -> bool {
@@ -277,9 +308,35 @@ impl View {
         self.sources.get(name).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether other targets of a group than this one have archives that `is_missing`, newer than
+    /// those of their kind that are offered.
+    pub fn has_rivals(&self, target: &TargetId, is_missing: impl Fn(&ArchiveName) -> bool) -> bool {
+        let best = self.group(&target.group).and_then(|group| group.best);
+        let is_newer = |name: &ArchiveName| {
+            let offered =
+                best.and_then(|best| best.names().find(|of| of.is_full() == name.is_full()));
+            offered.is_none_or(|offered| *name > offered)
+        };
+        let is_of_others =
+            |source: &Arc<Source>| source.target.group == target.group && source.target != *target;
+        self.all_sources().any(|(name, sources)| {
+            is_newer(name) && is_missing(name) && sources.iter().any(is_of_others)
+        })
+    }
+
     /// Every archive that a target lists, in no order.
     pub(super) fn all_sources(&self) -> impl Iterator<Item = (&ArchiveName, &[Arc<Source>])> {
         self.sources.iter().map(|(name, sources)| (name, sources.as_slice()))
+    }
+
+    /// The archives that no target delivers, and how each of their sources failed.
+    pub fn undelivered(&self) -> impl Iterator<Item = (&ArchiveName, &[Undelivered])> {
+        self.missing.nowhere.iter().map(|(name, failed)| (name, failed.as_slice()))
+    }
+
+    /// True for an archive that no target delivers.
+    pub fn is_undelivered(&self, name: &ArchiveName) -> bool {
+        self.missing.nowhere.contains_key(name)
     }
 
     /// True where the cache holds the archive for the group (for any group, for `None`).
@@ -310,11 +367,13 @@ impl View {
         self.distinct.iter().map(|at| &self.entries[*at])
     }
 
-    /// The same of [`View::newest`], of one group or, for `None`, of all of them: then an archive
-    /// that several groups have is there once.
+    /// The believed entries as [`View::newest`] has them, of one group or, for `None`, of all: then
+    /// an archive that several groups have is there once.
     pub fn newest_distinct(&self, group: Option<&str>) -> impl Iterator<Item = &Entry> {
-        let in_group =
-            move |entry: &&Entry| group.is_none_or(|group| *entry.source.target.group == *group);
+        let in_group = move |entry: &&Entry| match group {
+            Some(group) => *entry.source.target.group == *group,
+            None => self.missing.admits(&entry.source.listed.name),
+        };
         let newest = self.newest_distinct.iter().map(|at| &self.entries[*at]).filter(in_group);
         let mut before = None;
         newest.filter(move |entry| {
@@ -334,13 +393,14 @@ impl View {
 pub enum Worth {
     /// Short names lead to it, or are to lead to it, and to nothing newer.
     Best,
-    /// They lead to it until they can lead to something newer.
+    /// Short names lead to it until they can lead to something newer.
     Offered,
-    /// They are to lead to a newer one, if they do not yet.
+    /// Short names are to lead to a newer one, if they do not yet.
     Superseded,
-    /// They lead to nothing of its kind, or to something older: its targets may just not answer.
+    /// Short names lead to nothing of its kind, or to something older: its targets may just not
+    /// answer.
     Doubtful,
-    /// Nothing supports that it is one of this cluster.
+    /// The slot has no support: nothing says that it is one of this cluster.
     Baseless,
 }
 

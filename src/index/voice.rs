@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::catalog::TargetId;
+use super::listing::TargetId;
 
 /// Bytes of an IPv6 address that tell whose it is: anybody has a network of 64 bits.
 const NETWORK: usize = 8;
@@ -21,7 +21,7 @@ pub(super) enum Voice {
 }
 
 impl Voice {
-    /// That of a target, by the address at which it was met, if it was.
+    /// The voice of a target, by the address at which it was met, if it was.
     pub(super) fn of(target: &TargetId, met: Option<IpAddr>) -> Self {
         let own = || Self::Target(Arc::clone(&target.authority));
         if target.is_ledger() {

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Instant;
 
-use super::catalog::{Answer, Held, TargetId};
+use super::answer::Answer;
+use super::listing::{Held, TargetId};
+use super::undelivered::Nowhere;
 use super::voice::Voice;
 use crate::snapshot::{ArchiveHash, ArchiveName, Kind, Slot};
 
@@ -52,7 +54,7 @@ type Seat = (Option<Slot>, Slot);
 /// Who lists which hash, in which forms.
 type Ballots<'a> = BTreeMap<Seat, BTreeMap<ArchiveHash, Ballot<'a>>>;
 
-/// Those who list one hash.
+/// The targets that list one hash.
 #[derive(Default)]
 struct Ballot<'a> {
     /// Each counts once, in however many compressions and from however many ports it lists it.
@@ -63,7 +65,7 @@ struct Ballot<'a> {
     cached: bool,
     /// The one that has been known the longest, and since when.
     elder: Option<(Instant, &'a TargetId)>,
-    /// It in its best compression.
+    /// The archive in its best compression.
     name: Option<ArchiveName>,
 }
 
@@ -77,6 +79,8 @@ pub(super) struct Electorate<'a> {
     pub(super) baseless: &'a BTreeSet<ArchiveName>,
     /// The targets that are trusted.
     pub(super) trusted: &'a BTreeSet<TargetId>,
+    /// The archives that no target delivers, which stand where there is no other form of them.
+    pub(super) nowhere: &'a Nowhere,
 }
 
 /// Counts the voices behind each hash. An incremental archive is elected only together with the
@@ -129,7 +133,11 @@ fn ballots<'a>(
             ballot.trusted |= trusted;
             let elder = (answer.known, *target);
             ballot.elder = Some(ballot.elder.map_or(elder, |other| other.min(elder)));
-            ballot.name = ballot.name.max(Some(*name));
+            let better = |a: ArchiveName, b: ArchiveName| {
+                let rank = |name| (!electorate.nowhere.contains_key(&name), name);
+                if rank(a) < rank(b) { b } else { a }
+            };
+            ballot.name = Some(ballot.name.map_or(*name, |known| better(known, *name)));
         }
     }
     ballots

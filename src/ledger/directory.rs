@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use super::entry::{Unfit, archive_name, fit, modified, notes_of};
 use super::vetting::{Identity, Verdict, Vetting};
 use super::walk::walk;
-use crate::config::{Config, Group, Verify};
+use crate::config::{Config, Verify};
 use crate::index::{Listed, TargetId};
 use crate::snapshot::ArchiveName;
 
@@ -34,10 +34,10 @@ const OPEN_PATIENCE: Duration = Duration::from_millis(800);
 /// Why a directory has no listing.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// It is not there, or not ours to read.
+    /// The directory is not there, or not ours to read.
     #[error("cannot open the directory")]
     Open(#[source] io::Error),
-    /// It is there, and reading it fails.
+    /// The directory is there, and reading it fails.
     #[error("cannot read the directory")]
     Read(#[source] io::Error),
     /// No directory of archives.
@@ -51,7 +51,7 @@ pub enum LedgerError {
 /// Why a file was not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It is not there any more.
+    /// The file is not there any more.
     #[error("the file is gone")]
     Gone,
     /// Something else is there now.
@@ -68,7 +68,7 @@ pub enum OpenError {
 /// What a directory has.
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// Its files that can be archives, each name once.
+    /// The files that can be archives, each name once.
     pub files: BTreeMap<ArchiveName, Found>,
     /// What has the name of an archive and is none.
     pub refused: BTreeMap<ArchiveName, Unfit>,
@@ -117,41 +117,59 @@ pub struct Ledger {
     vetting: Mutex<Vetting>,
 }
 
-/// All of them.
+/// All local directories of archives.
 #[derive(Debug, Default)]
-pub struct Ledgers(BTreeMap<TargetId, Arc<Ledger>>);
+pub struct Ledgers(Mutex<BTreeMap<TargetId, Arc<Ledger>>>);
 
 impl Ledgers {
     /// The directories that the configuration names.
     pub fn new(config: &Config) -> Self {
-        let of_group = |group: &Group| {
-            let name = Arc::clone(&group.name);
-            let paths = group.sources.ledger_targets.clone();
-            let vetting =
-                || Vetting::new(config.scrape_interval, config.cache.verify != Verify::Length);
-            paths.into_iter().map(move |path| Ledger::new(Arc::clone(&name), path, vetting()))
-        };
-        let ledgers = config.groups.iter().flat_map(of_group);
-        Self(ledgers.map(|ledger| (ledger.id.clone(), Arc::new(ledger))).collect())
+        let ledgers = Self::default();
+        ledgers.apply(config);
+        ledgers
     }
 
-    /// Each of them.
-    pub fn all(&self) -> impl Iterator<Item = &Arc<Ledger>> {
-        self.0.values()
+    /// Goes on with the directories that another configuration names. Of those that were there
+    /// before it stays known which files are whole.
+    pub fn apply(&self, config: &Config) {
+        let (interval, verify) = (config.scrape_interval, config.cache.verify != Verify::Length);
+        let mut ledgers = self.lock();
+        let mut before = std::mem::take(&mut *ledgers);
+        for group in &config.groups {
+            for path in &group.sources.ledger_targets {
+                let id = TargetId::ledger(Arc::clone(&group.name), &path.to_string_lossy());
+                let ledger = before
+                    .remove(&id)
+                    .unwrap_or_else(|| Arc::new(Ledger::new(id.clone(), path, interval, verify)));
+                ledger.vetting().set(interval, verify);
+                ledgers.entry(id).or_insert(ledger);
+            }
+        }
     }
 
-    /// That of a target, where it is one.
-    pub fn of(&self, target: &TargetId) -> Option<&Arc<Ledger>> {
-        self.0.get(target)
+    /// The directories of a group.
+    pub fn of_group(&self, group: &str) -> Vec<Arc<Ledger>> {
+        let ledgers = self.lock();
+        ledgers.values().filter(|ledger| *ledger.id.group == *group).cloned().collect()
+    }
+
+    /// The directory of a target, where it is one.
+    pub fn of(&self, target: &TargetId) -> Option<Arc<Ledger>> {
+        self.lock().get(target).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TargetId, Arc<Ledger>>> {
+        // No change of the map can panic half-way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Ledger {
-    /// The directory at an absolute path, for a group.
-    fn new(group: Arc<str>, path: PathBuf, vetting: Vetting) -> Self {
-        let id = TargetId::ledger(group, &path.to_string_lossy());
+    /// The directory at an absolute path, which is listed in this interval.
+    fn new(id: TargetId, path: &Path, interval: Duration, verify: bool) -> Self {
         let turns = || Arc::new(Semaphore::new(MAX_WAITING));
-        Self { id, path, opens: turns(), loads: turns(), vetting: Mutex::new(vetting) }
+        let (path, vetting) = (path.to_owned(), Mutex::new(Vetting::new(interval, verify)));
+        Self { id, path, opens: turns(), loads: turns(), vetting }
     }
 
     /// Under which it is known.
@@ -333,8 +351,9 @@ mod tests {
     }
 
     /// A ledger whose files are served as they are.
-    fn ledger_at(path: PathBuf) -> Ledger {
-        Ledger::new("g".into(), path, Vetting::new(Duration::ZERO, false))
+    fn ledger_at(path: &Path) -> Ledger {
+        let id = TargetId::ledger("g".into(), path.to_str().expect("plain text"));
+        Ledger::new(id, path, Duration::ZERO, false)
     }
 
     /// Lists it twice, after which what did not change is served.
@@ -346,7 +365,7 @@ mod tests {
     /// A directory and the ledger of it.
     fn ledger() -> (tempfile::TempDir, Ledger) {
         let directory = tempfile::tempdir().expect("a directory");
-        let ledger = ledger_at(directory.path().to_owned());
+        let ledger = ledger_at(directory.path());
         (directory, ledger)
     }
 
@@ -426,7 +445,7 @@ mod tests {
             write(directory.path(), &number.to_string(), b"");
         }
         assert!(matches!(ledger.list(), Err(LedgerError::Entries)));
-        let file = ledger_at(write(directory.path(), "file", b"x"));
+        let file = ledger_at(&write(directory.path(), "file", b"x"));
         assert!(matches!(file.list(), Err(LedgerError::Open(_))));
     }
 

@@ -13,7 +13,7 @@ const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
 /// Why what has an archive's name is not one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    /// It leads somewhere else.
+    /// A link, which leads somewhere else.
     #[error("a symbolic link, which is not followed")]
     Link,
     /// A directory.
@@ -25,7 +25,7 @@ pub enum Unfit {
     /// No byte.
     #[error("an empty file")]
     Empty,
-    /// This process may not read it, or the disk cannot.
+    /// A file that this process may not read, or the disk cannot.
     #[error("a file that cannot be opened ({0})")]
     Unreadable(std::io::ErrorKind),
     /// A downloader has left its notes beside it.
@@ -34,7 +34,7 @@ pub enum Unfit {
     /// Somebody is writing it.
     #[error("still changing, it is served once two listings find it the same")]
     Changing,
-    /// It is no whole archive.
+    /// A file that is no whole archive.
     #[error("damaged, copy it again: {0}")]
     Damaged(Flaw),
 }

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Identity {
     /// The file system that it is on.
     pub device: u64,
-    /// Its number there.
+    /// The number of the file there.
     pub inode: u64,
     /// Bytes.
     pub length: u64,
@@ -53,35 +53,35 @@ pub(super) struct Vetting {
 #[derive(Debug)]
 struct Vetted {
     identity: Identity,
-    /// Since when it is this one.
+    /// Since when the file is this one.
     since: Instant,
     state: State,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// One listing had it.
+    /// One listing had the file.
     New,
-    /// The same, and another one before it had it otherwise.
+    /// One listing had the file, and another one before it had it otherwise.
     Changing,
     /// Nobody writes it, and nobody looked at its bytes.
     Settled,
-    /// Its bytes are being looked at.
+    /// The bytes of the file are being looked at.
     Walking,
-    /// It is whole, as far as can be told.
+    /// The file is whole, as far as can be told.
     Sound,
-    /// It is not.
+    /// The file is not whole.
     Damaged(Flaw),
 }
 
 /// What is done with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is served.
+    /// The file is served.
     Offer,
-    /// It is not served yet, and there is no reason to speak of it.
+    /// The file is not served yet, and there is no reason to speak of it.
     Wait,
-    /// It is not served.
+    /// The file is not served.
     Refuse(Unfit),
 }
 
@@ -89,6 +89,11 @@ impl Vetting {
     /// Of a directory that is listed in this interval.
     pub(super) fn new(interval: Duration, verify: bool) -> Self {
         Self { interval, verify, files: BTreeMap::new() }
+    }
+
+    /// Goes on otherwise, with what is known of the files.
+    pub(super) fn set(&mut self, interval: Duration, verify: bool) {
+        (self.interval, self.verify) = (interval, verify);
     }
 
     /// Takes in what a listing found.

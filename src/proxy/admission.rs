@@ -5,35 +5,39 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::oneshot;
 
 use crate::config::Limits;
-use crate::pace::SharedPace;
-use crate::queue::{Queue, Waiting};
+use crate::limit::{KeyedCount, Queue, SharedPacer, Waiting};
 use crate::route::{Busy, ClientNet};
-use crate::tally::Tally;
 
 /// Bytes of one turn where the rate of all is bounded, and so of one piece out of the cache: as
 /// much as of a target's archive is passed on at once.
-pub const PACED_PIECE: usize = 64 << 10;
+const PACED_PIECE: usize = 64 << 10;
 /// Most requests that wait to be let in. Of more, those are told at once that there is no place
 /// whose client has the most.
 const MAX_WAITING: usize = 4096;
 
+/// Most bytes that are read out of the cache at once.
+pub fn piece(limits: &Limits) -> usize {
+    if limits.total_rate.is_some() { PACED_PIECE } else { usize::MAX }
+}
+
 /// Who is let in.
 #[derive(Debug)]
 pub(super) struct Admission {
-    bounds: Bounds,
-    /// How long a request waits that is not let in at once.
-    patience: Duration,
     books: Mutex<Books>,
     /// What the archives' bytes are held to, where they are.
-    pace: Option<Mutex<SharedPace<ClientNet>>>,
+    pace: ArcSwapOption<Mutex<SharedPacer<ClientNet>>>,
 }
 
 #[derive(Debug)]
 struct Books {
-    running: Tally<ClientNet>,
+    bounds: Bounds,
+    /// How long a request waits that is not let in at once.
+    patience: Duration,
+    running: KeyedCount<ClientNet>,
     queue: Queue<ClientNet, oneshot::Sender<Permit>>,
 }
 
@@ -42,7 +46,7 @@ struct Books {
 struct Bounds {
     all: usize,
     per_client: usize,
-    /// Those that have the least rate each when all have the same.
+    /// Transfers that have the least rate each when all have the same.
     at_rate: usize,
 }
 
@@ -70,7 +74,7 @@ impl Bounds {
     ///
     /// Who has none needs a place, and the least rate beside the other clients. Who has some may
     /// have as many as are left for others, and the least rate for each out of its share.
-    fn admit(&self, running: &Tally<ClientNet>, client: ClientNet) -> Result<(), Busy> {
+    fn admit(&self, running: &KeyedCount<ClientNet>, client: ClientNet) -> Result<(), Busy> {
         let (own, clients) = (running.of(client), running.owners());
         let places_left = self.all.saturating_sub(running.all());
         let has_rate = match own {
@@ -91,20 +95,23 @@ impl Bounds {
 
 impl Books {
     /// Counts one more transfer of a client, where there may be one.
-    fn take(&mut self, bounds: &Bounds, client: ClientNet) -> Result<(), Busy> {
-        bounds.admit(&self.running, client)?;
+    fn take(&mut self, client: ClientNet) -> Result<(), Busy> {
+        self.bounds.admit(&self.running, client)?;
         self.running.begin(client);
         Ok(())
     }
 
     /// Counts transfers for those who wait and may have one by now: of the client that has the
     /// least first, and of these for who has waited the longest.
-    fn serve(&mut self, bounds: &Bounds) -> Vec<Waiting<ClientNet, oneshot::Sender<Permit>>> {
+    fn serve(&mut self) -> Vec<Waiting<ClientNet, oneshot::Sender<Permit>>> {
         let mut served = Vec::new();
         loop {
             let may = |(place, waiting): (usize, &Waiting<ClientNet, _>)| {
                 let owner = waiting.owner;
-                bounds.admit(&self.running, owner).ok().map(|()| (self.running.of(owner), place))
+                self.bounds
+                    .admit(&self.running, owner)
+                    .ok()
+                    .map(|()| (self.running.of(owner), place))
             };
             let next = self.queue.iter().enumerate().filter_map(may).min();
             let Some(waiting) = next.and_then(|(_, place)| self.queue.remove(place)) else {
@@ -119,36 +126,53 @@ impl Books {
 impl Admission {
     pub(super) fn new(limits: &Limits) -> Arc<Self> {
         Arc::new(Self {
-            bounds: Bounds::new(limits),
-            patience: limits.queue_wait,
-            books: Mutex::new(Books { running: Tally::default(), queue: Queue::new(MAX_WAITING) }),
-            pace: limits.total_rate.map(|rate| Mutex::new(SharedPace::new(rate))),
+            books: Mutex::new(Books {
+                bounds: Bounds::new(limits),
+                patience: limits.queue_wait,
+                running: KeyedCount::default(),
+                queue: Queue::new(MAX_WAITING),
+            }),
+            pace: ArcSwapOption::new(limits.total_rate.map(paced)),
         })
+    }
+
+    /// Goes on under other bounds. Where more are under way than these allow, no more is let in
+    /// until enough of them have ended.
+    pub(super) fn apply(self: &Arc<Self>, limits: &Limits, now: Instant) {
+        {
+            let mut books = self.books();
+            (books.bounds, books.patience) = (Bounds::new(limits), limits.queue_wait);
+        }
+        match (limits.total_rate, &*self.pace.load()) {
+            (Some(rate), Some(pace)) => locked(pace).set_rate(rate, now),
+            (rate, _) => self.pace.store(rate.map(paced)),
+        }
+        self.serve();
     }
 
     /// Lets one more transfer begin, where it may at once.
     pub(super) fn admit(self: &Arc<Self>, client: ClientNet) -> Result<Permit, Busy> {
-        self.books().take(&self.bounds, client)?;
+        self.books().take(client)?;
         Ok(self.permit(client))
     }
 
     /// Lets one more transfer begin. Waits where it may not, behind clients that have less and
     /// behind who came before.
     pub(super) async fn wait(self: &Arc<Self>, client: ClientNet) -> Result<Permit, Busy> {
-        let (place, granted) = {
+        let (place, granted, patience) = {
             let mut books = self.books();
-            let Err(busy) = books.take(&self.bounds, client) else {
+            let Err(busy) = books.take(client) else {
                 return Ok(self.permit(client));
             };
             let (grant, granted) = oneshot::channel();
-            if self.patience.is_zero() {
+            if books.patience.is_zero() {
                 return Err(busy);
             }
             // Who loses a place for this one is told by the end of its channel.
             let (number, _displaced) = books.queue.join(client, grant).ok_or(busy)?;
-            (Place { admission: self, number }, granted)
+            (Place { admission: self, number }, granted, books.patience)
         };
-        let granted = tokio::time::timeout(self.patience, granted).await;
+        let granted = tokio::time::timeout(patience, granted).await;
         // What was granted in the moment in which the time was over is dropped with the channel.
         drop(place);
         match granted {
@@ -161,7 +185,7 @@ impl Admission {
     /// Hands out what is free to those who wait. Whoever is gone meanwhile drops it, which hands
     /// it out anew; so the lock must be free then.
     fn serve(self: &Arc<Self>) {
-        let served = self.books().serve(&self.bounds);
+        let served = self.books().serve();
         for waiting in served {
             drop(waiting.item.send(self.permit(waiting.owner)));
         }
@@ -176,6 +200,14 @@ impl Admission {
         // No change of the books can panic half-way.
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn paced(rate: u64) -> Arc<Mutex<SharedPacer<ClientNet>>> {
+    Arc::new(Mutex::new(SharedPacer::new(rate)))
+}
+
+fn locked(pace: &Mutex<SharedPacer<ClientNet>>) -> MutexGuard<'_, SharedPacer<ClientNet>> {
+    pace.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A place in the queue, which ends with whoever has it.
@@ -195,15 +227,15 @@ impl Permit {
     /// clients that wait have equal shares, and each client's transfers of its share; what a slow
     /// client leaves is the others'.
     pub(super) fn pass(&mut self, bytes: usize, now: Instant) -> Option<Duration> {
-        let pace = self.admission.pace.as_ref()?;
+        let pace = self.admission.pace.load();
+        let pace = pace.as_ref()?;
         self.unpaced = self.unpaced.saturating_add(bytes);
         if self.unpaced < PACED_PIECE {
             // As small as the records of TLS are, of which a turn each would be too little.
             return None;
         }
         let bytes = std::mem::take(&mut self.unpaced);
-        let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(pace.pass(self.client, bytes, now)).filter(|wait| !wait.is_zero())
+        Some(locked(pace).pass(self.client, bytes, now)).filter(|wait| !wait.is_zero())
     }
 }
 
@@ -214,8 +246,8 @@ impl Drop for Permit {
             books.running.end(self.client);
             books.running.of(self.client) == 0
         };
-        if let Some(pace) = self.admission.pace.as_ref().filter(|_| is_last) {
-            pace.lock().unwrap_or_else(PoisonError::into_inner).forget(self.client);
+        if let Some(pace) = self.admission.pace.load().as_ref().filter(|_| is_last) {
+            locked(pace).forget(self.client);
         }
         self.admission.serve();
     }
@@ -243,8 +275,8 @@ mod tests {
     }
 
     /// Of clients that have so many each; the first one is asked about.
-    fn running(counts: &[usize]) -> Tally<ClientNet> {
-        let mut running = Tally::default();
+    fn running(counts: &[usize]) -> KeyedCount<ClientNet> {
+        let mut running = KeyedCount::default();
         for (number, count) in (1..).zip(counts) {
             (0..*count).for_each(|_| running.begin(client(number)));
         }
@@ -371,6 +403,50 @@ mod tests {
         assert_eq!((books.running.all(), books.queue.len()), (0, 0));
     }
 
+    /// Lowered below what is under way, and raised for who waits.
+    #[tokio::test(start_paused = true)]
+    async fn other_bounds_count_what_is_under_way() {
+        let now = Instant::now();
+        let rate = |mib| limits(9, 9, Some(mib * MIB));
+        for (wide, narrow, clients, busy) in [
+            (limits(9, 9, None), limits(2, 9, None), [1, 2, 3, 4], Busy::Transfers),
+            (limits(9, 9, None), limits(9, 2, None), [5; 4], Busy::Client),
+            (rate(50), rate(20), [1, 2, 3, 4], Busy::Rate),
+        ] {
+            let admission = Admission::new(&wide);
+            let admit = |number| admission.admit(client(number));
+            let mut held: Vec<_> =
+                clients.iter().map(|number| admit(*number).expect("room")).collect();
+            admission.apply(&narrow, now);
+            while held.len() > 1 {
+                assert_eq!(admit(5).expect_err("over it"), busy);
+                held.pop();
+            }
+            held.push(admit(5).expect("the second one"));
+            assert_eq!(admit(6).is_err(), busy != Busy::Client);
+            let waiting = wait(&admission, if busy == Busy::Client { 5 } else { 6 });
+            tokio::task::yield_now().await;
+            assert!(!waiting.is_finished(), "{busy:?}");
+            admission.apply(&wide, now);
+            drop(waiting.await.expect("no panic").expect("there is room at once"));
+            drop(held);
+            assert_eq!(admission.books().running.all(), 0);
+        }
+    }
+
+    #[test]
+    fn another_rate_holds_for_what_is_under_way() {
+        let (start, bytes) = (Instant::now(), 4 << 20);
+        let admission = Admission::new(&limits(9, 9, None));
+        let mut permit = admission.admit(client(1)).expect("the first one");
+        assert_eq!(permit.pass(bytes, start), None);
+        for (rate, millis) in [(Some(10), 400), (Some(20), 200), (None, 0), (Some(1), 4000)] {
+            admission.apply(&limits(9, 9, rate.map(|rate: u64| rate * MIB)), start);
+            let [first, second] = [(); 2].map(|()| permit.pass(bytes, start).unwrap_or_default());
+            assert_eq!(second.saturating_sub(first).as_millis(), millis, "{rate:?}");
+        }
+    }
+
     #[test]
     fn without_a_rate_nobody_waits() {
         let now = Instant::now();
@@ -451,7 +527,7 @@ mod tests {
         ) {
             let limits = limits(all, 9, Some(at_rate * 10 * MIB));
             let bounds = Bounds::new(&limits);
-            let mut running = Tally::default();
+            let mut running = KeyedCount::default();
             for number in comes {
                 if bounds.admit(&running, client(number)).is_ok() {
                     running.begin(client(number));

@@ -2,33 +2,35 @@
 
 use pingora_proxy::Session;
 
-use super::edge::Edge;
 use super::head;
+use super::service::SnapshotProxy;
 use crate::api::{self, Reference, Urls};
 use crate::config::Downloads;
+use crate::configured::Configured;
 use crate::hops::CdnLoop;
 use crate::route::{ApiCall, Failure, Reply};
 
-impl Edge {
+impl SnapshotProxy {
     /// Answers a call from what is in memory.
     pub(super) fn call(
         &self,
         session: &Session,
+        Configured { config, settings, .. }: &Configured,
         call: &ApiCall,
         came: &CdnLoop,
     ) -> Result<Reply, Failure> {
         let shows_urls = matches!(call, ApiCall::Snapshots { .. } | ApiCall::BestSnapshots { .. });
-        let urls = match (self.settings.downloads, &self.settings.public_url) {
+        let urls = match (settings.downloads, &settings.public_url) {
             (Downloads::Redirect, _) => Urls::Targets,
             (Downloads::Proxy, Some(base)) => Urls::Own(base.clone()),
             (Downloads::Proxy, None) if shows_urls => Urls::Own(own_base(session)?),
             (Downloads::Proxy, None) => Urls::Own(String::new()),
         };
-        let reference = match &self.reference {
+        let reference = match &config.rpc {
             None => Reference::Unset,
-            Some(reference) => reference.slot().map_or(Reference::Unknown, Reference::Slot),
+            Some(_) => self.reference.slot().map_or(Reference::Unknown, Reference::Slot),
         };
-        Ok(api::answer(call, &self.published.load(), &self.settings, reference, &urls, came))
+        Ok(api::answer(call, &self.archives.published.load(), settings, reference, &urls, came))
     }
 }
 

@@ -5,20 +5,21 @@
 //! whether that client is still there. Most who break off ask again at once.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::door::Presence;
 use crate::cache::{Abandoned, Reason};
 use crate::config::Limits;
-use crate::fetch::Taking;
+use crate::listener::Presence;
 use crate::route::ClientNet;
 use crate::snapshot::ArchiveName;
+use crate::upstream::Taking;
 
 /// How long a request waits for the right to fill that comes free in a moment: its holder is gone,
 /// and what it wrote is being removed, or gets its name.
 const HANDOVER: Duration = Duration::from_secs(1);
-/// The same where the holder seems to be there, and is the one who asks again.
+/// How long a request waits where the holder seems to be there, and is the one who asks again.
 const AGAIN: Duration = Duration::from_millis(250);
 /// Most archives of which it is counted how often their clients left. There are two in each group.
 const MAX_COUNTED: usize = 64;
@@ -31,19 +32,11 @@ const SAID_AFTER: u32 = 3;
 const MAX_OVERTAKEN: u32 = 3;
 const OVERTAKEN_AGAIN: Duration = Duration::from_secs(60);
 
-/// Whether a request may still wait for the right to fill the cache that another one has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
-    Open,
-    /// It has waited.
-    Passed,
-}
-
 /// The fills that ride on requests.
 #[derive(Debug)]
 pub(super) struct Fills {
     /// Bytes per second that a client has to take where another one comes for the archive.
-    least_rate: u64,
+    least_rate: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -85,7 +78,12 @@ pub(super) struct Holding {
 
 impl Fills {
     pub(super) fn new(limits: &Limits) -> Arc<Self> {
-        Arc::new(Self { least_rate: limits.min_rate, state: Mutex::default() })
+        Arc::new(Self { least_rate: AtomicU64::new(limits.min_rate), state: Mutex::default() })
+    }
+
+    /// Goes on by other limits.
+    pub(super) fn apply(&self, limits: &Limits) {
+        self.least_rate.store(limits.min_rate, Ordering::Relaxed);
     }
 
     /// Notes that a transfer to this client has the right to fill.
@@ -98,6 +96,11 @@ impl Fills {
         Holding { fills: Arc::clone(self), name, number }
     }
 
+    /// Whether a transfer to a client has the right to fill.
+    pub(super) fn has_holder(&self, name: &ArchiveName) -> bool {
+        self.state().holders.contains_key(name)
+    }
+
     /// How long a request is to wait for the right to fill that another one has, where it is worth
     /// it at all: the holder has left, or is so slow that it loses the right by this.
     pub(super) fn turn(
@@ -108,14 +111,18 @@ impl Fills {
     ) -> Option<Duration> {
         let Some(holder) = self.state().holders.get(name).cloned() else { return Some(HANDOVER) };
         if holder.presence.as_ref().is_some_and(Presence::has_left) {
+            // One that still listens is served on, past the cache.
+            if let Some((reason, _)) = &holder.fill {
+                reason.revoke(Abandoned::ClientLeft);
+            }
             return Some(HANDOVER);
         }
         if let (Some(taking), Some((reason, length))) = (&holder.taking, &holder.fill)
-            && taking.is_overtaken(*length, self.least_rate, now)
+            && taking.is_overtaken(*length, self.least_rate.load(Ordering::Relaxed), now)
             && self.state().counts_of(*name).may_overtake(now)
         {
             log::info!("cache: {name} is left by a slow client to the next one that asks for it");
-            reason.revoke();
+            reason.revoke(Abandoned::Overtaken);
             return Some(HANDOVER);
         }
         (holder.client == client).then_some(AGAIN)

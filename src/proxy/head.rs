@@ -15,7 +15,7 @@ use pingora_proxy::Session;
 
 use crate::cache::SLICE;
 use crate::config::Limits;
-use crate::pace::time_of;
+use crate::limit::time_of;
 use crate::route::{ArchiveHead, Reply};
 
 /// Longest host and port that is repeated in an answer: a name of 255 bytes, and a port.
@@ -129,4 +129,71 @@ pub(super) fn authority(session: &Session) -> Option<String> {
 
 fn now() -> String {
     httpdate::fmt_http_date(SystemTime::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::CopyId;
+    use crate::route::{ByteRange, ContentRange, Ranges};
+    use std::time::UNIX_EPOCH;
+
+    #[test]
+    fn the_head_of_an_archive_has_what_was_checked_and_nothing_else() {
+        let changed = UNIX_EPOCH + Duration::from_secs(1_790_000_000);
+        let range = ByteRange::new(5, 10);
+        let told = ArchiveHead {
+            status: StatusCode::PARTIAL_CONTENT,
+            length: 5,
+            copy: CopyId::new("a:1", 1000, None),
+            modified: Some(changed),
+            tag: None,
+            content_range: Some(ContentRange { range, total: 1000 }),
+            content_type: HeaderValue::from_static("application/zstd"),
+            ranges: Ranges::Served,
+        };
+        let head = archive(&told).expect("a head");
+        let shown: Vec<String> = head
+            .headers
+            .iter()
+            .filter(|(name, _)| *name != DATE)
+            .map(|(name, value)| format!("{name}: {}", value.to_str().expect("text")))
+            .collect();
+        let expected = [
+            "content-type: application/zstd",
+            "content-length: 5",
+            "content-range: bytes 5-9/1000",
+            "accept-ranges: bytes",
+            "last-modified: Mon, 21 Sep 2026 14:13:20 GMT",
+        ];
+        assert_eq!(
+            (head.status, shown),
+            (StatusCode::PARTIAL_CONTENT, expected.map(str::to_owned).to_vec())
+        );
+        let bare = ArchiveHead {
+            status: StatusCode::OK,
+            modified: None,
+            content_range: None,
+            ranges: Ranges::Unknown,
+            ..told
+        };
+        let head = archive(&bare).expect("a head");
+        for name in [CONTENT_RANGE, ACCEPT_RANGES, LAST_MODIFIED] {
+            assert!(!head.headers.contains_key(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_piece_may_take_a_pause_and_its_time_at_the_least_rate() {
+        let limits = |pause, rate| Limits {
+            send_timeout: Duration::from_secs(pause),
+            min_send_rate: rate,
+            ..Limits::default()
+        };
+        let slice = SLICE;
+        assert_eq!(patience(&limits(60, slice)), Duration::from_secs(61));
+        assert_eq!(patience(&limits(60, 2 * slice)), Duration::from_millis(60_500));
+        // Without a least rate there is an end all the same.
+        assert!(patience(&limits(60, 0)) > Duration::from_secs(60));
+    }
 }

@@ -1,31 +1,27 @@
-//! The public listener: Pingora's phases, each of which translates, asks `route/`, and does it.
+//! What is served: Pingora's phases (`phases`) translate, a request is read (`service`), and what
+//! is done about an archive is planned in `route/plan/` and carried out (`archives`).
 
 mod admission;
-mod awaiting;
-mod caching;
+mod affinity_table;
+mod answers;
+mod archives;
+mod cache_fill;
+mod cache_phases;
+mod cache_read;
 mod calls;
 mod circles;
 mod context;
-mod copies;
-mod door;
-mod edge;
+mod endings;
 mod fills;
-mod genesis;
+mod forward;
 mod head;
-mod inquiring;
-mod lending;
-mod listener;
-mod planning;
+mod local;
+mod phases;
 mod record;
-mod rpc;
-mod rpc_body;
-mod seeking;
-mod shared_calls;
-mod shares;
-mod telling;
+#[cfg(test)]
+mod scene;
+mod service;
 
-pub use admission::PACED_PIECE;
-pub use caching::cached_head;
-pub use door::{Door, Places};
-pub use edge::Edge;
-pub use listener::{BindError, Bound};
+pub use admission::piece;
+pub use cache_phases::cached_head;
+pub use service::{PublicListener, SnapshotProxy};

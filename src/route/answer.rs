@@ -3,107 +3,25 @@
 use std::time::SystemTime;
 
 use http::header::{
-    ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_RANGE,
-    LAST_MODIFIED, RANGE,
+    ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, LAST_MODIFIED,
 };
 use http::{Method, StatusCode};
 
-use super::condition::{Conditions, Judgement};
+use super::asked::Asked;
+use super::condition::Judgement;
 use super::failure::{Failure, SourceFailure};
+use super::header::text;
 use super::range::{ContentRange, RangeRequest};
-use super::tag::TagKey;
 use crate::access::is_long;
 use crate::index::{CopyId, Listed, Source, Tag};
 use crate::snapshot::{Compression, framing};
 
-/// The condition of a range request: the tag of the copy that the client has bytes of.
-///
-/// A date never holds: copies of one archive on several nodes can well be of one second, and a
-/// wrong 206 costs more than a whole 200.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IfRange {
-    tag: String,
-    key: TagKey,
-}
-
-impl IfRange {
-    /// The condition in an `if-range` header, at worst one that no copy meets; `key` is what tags
-    /// are made with.
-    pub fn new(value: &str, key: TagKey) -> Self {
-        Self { tag: value.to_owned(), key }
-    }
-
-    /// Whether the condition is about this copy.
-    pub fn holds(&self, copy: CopyId) -> bool {
-        self.key.tag(copy) == self.tag
-    }
-}
-
-/// What was asked of the upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
-    /// GET or HEAD.
-    pub method: Method,
-    /// How much of it.
-    pub range: RangeRequest,
-    /// Under which condition the range is wanted; otherwise all of it is.
-    pub if_range: Option<IfRange>,
-    /// Under which conditions it is wanted at all.
-    pub conditions: Conditions,
-}
-
-impl Asked {
-    /// What a request's method and headers ask. A range on a HEAD means nothing (RFC 9110, section
-    /// 14.2), nor does a condition without a range.
-    pub fn of(method: &Method, headers: &HeaderMap, key: TagKey) -> Self {
-        let range = match text(headers, &RANGE) {
-            Some(value) if *method == Method::GET => RangeRequest::parse(value),
-            _ => RangeRequest::Whole,
-        };
-        let if_range = match range {
-            RangeRequest::Whole => None,
-            _ => text(headers, &IF_RANGE).map(|value| IfRange::new(value, key)),
-        };
-        let conditions = Conditions::of(headers, key);
-        Self { method: method.clone(), range, if_range, conditions }
-    }
-
-    /// All of an archive, or the head of it, whatever copy that is.
-    pub fn all(method: Method) -> Self {
-        let (range, conditions) = (RangeRequest::Whole, Conditions::default());
-        Self { method, range, if_range: None, conditions }
-    }
-
-    /// Whether this copy is the one that the request names, by `if-match` or else by `if-range`;
-    /// `None` where it names none.
-    pub fn names(&self, copy: CopyId) -> Option<bool> {
-        let by_range = || self.if_range.as_ref().map(|condition| condition.holds(copy));
-        self.conditions.names(copy).or_else(by_range)
-    }
-
-    /// True where it names a copy.
-    pub fn has_named(&self) -> bool {
-        self.conditions.name_copies() || self.if_range.is_some()
-    }
-
-    /// True where not any copy will do: the answer goes into a file with other bytes, or has to be
-    /// of the copy that `if-match` names.
-    pub fn has_to_fit(&self) -> bool {
-        self.range.is_part_of_a_file() || self.conditions.name_copies()
-    }
-
-    /// True where the answer goes into a file with other bytes, without a word about their copy.
-    pub fn is_blind(&self) -> bool {
-        self.range.is_part_of_a_file() && !self.has_named()
-    }
-}
-
 /// What is done with an upstream's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is passed on, under this head.
+    /// The answer is passed on, under this head.
     Deliver(ArchiveHead),
-    /// The same source is asked again, for all of it.
+    /// The source is asked again, for all of the archive.
     AskWhole,
     /// The client is told this; another source would say the same.
     Refuse(Failure),
@@ -137,9 +55,9 @@ pub struct ArchiveHead {
 pub enum Ranges {
     /// Parts.
     Served,
-    /// All of it.
+    /// Ranges are answered with all of the archive.
     Ignored,
-    /// Either, which a client finds out by asking.
+    /// Ranges may be served or not, which a client finds out by asking.
     Unknown,
 }
 
@@ -330,10 +248,6 @@ fn check_total(source: &Source, found: u64) -> Result<(), SourceFailure> {
     }
 }
 
-pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
-}
-
 fn tag(headers: &HeaderMap) -> Option<Tag> {
     headers.get(ETAG).map(|tag| Tag::new(tag.as_bytes()))
 }
@@ -363,8 +277,9 @@ fn multipart(headers: &HeaderMap) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::{Location, TargetId};
-    use crate::route::{ByteRange, RangeSpec, TEST_KEY};
+    use crate::index::{AccessKey, Location, TargetId};
+    use crate::route::{ByteRange, Conditions, IfRange, RangeSpec, TEST_KEY};
+    use http::HeaderName;
     use std::time::{Duration, UNIX_EPOCH};
 
     const TOTAL: u64 = 1000;
@@ -388,7 +303,7 @@ mod tests {
                     address: ([10, 0, 0, 1], 8899).into(),
                     authority: "10.0.0.1:8899".into(),
                     path: "/x".to_owned(),
-                    access: 0,
+                    access: AccessKey::default(),
                     via: crate::hops::Via::default(),
                 }),
             },
@@ -424,30 +339,6 @@ mod tests {
 
     fn check(asked: &Asked, status: u16, head: &str, expected: &Verdict) {
         check_with(Some(TOTAL), asked, status, head, expected);
-    }
-
-    #[test]
-    fn what_a_head_asks() {
-        let part = RangeRequest::parse("bytes=5-");
-        let check = |method: Method, head: &[(HeaderName, &'static str)], expected, blind| {
-            let headers =
-                head.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
-            let asked = Asked::of(&method, &headers.collect(), TEST_KEY);
-            let (range, if_range): (&RangeRequest, Option<&str>) = expected;
-            let if_range = if_range.map(|value| IfRange::new(value, TEST_KEY));
-            let conditions = Conditions::default();
-            assert_eq!(asked, Asked { method, range: range.clone(), if_range, conditions });
-            assert_eq!(asked.is_blind(), blind, "{asked:?}");
-        };
-        let range = || (RANGE, "bytes=5-");
-        check(Method::GET, &[], (&RangeRequest::Whole, None), false);
-        check(Method::GET, &[range()], (&part, None), true);
-        check(Method::GET, &[range(), (IF_RANGE, "\"x\"")], (&part, Some("\"x\"")), false);
-        check(Method::GET, &[(IF_RANGE, "\"x\"")], (&RangeRequest::Whole, None), false);
-        check(Method::GET, &[(RANGE, "lines=5-")], (&RangeRequest::Whole, None), false);
-        check(Method::HEAD, &[range()], (&RangeRequest::Whole, None), false);
-        let all = RangeRequest::parse("bytes=0-");
-        check(Method::GET, &[(RANGE, "bytes=0-")], (&all, None), false);
     }
 
     fn fail(failure: SourceFailure) -> Verdict {

@@ -22,8 +22,8 @@ const LAST_CLASS: u32 = 4;
 
 /// What is known of a target, as far as it decides who is sent there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Merit {
-    /// It failed lately and is left alone.
+pub struct TargetStats {
+    /// Whether the target failed lately and is left alone.
     pub resting: bool,
     /// Transfers that it carries.
     pub load: usize,
@@ -34,13 +34,11 @@ pub struct Merit {
 /// What is known of all targets.
 pub trait Targets {
     /// How a target does.
-    fn merit(&self, target: &TargetId) -> Merit;
+    fn stats(&self, target: &TargetId) -> TargetStats;
     /// How one is chosen among those of a group.
     fn balance(&self, group: &str) -> Balance;
     /// How many turns were taken with an archive.
     fn turn(&self, name: &ArchiveName) -> usize;
-    /// Notes that one more is taken.
-    fn take_turn(&self, name: &ArchiveName);
     /// With what clients are spread over targets.
     fn key(&self) -> ChoiceKey {
         ChoiceKey::known()
@@ -52,8 +50,8 @@ pub trait Targets {
 pub struct Strangers;
 
 impl Targets for Strangers {
-    fn merit(&self, _target: &TargetId) -> Merit {
-        Merit::default()
+    fn stats(&self, _target: &TargetId) -> TargetStats {
+        TargetStats::default()
     }
 
     fn balance(&self, _group: &str) -> Balance {
@@ -63,8 +61,6 @@ impl Targets for Strangers {
     fn turn(&self, _name: &ArchiveName) -> usize {
         0
     }
-
-    fn take_turn(&self, _name: &ArchiveName) {}
 }
 
 /// Orders the sources of an archive for one client, the first one to be tried first.
@@ -87,10 +83,10 @@ pub(super) fn order(
 ) -> Vec<Arc<Source>> {
     let Some(first) = sources.first() else { return Vec::new() };
     let balance = targets.balance(&first.target.group);
-    let mut ordered: Vec<(Merit, Arc<Source>)> =
-        sources.iter().map(|source| (targets.merit(&source.target), Arc::clone(source))).collect();
-    let well = ordered.iter().filter(|(merit, _)| !merit.resting);
-    let best = well.filter_map(|(merit, _)| merit.cost).min();
+    let mut ordered: Vec<(TargetStats, Arc<Source>)> =
+        sources.iter().map(|source| (targets.stats(&source.target), Arc::clone(source))).collect();
+    let well = ordered.iter().filter(|(stats, _)| !stats.resting);
+    let best = well.filter_map(|(stats, _)| stats.cost).min();
     if balance == Balance::RoundRobin {
         ordered.sort_unstable_by(|(_, a), (_, b)| a.target.cmp(&b.target));
         let turn = targets.turn(name) % ordered.len();
@@ -98,23 +94,23 @@ pub(super) fn order(
     }
     // The least comes first.
     let key = targets.key();
-    let rank = |merit: &Merit, source: &Source| {
+    let rank = |stats: &TargetStats, source: &Source| {
         let hash = |client| weight(key, client, name, &source.target);
-        let class = class(merit.cost, best);
+        let class = class(stats.cost, best);
         match balance {
             Balance::PerClient => (0, Reverse(share(hash(Some(client)), class))),
             Balance::Pinned => (0, Reverse(hash(None))),
             Balance::LeastLoaded => {
-                let load = (merit.load as u64).saturating_add(1).saturating_mul(1 << class);
+                let load = (stats.load as u64).saturating_add(1).saturating_mul(1 << class);
                 (load, Reverse(hash(Some(client))))
             }
             Balance::RoundRobin => (0, Reverse(0)),
         }
     };
     // Stable, which keeps the turn.
-    ordered.sort_by_cached_key(|(merit, source)| {
+    ordered.sort_by_cached_key(|(stats, source)| {
         let target = (balance != Balance::RoundRobin).then(|| source.target.clone());
-        (!preferred(source), merit.resting, rank(merit, source), target)
+        (!preferred(source), stats.resting, rank(stats, source), target)
     });
     ordered.truncate(MAX_SOURCES);
     ordered.into_iter().map(|(_, source)| source).collect()
@@ -139,7 +135,7 @@ fn share(hash: u64, class: u32) -> u64 {
     })
 }
 
-/// Orders targets that answer the same for one client, as [`order`] does.
+/// Orders targets that answer the same for one client, as `order` does.
 pub fn order_nodes<T>(
     key: ChoiceKey,
     client: IpAddr,
@@ -191,7 +187,7 @@ fn hash_target(hasher: &mut SipHasher13, target: &TargetId) {
 mod tests {
     use super::*;
     use crate::config::Key;
-    use crate::index::{Listed, Location};
+    use crate::index::{AccessKey, Listed, Location};
     use proptest::prelude::*;
     use std::cell::Cell;
     use std::collections::HashMap;
@@ -271,7 +267,7 @@ mod tests {
                         address: ([10, 0, 0, at], 8899).into(),
                         authority,
                         path: format!("/{NAME}"),
-                        access: 0,
+                        access: AccessKey::default(),
                         via: crate::hops::Via::default(),
                     }),
                 },
@@ -284,20 +280,20 @@ mod tests {
     /// Targets of which something is known.
     struct Known {
         balance: Balance,
-        merits: HashMap<TargetId, Merit>,
+        merits: HashMap<TargetId, TargetStats>,
         turn: Cell<usize>,
     }
 
     impl Known {
-        fn with(balance: Balance, merits: &[(&Arc<Source>, Merit)]) -> Self {
+        fn with(balance: Balance, merits: &[(&Arc<Source>, TargetStats)]) -> Self {
             let merits =
-                merits.iter().map(|(source, merit)| (source.target.clone(), *merit)).collect();
+                merits.iter().map(|(source, stats)| (source.target.clone(), *stats)).collect();
             Self { balance, merits, turn: Cell::default() }
         }
     }
 
     impl Targets for Known {
-        fn merit(&self, target: &TargetId) -> Merit {
+        fn stats(&self, target: &TargetId) -> TargetStats {
             self.merits.get(target).copied().unwrap_or_default()
         }
 
@@ -308,20 +304,16 @@ mod tests {
         fn turn(&self, _name: &ArchiveName) -> usize {
             self.turn.get()
         }
-
-        fn take_turn(&self, _name: &ArchiveName) {
-            self.turn.set(self.turn.get() + 1);
-        }
     }
 
-    const RESTING: Merit = Merit { resting: true, load: 0, cost: None };
+    const RESTING: TargetStats = TargetStats { resting: true, load: 0, cost: None };
 
-    fn needs(seconds: u64) -> Merit {
-        Merit { cost: Some(Duration::from_secs(seconds)), ..Merit::default() }
+    fn needs(seconds: u64) -> TargetStats {
+        TargetStats { cost: Some(Duration::from_secs(seconds)), ..TargetStats::default() }
     }
 
-    fn carries(load: usize) -> Merit {
-        Merit { load, ..Merit::default() }
+    fn carries(load: usize) -> TargetStats {
+        TargetStats { load, ..TargetStats::default() }
     }
 
     fn ordered(client: u32, sources: &[Arc<Source>], known: &dyn Targets) -> Vec<Arc<Source>> {
@@ -352,7 +344,10 @@ mod tests {
         // What is not much slower is not slower; who was not measured is not slow.
         let counts = shares(
             &sources,
-            &known(Merit { cost: Some(Duration::from_millis(1999)), ..Merit::default() }),
+            &known(TargetStats {
+                cost: Some(Duration::from_millis(1999)),
+                ..TargetStats::default()
+            }),
         );
         assert!(counts.iter().all(|count| (1200..1470).contains(count)), "{counts:?}");
         // Of 1 + 1/4 + 1.
@@ -371,7 +366,7 @@ mod tests {
     fn who_rests_does_not_set_the_pace() {
         let sources = sources(2);
         let merits =
-            [(&sources[0], Merit { resting: true, ..needs(1) }), (&sources[1], needs(100))];
+            [(&sources[0], TargetStats { resting: true, ..needs(1) }), (&sources[1], needs(100))];
         let all = shares(&sources, &Known::with(Balance::PerClient, &merits));
         assert_eq!(all, [0, 4000]);
         let least = shares(&sources, &Known::with(Balance::LeastLoaded, &merits));
@@ -395,7 +390,7 @@ mod tests {
     #[test]
     fn the_least_loaded_comes_first_by_what_it_can() {
         let sources = sources(3);
-        let check = |merits: [Merit; 3], expected: [usize; 3]| {
+        let check = |merits: [TargetStats; 3], expected: [usize; 3]| {
             let merits: Vec<_> = sources.iter().zip(merits).collect();
             let known = Known::with(Balance::LeastLoaded, &merits);
             let found = ordered(1, &sources, &known);
@@ -404,8 +399,8 @@ mod tests {
         check([carries(3), carries(0), carries(1)], [1, 2, 0]);
         check([carries(0), RESTING, carries(1)], [0, 2, 1]);
         // One transfer where it takes four times as long is as four.
-        check([needs(4), Merit { load: 2, ..needs(1) }, carries(9)], [1, 0, 2]);
-        check([needs(4), Merit { load: 4, ..needs(1) }, carries(9)], [0, 1, 2]);
+        check([needs(4), TargetStats { load: 2, ..needs(1) }, carries(9)], [1, 0, 2]);
+        check([needs(4), TargetStats { load: 4, ..needs(1) }, carries(9)], [0, 1, 2]);
         // Among equals each client has its own.
         let counts = shares(&sources, &Known::with(Balance::LeastLoaded, &[]));
         assert!(counts.iter().all(|count| (1200..1470).contains(count)), "{counts:?}");
@@ -419,7 +414,7 @@ mod tests {
         let at = |source: &Arc<Source>| sources.iter().position(|other| other == source);
         let first = |known: &Known| {
             let first = at(&ordered(1, &sources, known)[0]);
-            known.take_turn(&name());
+            known.turn.set(known.turn.get() + 1);
             first
         };
         let firsts: Vec<_> = (0..7).map(|_| first(&known)).collect();

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::bucket::{Bucket, Size};
 use super::client_net::ClientNet;
+use crate::limit::{Bucket, Size};
 
 /// Clients that are looked through at each call, for those that have nothing to be remembered for.
 const SWEPT: usize = 1024;
@@ -20,11 +20,16 @@ pub struct CallRate {
 }
 
 impl CallRate {
-    /// So many calls in a second, and as many at once.
+    /// A bound of so many calls in a second, and as many at once.
     pub fn new(per_second: u32) -> Self {
         let per_second = per_second.max(1);
         let size = Size { burst: per_second, per_second };
         Self { size, clients: HashMap::new(), swept_above: SWEPT }
+    }
+
+    /// Goes on by another rate.
+    pub fn set(&mut self, per_second: u32) {
+        self.size = Self::new(per_second).size;
     }
 
     /// Counts so many calls of a client, or says how long it is to wait. More than fit at once are
@@ -78,6 +83,19 @@ mod tests {
         ] {
             assert_eq!(granted(number, calls, asked, millis), expected, "{number} at {millis}");
         }
+    }
+
+    #[test]
+    fn another_rate_holds_from_then_on() {
+        let (start, mut rate) = (Instant::now(), CallRate::new(1));
+        let count = |rate: &mut CallRate| {
+            (0..20).filter(|_| rate.take(client(1), 1, start).is_ok()).count()
+        };
+        assert_eq!(count(&mut rate), 1);
+        rate.set(10);
+        assert!(count(&mut rate) <= 10, "no more than the new rate");
+        rate.set(1);
+        assert_eq!(count(&mut rate), 0);
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub struct ClientNet(IpAddr);
 
 impl ClientNet {
     /// The address, or that of the network.
-    pub(super) fn address(self) -> IpAddr {
+    pub fn address(self) -> IpAddr {
         self.0
     }
 

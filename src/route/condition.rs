@@ -36,7 +36,7 @@ pub enum Judgement {
     Met,
     /// The client has it already: 304.
     NotModified,
-    /// It is not the copy that the client has in mind: 412.
+    /// The copy is not the one that the client has in mind: 412.
     Failed,
 }
 
@@ -135,7 +135,7 @@ impl Judgement {
 /// How two tags are compared (section 8.8.3.2).
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Comparison {
-    /// Both have to be strong.
+    /// Strong comparison: both tags have to be strong.
     Strong,
     Weak,
 }

@@ -54,7 +54,10 @@ pub enum Failure {
     },
     /// The client was given the start of another copy, and asks for the rest without saying which
     /// copy it has.
-    #[error("the copy of this archive that the download began with is no longer available")]
+    #[error(
+        "the copy of this archive that the download began with is out of reach, and another one \
+         would not fit to it: try again later, or begin anew at the first byte"
+    )]
     OtherCopy,
     /// Every source of the archive failed; the last failure that was not a plain "gone".
     #[error("no source could deliver this archive")]
@@ -70,22 +73,22 @@ pub enum Failure {
 /// Which bound is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Busy {
-    /// That on transfers from one target, for every target that would do.
+    /// The bound on transfers from one target, for every target that would do.
     #[error("every target that holds this archive carries as many transfers as it may")]
     Targets,
-    /// That on transfers to clients.
+    /// The bound on transfers to clients.
     #[error("as many transfers are running as may run at once")]
     Transfers,
-    /// That on transfers to one client.
+    /// The bound on transfers to one client.
     #[error("as many transfers are running to this address as may run at once")]
     Client,
-    /// That on bytes of all heads.
+    /// The bound on bytes of all heads.
     #[error("as many long heads of requests are held as may be")]
     Heads,
-    /// That on connections, of which the last are kept for short answers.
+    /// The bound on connections, of which the last are kept for short answers.
     #[error("as many connections are open as may be")]
     Connections,
-    /// That on the rate of all transfers.
+    /// The bound on the rate of all transfers.
     #[error("one more transfer would leave too little for those that are running")]
     Rate,
 }
@@ -93,10 +96,14 @@ pub enum Busy {
 /// After how many seconds a client that was refused may find it better. Archives take minutes.
 const SOME_SECONDS: HeaderValue = HeaderValue::from_static("10");
 
+/// After how many seconds a copy that is out of reach may be back. A node takes longer to start,
+/// and what is remembered of the copy ends within minutes.
+const HALF_A_MINUTE: HeaderValue = HeaderValue::from_static("30");
+
 /// Why one source did not deliver.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceFailure {
-    /// It answered that it does not have the archive any more.
+    /// The target answered that it does not have the archive any more.
     #[error("the target no longer has the archive")]
     Gone,
     /// No connection came about.
@@ -105,16 +112,16 @@ pub enum SourceFailure {
     /// No connection came about in time.
     #[error("cannot connect in time")]
     ConnectTimeout,
-    /// It and this process do not come together.
+    /// The target and this process do not come together.
     #[error("{0}")]
     Access(Fault),
     /// There was no socket to connect with: too many open files, or no local address.
     #[error("cannot make a socket")]
     NoSocket,
-    /// It was silent for too long.
+    /// The target was silent for too long.
     #[error("the target is silent")]
     Timeout,
-    /// It sends, and so slowly that nobody would wait for it.
+    /// The target sends, and so slowly that nobody would wait for it.
     #[error("the target sends too slowly")]
     Slow,
     /// The connection broke, or what came was not HTTP.
@@ -123,7 +130,7 @@ pub enum SourceFailure {
     /// The head of its answer is longer than any that makes sense.
     #[error("the head of the answer is too long")]
     LongHead,
-    /// It is a local file, which cannot be opened.
+    /// The source is a local file, which cannot be opened.
     #[error("the archive's file cannot be opened")]
     Disk,
     /// The target said that the request goes round.
@@ -158,7 +165,7 @@ pub enum SourceFailure {
     /// A text, from a target that did not tell how long the archive is.
     #[error("a text instead of an archive")]
     Text,
-    /// It gave something of late that is no archive of this name.
+    /// The target gave something of late that is no archive of this name.
     #[error("what the target has under this name is not sound")]
     Unsound,
     /// A page for people.
@@ -233,11 +240,13 @@ impl Failure {
             Self::Busy(_) => {
                 Reply::text(status, format!("{self}\n")).with(RETRY_AFTER, SOME_SECONDS)
             }
+            Self::OtherCopy => {
+                Reply::text(status, format!("{self}\n")).with(RETRY_AFTER, HALF_A_MINUTE)
+            }
             Self::LongHead
             | Self::Body
             | Self::Host
             | Self::Loop(_)
-            | Self::OtherCopy
             | Self::Sources(_)
             | Self::Internal => Reply::text(status, format!("{self}\n")),
         }

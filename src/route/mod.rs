@@ -1,25 +1,24 @@
 //! What to do with a request, and with an upstream's answer to it.
 //!
-//! Pure: a request head goes in, a [`Route`] comes out; from that, the
-//! [`View`](crate::index::View), what the client has and what the cache has, a [`Reply`] or a
-//! [`Delivery`] and its sources; an upstream's response head goes in, a [`Verdict`] comes out.
+//! Pure: a request head goes in, a [`Route`] comes out; from that and from what there is, a
+//! [`Reply`] or the next [`Step`](plan::Step); an upstream's response head goes in, a [`Verdict`]
+//! comes out.
 //! `proxy/` carries them out.
 
-mod allowance;
+mod affinity;
 mod answer;
+mod asked;
 mod balance;
-mod bucket;
-mod caching;
+mod cache_status;
 mod call_rate;
 mod client_net;
 mod condition;
 mod failure;
-mod heard;
-mod lending;
-mod lookout;
+mod header;
 mod nearest;
-mod news;
 mod path;
+mod pinned_copy;
+pub mod plan;
 mod range;
 mod redirect;
 mod reply;
@@ -28,21 +27,21 @@ mod rest;
 mod rpc;
 mod rpc_memory;
 mod rpc_outcome;
+mod spans;
 mod tag;
 mod walk;
-mod wish;
 
-pub use allowance::Allowance;
-pub use answer::{ArchiveHead, Asked, IfRange, Ranges, Verdict, judge};
-pub use balance::{Merit, Strangers, Targets, order_nodes};
-pub use caching::{Bypass, CacheStatus, Cached, Delivery, Terms};
+pub use affinity::{Affinity, Arrival, Conflict, Files, Part, Portion, Receipt};
+pub use answer::{ArchiveHead, Ranges, Verdict, judge};
+pub use asked::{Asked, IfRange};
+pub use balance::{Strangers, TargetStats, Targets, order_nodes};
+pub use cache_status::{Bypass, CacheStatus};
 pub use call_rate::CallRate;
 pub use client_net::ClientNet;
 pub use condition::{Conditions, Judgement};
 pub use failure::{Busy, Failure, SourceFailure};
-pub use lookout::{Lookout, Outlook, Refused, Support};
 pub use nearest::keep_near;
-pub use news::{MAX_ASKED, SLACK, is_known, is_news, whom_to_ask};
+pub use pinned_copy::PinnedCopy;
 pub use range::{ByteRange, ContentRange, RangeRequest, RangeSpec, Selection};
 pub use redirect::{Requester, Settings, chosen, redirect, short_form};
 pub use reply::Reply;
@@ -58,4 +57,3 @@ pub use rpc_outcome::{Content, Outcome, RpcError};
 pub(crate) use tag::TEST_KEY;
 pub use tag::{ChoiceKey, Keys, TagKey};
 pub use walk::Walk;
-pub use wish::{Given, Wish};

@@ -32,7 +32,7 @@ pub fn keep_near(sources: &mut Vec<Arc<Source>>, came: &CdnLoop) {
 mod tests {
     use super::*;
     use crate::hops::Via;
-    use crate::index::{Listed, Location, TargetId};
+    use crate::index::{AccessKey, Listed, Location, TargetId};
     use std::time::UNIX_EPOCH;
 
     /// A source that is one of the edges `a`, `b` and so on, and comes through these; a node where
@@ -46,7 +46,7 @@ mod tests {
             address: ([10, 0, 0, 1], 8899).into(),
             authority: "10.0.0.1:8899".into(),
             path: "/x".to_owned(),
-            access: 0,
+            access: AccessKey::default(),
             via,
         };
         let name = format!("snapshot-1-{}.tar.zst", "1".repeat(32)).parse().expect("valid");

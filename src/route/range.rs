@@ -56,7 +56,7 @@ pub enum RangeSpec {
 /// What a request asks of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RangeRequest {
-    /// All of it: no `range`, or one that is ignored (another unit, bad syntax, no byte, too many).
+    /// No part: no `range`, or one that is ignored (another unit, bad syntax, no byte, too many).
     Whole,
     /// One range.
     Single(RangeSpec),
@@ -67,7 +67,7 @@ pub enum RangeRequest {
 /// What of a body a request is answered with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
-    /// All of it, as a 200.
+    /// All of the archive, as a 200.
     Whole,
     /// One range, as a 206 with `content-range`.
     Part(ByteRange),
@@ -466,7 +466,7 @@ mod tests {
             answer(header, total, bytes, |bytes| bytes.len() as u128, meet)
         }
 
-        /// The same as first and last positions, for bodies whose bytes nobody wants to list.
+        /// The ranges as first and last positions, for bodies whose bytes nobody wants to list.
         pub(super) fn intervals(header: &str, total: u64) -> Answer<(i128, i128)> {
             let len = |(first, last): &(i128, i128)| u128::try_from(last - first + 1).unwrap_or(0);
             let meet = |a: &(i128, i128), b: &(i128, i128)| a.0 <= b.1 && b.0 <= a.1;

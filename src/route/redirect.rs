@@ -27,7 +27,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// That part of it.
+    /// The part of a configuration that decides about requests.
     pub fn of(config: &Config) -> Self {
         let Config { downloads, max_snapshot_age, .. } = *config;
         let (default_group, public_url) = (config.default_group.clone(), config.public_url.clone());
@@ -95,7 +95,6 @@ fn elsewhere(
     Requester { client, targets }: &Requester<'_>,
 ) -> Result<Reply, Failure> {
     let sources = order(*client, name, view.sources(name), |_| false, *targets);
-    targets.take_turn(name);
     let location = sources.first().and_then(|source| source.listed.location.as_ref());
     location.map(|location| Reply::redirect(status, &location.url())).ok_or(Failure::NotHeld)
 }
@@ -104,7 +103,7 @@ fn elsewhere(
 mod tests {
     use super::*;
     use crate::clock::Now;
-    use crate::index::{Catalog, Event, Listed, Location, Policy, Publish, TargetId};
+    use crate::index::{AccessKey, Catalog, Event, Listed, Location, Policy, Publish, TargetId};
     use crate::route::{Strangers, Style};
     use std::net::Ipv4Addr;
     use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -144,7 +143,7 @@ mod tests {
                     address: ([10, 0, 0, number], 8899).into(),
                     authority: Arc::clone(&authority),
                     path: format!("/at/{name}"),
-                    access: 0,
+                    access: AccessKey::default(),
                     via: crate::hops::Via::default(),
                 }),
             };

@@ -48,7 +48,7 @@ impl Reply {
         }
     }
 
-    /// The same with one more header.
+    /// The reply with one more header.
     #[must_use]
     pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));

@@ -3,8 +3,9 @@
 use http::StatusCode;
 use http::header::{CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, LAST_MODIFIED};
 
-use super::answer::{body_length, text};
+use super::answer::body_length;
 use super::failure::SourceFailure;
+use super::header::text;
 use super::range::ContentRange;
 use crate::snapshot::Compression;
 

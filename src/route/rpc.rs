@@ -130,7 +130,7 @@ struct Call {
 /// What is done about a call.
 #[derive(Clone, Debug)]
 enum Course {
-    /// It is answered here.
+    /// The call is answered here.
     Here(Outcome),
     /// A node is asked.
     Node(Ask),
@@ -173,7 +173,7 @@ pub struct Question(Vec<Ask>);
 pub struct Answers(Vec<Outcome>);
 
 impl Answers {
-    /// Each of them.
+    /// The outcome of each of them.
     pub fn into_outcomes(self) -> Vec<Outcome> {
         self.0
     }
@@ -266,7 +266,7 @@ impl Calls {
 }
 
 impl Question {
-    /// Nothing where nothing is asked.
+    /// A question of these calls; nothing where nothing is asked.
     pub fn new(asks: Vec<Ask>) -> Option<Self> {
         (!asks.is_empty()).then_some(Self(asks))
     }
@@ -429,11 +429,11 @@ fn refusal(body: &[u8]) -> Option<Outcome> {
 impl Answered {
     fn outcome(self) -> Option<Outcome> {
         match (self.result, self.error) {
-            (Some(result), None) => Some(Outcome::Result(Content::Given(result.into()))),
+            (Some(result), None) => Some(Outcome::Result(Content::PinnedCopy(result.into()))),
             (result, Some(error)) => {
                 let no_result = result.is_none_or(|result| result.get() == "null");
                 let is_error = no_result && error.get().starts_with('{');
-                is_error.then_some(Outcome::Error(Content::Given(error.into())))
+                is_error.then_some(Outcome::Error(Content::PinnedCopy(error.into())))
             }
             (None, None) => None,
         }

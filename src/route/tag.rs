@@ -69,21 +69,21 @@ impl fmt::Debug for ChoiceKey {
 /// The keys of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keys {
-    /// That of entity tags.
+    /// The key of entity tags.
     pub tags: TagKey,
-    /// That of the choice of a target.
+    /// The key of the choice of a target.
     pub choice: ChoiceKey,
 }
 
 impl Keys {
-    /// Those that belong to a secret which is there after a restart.
+    /// The keys that belong to a secret which is there after a restart.
     pub fn lasting(secret: &Key) -> Self {
         Self { tags: TagKey::of(secret), choice: ChoiceKey::of(secret) }
     }
 
-    /// Those that belong to a secret which goes with the process. The choice of a target is not
-    /// made with it: most clients that continue a download over a restart without a condition
-    /// would be sent to another copy, of which nobody would know any more.
+    /// The keys of a secret which goes with the process. The choice of a target is not made with
+    /// it: most clients that continue a download over a restart without a condition would be sent
+    /// to another copy, of which nobody would know any more.
     pub fn passing(secret: &Key) -> Self {
         Self { tags: TagKey::of(secret), choice: ChoiceKey::known() }
     }

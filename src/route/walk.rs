@@ -71,7 +71,7 @@ impl Walk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::{Listed, Location};
+    use crate::index::{AccessKey, Listed, Location};
     use std::time::UNIX_EPOCH;
 
     fn source(number: u8) -> Arc<Source> {
@@ -81,8 +81,14 @@ mod tests {
         let path = "/x".to_owned();
         let via = crate::hops::Via::default();
         let authority_of = authority.clone();
-        let location =
-            Location { scheme: "http", address, authority: authority_of, path, access: 0, via };
+        let location = Location {
+            scheme: "http",
+            address,
+            authority: authority_of,
+            path,
+            access: AccessKey::default(),
+            via,
+        };
         Arc::new(Source {
             target: TargetId { group: "g".into(), authority },
             listed: Listed {

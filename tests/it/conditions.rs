@@ -1,162 +1,12 @@
 //! Conditions of RFC 9110, section 13, wherever the bytes would come from, and what a request costs
 //! that does not meet them: nothing.
 
-use tempfile::TempDir;
-use tokio::io::AsyncReadExt;
-
 use super::support::body::Content;
 use super::support::client::{Answer, Ask};
-use super::support::edge::{Edge, config};
-use super::support::origin::{Fault, Origin, Program};
-use super::support::{eventually, full};
-
-const CONTENT: Content = Content::framed(5, 300_000);
-const HIT: &str = "snapedge; hit";
-
-/// Where the bytes would come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// A target, without a cache.
-    Target,
-    /// The same, and it would fill the cache on the way.
-    Fill,
-    /// The same, and a shared fetch would be begun.
-    Order,
-    /// An archive that is being fetched for everyone.
-    Growing,
-    /// The cache, in each of its modes.
-    Cached,
-    Shared,
-    /// The generation before, which no target has any more.
-    Previous,
-    Directory,
-}
-
-impl Place {
-    const ALL: [Self; 8] = [
-        Self::Target,
-        Self::Fill,
-        Self::Order,
-        Self::Growing,
-        Self::Cached,
-        Self::Shared,
-        Self::Previous,
-        Self::Directory,
-    ];
-
-    /// What is said of a 304 or 412.
-    fn status(self) -> &'static str {
-        match self {
-            Self::Target | Self::Fill | Self::Order => "snapedge; fwd=bypass; detail=condition",
-            Self::Growing => "snapedge; fwd=miss; collapsed",
-            Self::Cached | Self::Shared | Self::Previous => HIT,
-            Self::Directory => "snapedge; hit; detail=ledger",
-        }
-    }
-}
-
-struct Scene {
-    place: Place,
-    edge: Edge,
-    origin: Origin,
-    name: String,
-    tag: String,
-    date: String,
-    directory: TempDir,
-}
-
-fn get(name: &str) -> Ask {
-    Ask::get(format!("/{name}"))
-}
-
-impl Scene {
-    async fn new(place: Place) -> Self {
-        let (name, directory) = (full(1000), tempfile::tempdir().expect("a directory"));
-        let on_origin = [(&*name, CONTENT)];
-        let on_origin = if place == Place::Directory { &[][..] } else { &on_origin[..] };
-        let origin = Origin::run(Program::Sidecar, on_origin).await;
-        let path = directory.path().display();
-        let cache = |more: &str| {
-            format!(
-                "proxy_snapshot_cache_dir: '{path}'\n\
-                 cache: {{min_free_space: 0B, verify: length{more}}}"
-            )
-        };
-        let edge = match place {
-            Place::Target => Edge::with("", &[&origin]).await,
-            Place::Fill | Place::Cached => Edge::with(&cache(""), &[&origin]).await,
-            Place::Order | Place::Growing | Place::Shared => {
-                Edge::with(&cache(", sharing: shared"), &[&origin]).await
-            }
-            Place::Previous => {
-                let more = ", sharing: shared, keep_previous: true, lease: 1h";
-                Edge::with(&cache(more), &[&origin]).await
-            }
-            Place::Directory => {
-                std::fs::write(directory.path().join(&name), CONTENT.all()).expect("written");
-                let text = config("", &[&[]]).replace(
-                    "static_targets: {targets: []}",
-                    &format!("ledger_targets: {{paths: ['{path}']}}"),
-                );
-                let edge = Edge::start(&text);
-                let archive = name.parse().expect("a name");
-                edge.sees("the file", |view| !view.sources(&archive).is_empty()).await;
-                edge
-            }
-        };
-        let known = edge.ask(Ask::head(format!("/{name}"))).await;
-        let header = |name: &str| known.header(name).expect("told").to_owned();
-        let (tag, date) = (header("etag"), header("last-modified"));
-        let scene = Self { place, edge, origin, name, tag, date, directory };
-        scene.prepare().await;
-        scene
-    }
-
-    /// Brings the bytes to their place.
-    async fn prepare(&self) {
-        match self.place {
-            Place::Target | Place::Fill | Place::Order | Place::Directory => return,
-            Place::Growing => {
-                self.origin.fail(Fault::Hold(CONTENT.len / 2));
-                self.edge.ask(get(&self.name).from(9).leave_after(1000)).await;
-                return;
-            }
-            Place::Cached | Place::Shared | Place::Previous => {}
-        }
-        eventually("it is cached", || async {
-            self.edge.ask(get(&self.name)).await.header("cache-status") == Some(HIT)
-        })
-        .await;
-        if self.place == Place::Previous {
-            self.origin.add(&full(2000), CONTENT);
-            self.origin.remove(&self.name);
-            self.edge.knows(&self.origin).await;
-            let gone = self.name.parse().expect("a name");
-            self.edge.sees("no target has it", |view| view.sources(&gone).is_empty()).await;
-        }
-    }
-
-    /// The answer, and all that came with it until the connection ended.
-    async fn ask(&self, mut ask: Ask, headers: &[(&str, &str)]) -> Answer {
-        let day = "Sun, 20 Sep 2015 14:13:20 GMT";
-        for (name, value) in headers {
-            let value = value.replace("OURS", &self.tag).replace("DATE", &self.date);
-            ask = ask.with(name, value.replace("BEFORE", day));
-        }
-        let (mut answer, mut stream) =
-            ask.with("connection", "close").begin(self.edge.address).await;
-        if answer.status >= 300 {
-            stream.read_to_end(&mut answer.body).await.expect("an end");
-        }
-        answer
-    }
-
-    /// What the origin was asked for, and what is on disk.
-    fn cost(&self) -> (usize, u64, usize) {
-        let files = self.directory.path().read_dir().expect("a directory").count();
-        (self.origin.asked("GET", &self.name), self.origin.sent(), files)
-    }
-}
+use super::support::edge::Edge;
+use super::support::full;
+use super::support::origin::{Origin, Program};
+use super::support::scene::{CONTENT, Place, Scene, get};
 
 /// Conditions that are not met, and what is answered.
 const UNMET: [(&[(&str, &str)], u16); 16] = [
@@ -192,45 +42,77 @@ const MET: [&[(&str, &str)]; 10] = [
     &[("if-modified-since", "DATE"), ("if-modified-since", "DATE")],
 ];
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    H1,
+    H2,
+}
+
+impl Protocol {
+    const ALL: [Self; 2] = [Self::H1, Self::H2];
+
+    async fn ask(self, scene: &Scene, ask: Ask, headers: &[(&str, &str)]) -> Answer {
+        match self {
+            Self::H1 => scene.ask(ask, headers).await,
+            Self::H2 => scene.ask_over_h2(ask, headers).await,
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn conditions_are_judged_wherever_the_bytes_come_from_and_cost_no_archive() {
     for place in Place::ALL {
-        let scene = Scene::new(place).await;
+        let scene = Scene::with(place, "server: {h2c: true}").await;
         let before = scene.cost();
-        for (headers, status) in UNMET {
-            for ask in [get(&scene.name), Ask::head(format!("/{}", scene.name))] {
-                let what = format!("{place:?} {headers:?} {ask:?}");
-                let answer = scene.ask(ask, headers).await;
-                assert_eq!(answer.status, status, "{what}: {}", answer.head);
-                assert_eq!(answer.header("etag"), Some(&*scene.tag), "{what}");
-                assert_eq!(answer.header("last-modified"), Some(&*scene.date), "{what}");
-                if status == 304 {
-                    assert_eq!(
-                        (answer.header("content-length"), &answer.body[..]),
-                        (None, &b""[..])
-                    );
-                } else {
-                    assert!(answer.body.len() < 200, "{what}");
+        for protocol in Protocol::ALL {
+            for (headers, status) in UNMET {
+                for ask in [get(&scene.name), Ask::head(format!("/{}", scene.name))] {
+                    is_unmet(&scene, protocol, ask, headers, status).await;
                 }
-                let is_head = what.contains("HEAD") && place == Place::Growing;
-                assert!(is_head || answer.header("cache-status") == Some(place.status()), "{what}");
             }
         }
         assert_eq!(scene.cost(), before, "{place:?}: nothing was fetched, and nothing begun");
-        for headers in MET {
-            let head = scene.ask(Ask::head(format!("/{}", scene.name)), headers).await;
-            assert_eq!(head.status, 200, "{place:?} {headers:?}");
+        for (protocol, headers) in met() {
+            let head = Ask::head(format!("/{}", scene.name));
+            let head = protocol.ask(&scene, head, headers).await;
+            assert_eq!(head.status, 200, "{place:?} {protocol:?} {headers:?}");
         }
         // At last, since what is cold is not after that.
-        for headers in MET {
-            let headers = [headers, &[("range", "bytes=5-9")]].concat();
-            let part = scene.ask(get(&scene.name), &headers).await;
-            assert_eq!(part.status, 206, "{place:?} {headers:?}: {}", part.head);
-            let whole = scene.ask(get(&scene.name), &headers[..headers.len() - 1]).await;
-            assert_eq!(whole.status, 200, "{place:?} {headers:?}: {}", whole.head);
+        for (protocol, headers) in met() {
+            let what = format!("{place:?} {protocol:?} {headers:?}");
+            let ranged = [headers, &[("range", "bytes=5-9")]].concat();
+            let part = protocol.ask(&scene, get(&scene.name), &ranged).await;
+            assert_eq!(part.status, 206, "{what}: {}", part.head);
+            let whole = protocol.ask(&scene, get(&scene.name), headers).await;
+            assert_eq!(whole.status, 200, "{what}: {}", whole.head);
         }
         scene.origin.fail(None);
     }
+}
+
+fn met() -> impl Iterator<Item = (Protocol, &'static [(&'static str, &'static str)])> {
+    Protocol::ALL.into_iter().flat_map(|protocol| MET.map(|headers| (protocol, headers)))
+}
+
+async fn is_unmet(
+    scene: &Scene,
+    protocol: Protocol,
+    ask: Ask,
+    headers: &[(&str, &str)],
+    status: u16,
+) {
+    let what = format!("{:?} {protocol:?} {headers:?} {ask:?}", scene.place);
+    let answer = protocol.ask(scene, ask, headers).await;
+    assert_eq!(answer.status, status, "{what}: {}", answer.head);
+    assert_eq!(answer.header("etag"), Some(&*scene.tag), "{what}");
+    assert_eq!(answer.header("last-modified"), Some(&*scene.date), "{what}");
+    if status == 304 {
+        assert_eq!((answer.header("content-length"), &answer.body[..]), (None, &b""[..]));
+    } else {
+        assert!(answer.body.len() < 200, "{what}");
+    }
+    let is_head = what.contains("HEAD") && scene.place == Place::Growing;
+    assert!(is_head || answer.header("cache-status") == Some(scene.place.status()), "{what}");
 }
 
 /// `wget -N` and `curl -z` say the time that they were told, `curl --etag-compare` the tag.

@@ -10,7 +10,9 @@ use snapedge::api::{self, Reference, Urls};
 use snapedge::clock::Now;
 use snapedge::config::Downloads;
 use snapedge::hops::CdnLoop;
-use snapedge::index::{Catalog, Event, Listed, Location, Policy, Publish, TargetId, View};
+use snapedge::index::{
+    AccessKey, Catalog, Event, Listed, Location, Policy, Publish, TargetId, View,
+};
 use snapedge::route::{ApiCall, Settings};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -119,7 +121,7 @@ fn view_of(targets: u64) -> View {
                 address,
                 authority: Arc::clone(&authority),
                 path: format!("/v1/snapshot/{name}"),
-                access: 0,
+                access: AccessKey::default(),
                 via: snapedge::hops::Via::default(),
             }),
         };

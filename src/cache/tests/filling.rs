@@ -114,7 +114,7 @@ async fn a_second_claim_is_refused_while_the_first_lives_and_possible_after_ever
     }
 }
 
-/// It is the name that tells others whether they may begin, and the file that they would meet.
+/// The name tells others whether they may begin, and the file is what they would meet.
 #[tokio::test]
 async fn the_name_is_free_only_after_the_file_is_gone() {
     let (name, bytes) = (full(1000), content(1, 2 * BLOCK));

@@ -162,8 +162,9 @@ fn checking(verify: Verify) -> Scene {
     let scene = Scene::new([full(1000)]);
     let Scene { worths, store, directory } = scene;
     drop(store);
-    let options = Options { verify, ..options(directory.path(), &worths) };
-    let store = Store::open(options, Now::read()).expect("a store");
+    let mut options = options(directory.path(), &worths);
+    options.settings.verify = verify;
+    let store = Store::open(&options, Now::read()).expect("a store");
     Scene { worths, store, directory }
 }
 
@@ -234,9 +235,12 @@ async fn a_lease_is_kept_over_a_restart() {
     let lease = Duration::from_secs(60);
     let Scene { worths, store, directory } = Scene::new([old]);
     drop(store);
-    let keeping =
-        || Options { retention: Retention::Leased(lease), ..options(directory.path(), &worths) };
-    let store = Store::open(keeping(), Now::read()).expect("a store");
+    let keeping = || {
+        let mut options = options(directory.path(), &worths);
+        options.settings.retention = Retention::Leased(lease);
+        options
+    };
+    let store = Store::open(&keeping(), Now::read()).expect("a store");
     let scene =
         Scene { worths: worths.clone(), store, directory: tempfile::tempdir().expect("one") };
     scene.cache(&old, &content(1, 10)).await;
@@ -256,7 +260,7 @@ async fn a_lease_is_kept_over_a_restart() {
 }
 
 fn open_keeping(options: impl Fn() -> Options) -> Store {
-    eventually("the directory is free", || Store::open(options(), Now::read()).ok())
+    eventually("the directory is free", || Store::open(&options(), Now::read()).ok())
 }
 
 /// What happens to a fill and two readers of it.

@@ -19,6 +19,7 @@ use tempfile::TempDir;
 
 use super::{
     Announced, Appraise, Fill, OpenError, Options, Reservation, Retention, Sealed, Standing, Store,
+    StoreSettings,
 };
 use crate::clock::Now;
 use crate::config::Verify;
@@ -100,11 +101,12 @@ fn options(directory: &Path, worths: &Worths) -> Options {
     let worths = worths.clone();
     Options {
         directory: directory.to_owned(),
-        min_free_space: 0,
-        max_size: None,
-        retention: Retention::UntilRefresh,
-        verify: Verify::Length,
-        groups: GROUPS.map(Into::into).to_vec(),
+        settings: StoreSettings {
+            min_free_space: 0,
+            max_size: None,
+            retention: Retention::UntilRefresh,
+            verify: Verify::Length,
+        },
         appraise: Arc::new(move |name, group| worths.of(name, group)),
         successor: Arc::new(|_| None),
     }
@@ -113,7 +115,7 @@ fn options(directory: &Path, worths: &Worths) -> Options {
 /// Opens a directory whose last store may still be ending its fills in their threads.
 #[track_caller]
 fn open(directory: &Path, worths: &Worths, now: Now) -> Store {
-    eventually("the directory is free", || match Store::open(options(directory, worths), now) {
+    eventually("the directory is free", || match Store::open(&options(directory, worths), now) {
         Ok(store) => Some(store),
         Err(OpenError::InUse(_)) => None,
         Err(error) => panic!("{error}: {error:?}"),
@@ -152,7 +154,7 @@ impl Scene {
     fn asking(appraise: Appraise) -> Self {
         let (directory, worths) = (tempfile::tempdir().expect("a directory"), Worths::default());
         let options = Options { appraise, ..options(directory.path(), &worths) };
-        let store = Store::open(options, Now::read()).expect("a store");
+        let store = Store::open(&options, Now::read()).expect("a store");
         Self { worths, store, directory }
     }
 

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::{
     BLOCK, Scene, Worths, announced, content, eventually, files, full, open, options, target,
 };
-use crate::cache::{Abandoned, Announced, Fill, Options, Refusal, Reservation, Standing, Store};
+use crate::cache::{Abandoned, Announced, Fill, Refusal, Reservation, Standing, Store};
 use crate::clock::Now;
 use crate::index::Worth;
 
@@ -77,8 +77,9 @@ fn reserve(store: &Store, slot: u64, length: u64) -> Result<Reservation, Refusal
 }
 
 fn open_with(directory: &Path, min_free_space: u64, worths: &Worths) -> Store {
-    let options = Options { min_free_space, ..options(directory, worths) };
-    Store::open(options, Now::read()).expect("a store")
+    let mut options = options(directory, worths);
+    options.settings.min_free_space = min_free_space;
+    Store::open(&options, Now::read()).expect("a store")
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod finders;
 mod firedancer;
 mod go_fetch;
 mod go_finders;
+mod nginx_slice;
 mod sig;
 mod snap_fetch;
 mod wget;

@@ -142,7 +142,13 @@ async fn wget_never_splices_two_copies() {
             assert_eq!(rest.status, if has_ranges { 206 } else { 200 }, "{program:?}");
             let got = resume(file.clone(), &rest).expect("taken");
             assert!(got == copies[whose].all(), "{program:?}: a mixture");
-            // And when that copy cannot be had any more.
+            // And when the copy of a file that it does not have all of cannot be had any more.
+            let mut wire = Wire::from(number, to).await;
+            let mut answer = wire.begin(&get(&path, to, None)).await;
+            wire.read_to(&mut answer, FULL.len / 4).await;
+            drop(wire);
+            let file = answer.body;
+            let whose = copies.iter().position(|copy| copy.matches(0, &file)).expect("a copy");
             let source = [&a, &b][whose];
             source.stop().await;
             let mut wire = Wire::from(number, to).await;

@@ -8,7 +8,7 @@ mod http;
 mod log;
 mod merged;
 
-use snapedge::target::SourceKind;
+use snapedge::scrape::SourceKind;
 
 use super::support::body::Content;
 use super::support::client::Ask;

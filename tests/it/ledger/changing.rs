@@ -63,6 +63,8 @@ async fn a_file_that_is_replaced_is_another_copy() {
         let (shelf, edge, name) = large(settings).await;
         let (mut answer, mut stream) = begun(&edge, &name).await;
         let old = answer.header("etag").expect("a tag").to_owned();
+        let start = get(&name).from(3).with("range", "bytes=0-999");
+        assert_eq!(edge.ask(start).await.status, 206);
         shelf.put(&name, OTHER);
         if settings == QUICK {
             let archive = name.parse().expect("a name");
@@ -75,8 +77,8 @@ async fn a_file_that_is_replaced_is_another_copy() {
         rest(&mut answer, &mut stream).await;
         assert_whole(&answer, LARGE);
 
-        // As wget goes on, without a word of which copy it has.
-        let blind = edge.ask(get(&name).with("range", "bytes=1000-")).await;
+        // As wget goes on, without a word of which copy it has a part of.
+        let blind = edge.ask(get(&name).from(3).with("range", "bytes=1000-")).await;
         assert_eq!(blind.status, 503, "{}", blind.head);
         let bound = get(&name).with("range", "bytes=1000-").with("if-range", old);
         let whole = edge.ask(bound).await;
@@ -108,9 +110,11 @@ async fn copies_of_one_second_are_told_apart() {
     let edge = edge(LISTED_ONCE, &shelf, &[&name]).await;
     let first = edge.ask(get(&name)).await;
     assert_whole(&first, old);
+    let part = |range: &str| get(&name).from(3).with("range", format!("bytes={range}"));
+    assert_eq!(edge.ask(part("0-999")).await.status, 206);
     shelf.put(&name, new);
     set(2000);
-    assert_eq!(edge.ask(get(&name).with("range", "bytes=1000-")).await.status, 503);
+    assert_eq!(edge.ask(part("1000-")).await.status, 503);
     let second = edge.ask(get(&name)).await;
     assert_whole(&second, new);
     assert_eq!(first.header("last-modified"), second.header("last-modified"));

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod cached;
+mod undelivered;
 
 use std::fs;
 use std::path::PathBuf;

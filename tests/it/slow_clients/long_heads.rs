@@ -113,7 +113,7 @@ fn clients() -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_without_end_hold_little_and_give_it_back() {
-    let enough = snapedge::descriptors::raise();
+    let enough = snapedge::fd_limit::raise();
     assert!(enough > clients() as u64 + 500, "{enough} open files are too few for this test");
     let origin = node().await;
     let edge = Running::start(&configuration(&origin, "header_timeout: 30s")).await;

@@ -1,5 +1,6 @@
 //! A thousand slow clients at once, and what others notice of them.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -147,9 +148,22 @@ impl Others {
     }
 }
 
+/// Until when the last of each kind was there.
+async fn are_gone_in_time(slow: Vec<(Loris, JoinHandle<Duration>)>) -> BTreeMap<String, Duration> {
+    let mut last = BTreeMap::new();
+    for (loris, run) in slow {
+        let after = run.await.expect("no panic");
+        let bound = if matches!(loris, Deaf | Sipping) { WINDOW } else { HEADER };
+        assert!(after < bound + MARGIN, "{loris:?} was there for {after:?}");
+        let longest: &mut Duration = last.entry(format!("{loris:?}")).or_default();
+        *longest = after.max(*longest);
+    }
+    last
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_slow_clients_leave_others_served_in_time() {
-    let enough = snapedge::descriptors::raise();
+    let enough = snapedge::fd_limit::raise();
     assert!(enough > 4000, "{enough} open files are too few for this test");
     let (old, best, newest) = (full(500), full(1000), incremental(1000, 1500));
     let archives = [(&*old, NOT_BEST), (&*best, FULL), (&*newest, Content::new(3, 1000))];
@@ -199,14 +213,7 @@ async fn a_thousand_slow_clients_leave_others_served_in_time() {
         tokio::spawn(Arc::clone(&others).downloads(format!("/{best}"), FULL, hit)),
         tokio::spawn(Arc::clone(&others).downloads(format!("/{old}"), NOT_BEST, bypass)),
     ];
-    let mut last = std::collections::BTreeMap::new();
-    for (loris, run) in slow {
-        let after = run.await.expect("no panic");
-        let bound = if matches!(loris, Deaf | Sipping) { WINDOW } else { HEADER };
-        assert!(after < bound + MARGIN, "{loris:?} was there for {after:?}");
-        let longest: &mut Duration = last.entry(format!("{loris:?}")).or_default();
-        *longest = after.max(*longest);
-    }
+    let last = are_gone_in_time(slow).await;
     others.over.store(true, Ordering::Relaxed);
     for run in honest {
         run.await.expect("all were served in time");

@@ -80,7 +80,7 @@ async fn per_client_connections_are_served_and_not_one_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn max_connections_hold_for_all_that_come_at_once() {
-    let enough = snapedge::descriptors::raise();
+    let enough = snapedge::fd_limit::raise();
     assert!(enough > 3000, "{enough} open files are too few for this test");
     let origin = origin().await;
     let edge = Arc::new(bounded("max_connections: 100", "", &[&origin]).await);

@@ -45,12 +45,12 @@ impl Answer {
 /// A request to be made.
 #[derive(Clone, Debug)]
 pub struct Ask {
-    method: &'static str,
-    path: String,
-    from: IpAddr,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-    leave_after: Option<usize>,
+    pub(super) method: &'static str,
+    pub(super) path: String,
+    pub(super) from: IpAddr,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: Vec<u8>,
+    pub(super) leave_after: Option<usize>,
 }
 
 impl Ask {
@@ -71,6 +71,11 @@ impl Ask {
             body: Vec::new(),
             leave_after: None,
         }
+    }
+
+    /// What is asked for.
+    pub fn path(&self) -> &str {
+        &self.path
     }
 
     /// From the address 127.0.1.`number`.
@@ -118,7 +123,9 @@ impl Ask {
                 if leave_after.is_some_and(|bytes| body.len() >= bytes) {
                     return Ended::Left;
                 }
-                match stream.read_buf(&mut body).await {
+                // No more than that: what it has read, it has.
+                let most = leave_after.map_or(u64::MAX, |bytes| (bytes - body.len()) as u64);
+                match (&mut stream).take(most).read_buf(&mut body).await {
                     Ok(0) if expected.is_none() => return Ended::Whole,
                     Ok(0) | Err(_) => return Ended::Short,
                     Ok(_) => {}
@@ -148,7 +155,12 @@ impl Ask {
 
 pub async fn connect(from: IpAddr, to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
-    socket.bind(SocketAddr::new(from, 0)).expect("a local address");
+    // A port that is bound before the peer is known is taken from everybody, also for the minute
+    // that a closed connection lingers: a suite of many short connections runs out of them.
+    if from != Ipv4Addr::LOCALHOST {
+        socket.set_reuseaddr(true).expect("an option");
+        socket.bind(SocketAddr::new(from, 0)).expect("a local address");
+    }
     tokio::time::timeout(PATIENCE, socket.connect(to)).await.expect("in time").expect("connected")
 }
 

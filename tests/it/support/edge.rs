@@ -7,11 +7,13 @@ use pingora::server::ShutdownWatch;
 use pingora::services::Service;
 use pingora::services::background::BackgroundService;
 use snapedge::access::Accesses;
-use snapedge::app::Services;
-use snapedge::fetch::LookCounts;
+use snapedge::app::{ReloadError, Reloader, Services, Taken};
+use snapedge::config::{Config, InternalListen};
 use snapedge::index::View;
-use snapedge::proxy::Places;
-use snapedge::target::{DiscoveryCounts, Published};
+use snapedge::listener::ConnectionLimit;
+use snapedge::on_demand::ProbeCounts;
+use snapedge::published::Published;
+use snapedge::scrape::DiscoveryCounts;
 use tokio::sync::watch;
 
 use super::client::{Answer, Ask};
@@ -24,8 +26,9 @@ pub struct Edge {
     published: Arc<Published>,
     pub accesses: Arc<Accesses>,
     pub discovery: Arc<DiscoveryCounts>,
-    pub looks: Arc<LookCounts>,
-    pub places: Arc<Places>,
+    pub probes: Arc<ProbeCounts>,
+    pub places: Arc<ConnectionLimit>,
+    pub reloader: Arc<Reloader>,
     // Dropping it would look like a broken channel to the services.
     _stop: watch::Sender<bool>,
 }
@@ -54,6 +57,20 @@ enum Probes {
     Wait,
 }
 
+/// A configuration as it is in tests: without the internal listener's port, of which each machine
+/// has one, unless the text names one.
+fn parsed(text: &str) -> Config {
+    match snapedge::config::parse(text) {
+        Ok(mut config) => {
+            if config.internal_listen == InternalListen::Default {
+                config.internal_listen = InternalListen::Off;
+            }
+            config
+        }
+        Err(problems) => panic!("{problems:?} in\n{text}"),
+    }
+}
+
 impl Edge {
     /// Starts an edge from the text of a configuration file.
     pub fn start(config: &str) -> Self {
@@ -65,37 +82,43 @@ impl Edge {
         Self::begin(config, Probes::Wait)
     }
 
-    fn begin(config: &str, probes: Probes) -> Self {
-        let config = match snapedge::config::parse(config) {
-            Ok(config) => config,
-            Err(problems) => panic!("{problems:?} in\n{config}"),
-        };
-        let services = Services::new(&config).expect("a free port");
+    fn begin(config: &str, running: Probes) -> Self {
+        let config = parsed(config);
+        let services = Services::new(&config, None).expect("a free port");
         let address = services.addresses()[0];
         let Services {
             mut public,
             places,
             scraper,
             fetcher,
+            trials,
             published,
             accesses,
             discovery,
-            looks,
+            probes,
+            reloader,
             ..
         } = services;
         let (stop, shutdown): (_, ShutdownWatch) = watch::channel(false);
         let watch = shutdown.clone();
         tokio::spawn(async move { public.start_service(None, watch, 1).await });
-        if probes == Probes::Run {
+        if running == Probes::Run {
             let task = scraper.task();
             let watch = shutdown.clone();
             tokio::spawn(async move { task.start(watch).await });
         }
+        let (task, watch) = (trials.task(), shutdown.clone());
+        tokio::spawn(async move { task.start(watch).await });
         if let Some(fetcher) = fetcher {
             let task = fetcher.task();
             tokio::spawn(async move { task.start(shutdown).await });
         }
-        Self { address, published, accesses, discovery, looks, places, _stop: stop }
+        Self { address, published, accesses, discovery, probes, places, reloader, _stop: stop }
+    }
+
+    /// Has it follow another configuration, whose address is that of before.
+    pub async fn reload(&self, config: &str) -> Result<Taken, ReloadError> {
+        self.reloader.follow(parsed(config)).await
     }
 
     /// An edge before one group of origins, once each of them has answered.

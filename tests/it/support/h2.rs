@@ -1,11 +1,14 @@
 //! Clients that speak HTTP/2 over plain text, with prior knowledge.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::client::SendRequest;
 use tokio::net::TcpStream;
+
+use super::client::{Answer, Ask, Ended, connect};
 
 /// Bytes that a client lets come before it has taken any.
 const WINDOW: u32 = 1 << 20;
@@ -35,30 +38,48 @@ pub async fn begin(to: SocketAddr, path: &str) -> Begun {
     Begun { _sender: sender, body: response.into_body() }
 }
 
-/// Posts a body; returns status and body of the answer.
-pub async fn post(to: SocketAddr, path: &str, body: String, expects: bool) -> (u16, Vec<u8>) {
-    let stream = TcpStream::connect(to).await.expect("connected");
-    let (sender, connection) = h2::client::handshake(stream).await.expect("a handshake");
+/// Sends a request and takes all of the answer. Its `head` is empty: there is none as text.
+pub async fn send(ask: Ask, to: SocketAddr) -> Answer {
+    let (sender, connection) =
+        h2::client::handshake(connect(ask.from, to).await).await.expect("a handshake");
     tokio::spawn(async move {
         // It ends with the client.
         let _ = connection.await;
     });
     let mut sender: SendRequest<Bytes> = sender.ready().await.expect("ready");
-    let mut request = http::Request::post(format!("http://{to}{path}"));
-    if expects {
-        request = request.header("expect", "100-continue");
+    let mut request = http::Request::builder().method(ask.method);
+    for (name, value) in &ask.headers {
+        request = request.header(name, value);
     }
-    let request = request.body(()).expect("a request");
-    let (response, mut sending) = sender.send_request(request, false).expect("sent");
-    sending.send_data(body.into(), true).expect("sent");
-    let response = response.await.expect("an answer");
-    let (status, mut body, mut taken) = (response.status(), response.into_body(), Vec::new());
+    let request = request.uri(format!("http://{to}{}", ask.path)).body(()).expect("a request");
+    let (response, mut sending) = sender.send_request(request, ask.body.is_empty()).expect("sent");
+    if !ask.body.is_empty() {
+        sending.send_data(ask.body.into(), true).expect("sent");
+    }
+    let (parts, body) = response.await.expect("an answer").into_parts();
+    let (body, ended) = collect(body, ask.leave_after.unwrap_or(usize::MAX)).await;
+    let mut headers: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in &parts.headers {
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        headers
+            .entry(name.to_string())
+            .and_modify(|all| *all += &format!(", {value}"))
+            .or_insert(value);
+    }
+    Answer { status: parts.status.as_u16(), head: String::new(), headers, body, ended }
+}
+
+async fn collect(mut body: RecvStream, most: usize) -> (Vec<u8>, Ended) {
+    let mut taken = Vec::new();
     while let Some(piece) = body.data().await {
-        let piece = piece.expect("a piece");
+        let Ok(piece) = piece else { return (taken, Ended::Short) };
         body.flow_control().release_capacity(piece.len()).expect("within the window");
         taken.extend_from_slice(&piece);
+        if taken.len() >= most {
+            return (taken, Ended::Left);
+        }
     }
-    (status.as_u16(), taken)
+    (taken, Ended::Whole)
 }
 
 /// Takes all of it; returns how many bytes that were.

@@ -9,6 +9,7 @@ pub mod h2;
 pub mod listing;
 pub mod origin;
 pub mod process;
+pub mod scene;
 pub mod scripted;
 pub mod server;
 pub mod speaker;
@@ -38,8 +39,10 @@ pub fn incremental(base: u64, slot: u64) -> String {
 /// Waits until `condition` holds, looking again and again; panics with `what` when it never does.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
+    let mut rest = Duration::from_millis(5);
     while !condition().await {
         assert!(tokio::time::Instant::now() < deadline, "never happened: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(rest).await;
+        rest = (rest * 5 / 4).min(Duration::from_millis(25));
     }
 }

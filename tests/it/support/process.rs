@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 
+use super::client::Ask;
 use super::eventually;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_snapedge");
@@ -34,6 +35,14 @@ pub struct Running {
     child: Child,
     file: File,
     pub address: SocketAddr,
+    /// Where it is asked how it is.
+    pub internal: SocketAddr,
+}
+
+/// An address that was free a moment ago.
+fn free() -> SocketAddr {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    socket.local_addr().expect("bound")
 }
 
 impl Running {
@@ -45,9 +54,7 @@ impl Running {
     /// The same by way of another program, which gets these arguments, and behind them the program
     /// and its arguments, which it must become.
     pub async fn under(other: &[&str], config: &str) -> Self {
-        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = socket.local_addr().expect("bound");
-        drop(socket);
+        let address = free();
         let config = format!("listen: ['{address}']\n{config}");
         Self::run(other, &config, address).await
     }
@@ -58,13 +65,14 @@ impl Running {
     }
 
     async fn run(other: &[&str], config: &str, address: SocketAddr) -> Self {
-        let file = File::new(config);
+        let internal = free();
+        let file = File::new(&Self::text(config, internal));
         let path = file.path.to_str().expect("a path");
         let words = [other, &[PROGRAM, "-c", path]].concat();
         // To a file, since a pipe that nobody reads would stop the process once it is full.
         let log = fs::File::create(file.log()).expect("a log");
         let child = Command::new(words[0]).args(&words[1..]).stderr(log).spawn();
-        let mut running = Self { child: child.expect("the program runs"), file, address };
+        let mut running = Self { child: child.expect("the program runs"), file, address, internal };
         eventually("the program listens", || {
             let ended = running.ended();
             assert_eq!(ended, None, "{}", running.log());
@@ -72,6 +80,42 @@ impl Running {
         })
         .await;
         running
+    }
+
+    fn text(config: &str, internal: SocketAddr) -> String {
+        format!("internal_listen: '{internal}'\n{config}")
+    }
+
+    /// Writes another configuration in place of the one that it runs with, which listens where it
+    /// listened.
+    pub fn rewrite(&self, config: &str) {
+        let config = format!("listen: ['{}']\n{config}", self.address);
+        self.write(&Self::text(&config, self.internal));
+    }
+
+    /// Where the configuration is.
+    pub fn file(&self) -> &Path {
+        &self.file.path
+    }
+
+    /// Writes this in place of the configuration that it runs with.
+    pub fn write(&self, text: &str) {
+        fs::write(&self.file.path, text).expect("written");
+    }
+
+    /// Has it reload: the status of the answer, and what that says.
+    pub async fn reload(&self) -> (u16, String) {
+        let answer = Ask::post("/reload", "").send(self.internal).await;
+        (answer.status, String::from_utf8(answer.body).expect("text"))
+    }
+
+    /// Files and sockets that it has open.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.id())).expect("a running process").count()
+    }
+
+    pub fn threads(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/task", self.id())).expect("a running process").count()
     }
 
     /// Bytes of anonymous memory that the process has.
@@ -108,12 +152,9 @@ impl Running {
         self.log()
     }
 
-    /// Anonymous memory of the process, in KiB.
+    /// The same in KiB.
     pub fn anonymous(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id()));
-        let status = status.expect("a running process");
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-        line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).expect("a number")
+        self.memory() >> 10
     }
 }
 

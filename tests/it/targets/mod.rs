@@ -2,4 +2,5 @@
 
 mod codings;
 mod head_requests;
+mod long_heads;
 mod not_now;

@@ -40,7 +40,8 @@ async fn what_the_node_fails_to_deliver_is_asked_for_once_or_twice_by_each_edge(
             let answer = fleet.edges[0].get(&format!("/{name}")).await;
             assert_eq!(answer.status, 502, "{}", answer.head);
             let asked = node.asked("GET", &name);
-            assert!((1..=2 * count).contains(&asked), "{count} edges: {asked} requests");
+            // And once by each edge itself, which need not have happened yet.
+            assert!((1..=3 * count).contains(&asked), "{count} edges: {asked} requests");
             assert_eq!(node.sent(), 0);
         }
     }

@@ -5,6 +5,7 @@ mod checks;
 mod failover;
 mod following;
 mod keeping;
+mod late;
 mod load;
 mod told;
 

@@ -36,6 +36,10 @@ pub enum Fault {
     ResetAfter(u64),
     /// A status without a body.
     Status(u16),
+    /// The same to requests for parts alone.
+    StatusOfParts(u16),
+    /// A status, and the time after which it may be another one.
+    Later(u16),
     /// A `content-length` and body that are longer by this.
     Longer(u64),
     /// `transfer-encoding: chunked` and no length.
@@ -88,7 +92,7 @@ impl Node {
         content: Content,
         stream: &mut TcpStream,
     ) -> io::Result<Option<Next>> {
-        let fault = self.state.lock().unwrap().fault.clone();
+        let fault = self.fault_with(request);
         let refused = self.state.lock().unwrap().head_status;
         if let Some(status) = refused.filter(|_| request.method == "HEAD") {
             let fault = Fault::Status(status);
@@ -96,7 +100,11 @@ impl Node {
         }
         // Probes are HEADs; a fault is about what is downloaded.
         match fault.filter(|_| request.method == "GET") {
-            Some(Fault::WrongRange) if request.header("range").is_none() => Ok(None),
+            Some(Fault::WrongRange | Fault::StatusOfParts(_))
+                if request.header("range").is_none() =>
+            {
+                Ok(None)
+            }
             Some(Fault::EverySecond) => {
                 let mut state = self.state.lock().unwrap();
                 state.turns += 1;
@@ -107,6 +115,16 @@ impl Node {
         }
     }
 
+    /// What goes wrong with this request for an archive.
+    fn fault_with(&self, request: &Request) -> Option<Fault> {
+        let state = self.state.lock().unwrap();
+        if state.bound.is_some_and(|bound| state.transfers > bound) {
+            return Some(Fault::Status(503));
+        }
+        let is_met = state.faulty.as_ref().is_none_or(|name| request.path().ends_with(&**name));
+        state.fault.clone().filter(|_| is_met)
+    }
+
     async fn apply(
         &self,
         fault: Fault,
@@ -115,7 +133,6 @@ impl Node {
         stream: &mut TcpStream,
     ) -> io::Result<Next> {
         let length = |length: u64| vec![("content-length", length.to_string())];
-        let html = ("content-type", "text/html; charset=utf-8".to_owned());
         match fault {
             Fault::StallBeforeHead => stall(stream).await,
             Fault::CloseBeforeHead => Ok(Next::Close),
@@ -139,23 +156,31 @@ impl Node {
             Fault::ResetAfter(bytes) => {
                 self.begin(stream, content, bytes).await.map(|()| Next::Reset)
             }
-            Fault::Status(status) => {
-                reply(stream, request, &format!("{status} Fault"), &length(0), b"").await
+            Fault::Later(status) => refuse(stream, request, status, Some("1")).await,
+            Fault::Status(status) | Fault::StatusOfParts(status) => {
+                refuse(stream, request, status, None).await
             }
             Fault::Longer(by) => {
                 let longer = Content { len: content.len + by, ..content };
                 self.send(stream, request, "200 OK", length(longer.len), longer, 0).await
             }
-            Fault::Chunked => {
-                stream
-                    .write_all(&head("200 OK", &[("transfer-encoding", "chunked".to_owned())]))
-                    .await?;
-                let body = content.all();
-                stream.write_all(format!("{:x}\r\n", body.len()).as_bytes()).await?;
-                stream.write_all(&body).await?;
-                stream.write_all(b"\r\n0\r\n\r\n").await?;
-                Ok(Next::KeepAlive)
-            }
+            Fault::EverySecond => Ok(Next::Reset),
+            other => self.answer_wrongly(other, request, content, stream).await,
+        }
+    }
+
+    /// Answers that are whole, and no archive or not as one comes; and slow ones.
+    async fn answer_wrongly(
+        &self,
+        fault: Fault,
+        request: &Request,
+        content: Content,
+        stream: &mut TcpStream,
+    ) -> io::Result<Next> {
+        let length = |length: u64| vec![("content-length", length.to_string())];
+        let html = ("content-type", "text/html; charset=utf-8".to_owned());
+        match fault {
+            Fault::Chunked => chunked(stream, &content.all()).await,
             Fault::CloseDelimited => {
                 stream.write_all(&head("200 OK", &[("connection", "close".to_owned())])).await?;
                 stream.write_all(&content.all()).await?;
@@ -188,7 +213,6 @@ impl Node {
                 }
                 Ok(Next::KeepAlive)
             }
-            Fault::EverySecond => Ok(Next::Reset),
             Fault::CutSlowReaders(patience) => {
                 stream.write_all(&head("200 OK", &length(content.len))).await?;
                 for start in (0..content.len).step_by(1 << 16) {
@@ -210,6 +234,7 @@ impl Node {
                 let body = content.bytes(0, 10);
                 reply(stream, request, "206 Partial Content", &headers, &body).await
             }
+            other => unreachable!("{other:?} is no answer"),
         }
     }
 
@@ -265,6 +290,18 @@ impl Node {
     }
 }
 
+/// A status without a body, and after how many seconds it may be another one.
+async fn refuse(
+    stream: &mut TcpStream,
+    request: &Request,
+    status: u16,
+    later: Option<&str>,
+) -> io::Result<Next> {
+    let mut headers = vec![("content-length", "0".to_owned())];
+    headers.extend(later.map(|seconds| ("retry-after", seconds.to_owned())));
+    reply(stream, request, &format!("{status} Fault"), &headers, b"").await
+}
+
 /// Silence until the peer gives up.
 async fn stall(stream: &mut TcpStream) -> io::Result<Next> {
     while stream.read(&mut [0; 1024]).await? > 0 {}
@@ -279,4 +316,14 @@ async fn text(stream: &mut TcpStream, request: &Request, status: u16) -> io::Res
         ("content-length", body.len().to_string()),
     ];
     reply(stream, request, &format!("{status} Fault"), &headers, body.as_bytes()).await
+}
+
+/// A body that has no length.
+async fn chunked(stream: &mut TcpStream, body: &[u8]) -> io::Result<Next> {
+    let coding = ("transfer-encoding", "chunked".to_owned());
+    stream.write_all(&head("200 OK", &[coding])).await?;
+    stream.write_all(format!("{:x}\r\n", body.len()).as_bytes()).await?;
+    stream.write_all(body).await?;
+    stream.write_all(b"\r\n0\r\n\r\n").await?;
+    Ok(Next::KeepAlive)
 }

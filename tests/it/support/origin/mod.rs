@@ -45,6 +45,10 @@ pub struct State {
     pub archives: BTreeMap<String, Content>,
     /// On archives' paths.
     pub fault: Option<Fault>,
+    /// The only archive whose path that is on, where it is not on all.
+    pub faulty: Option<String>,
+    /// Most archives that are sent at once, where that is bounded; above it the answer is 503.
+    pub bound: Option<usize>,
     /// The answer to HEAD on archives' paths.
     pub head_status: Option<u16>,
     /// Requests that met [`Fault::EverySecond`].
@@ -91,6 +95,8 @@ impl Origin {
             state: Mutex::new(State {
                 archives: archives.collect(),
                 fault: None,
+                faulty: None,
+                bound: None,
                 head_status: None,
                 turns: 0,
                 probe_fault: None,
@@ -120,7 +126,19 @@ impl Origin {
     }
 
     pub fn fail(&self, fault: impl Into<Option<Fault>>) {
-        self.handler.state.lock().unwrap().fault = fault.into();
+        let mut state = self.handler.state.lock().unwrap();
+        (state.fault, state.faulty) = (fault.into(), None);
+    }
+
+    /// The same with requests for one archive alone.
+    pub fn fail_one(&self, name: &str, fault: impl Into<Option<Fault>>) {
+        let mut state = self.handler.state.lock().unwrap();
+        (state.fault, state.faulty) = (fault.into(), Some(name.to_owned()));
+    }
+
+    /// Sends no more archives at once than this.
+    pub fn carry_at_most(&self, bound: usize) {
+        self.handler.state.lock().unwrap().bound = Some(bound);
     }
 
     pub fn fail_heads(&self, status: u16) {

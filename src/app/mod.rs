@@ -1,0 +1,273 @@
+//! The composition root: from a configuration to running services.
+
+mod internal;
+mod keys;
+mod reload;
+mod stop;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use pingora::server::configuration::ServerConf;
+use pingora::server::{RunArgs, Server};
+use pingora::services::background::{GenBackgroundService, background_service};
+use pingora::services::listening::Service;
+use pingora_proxy::HttpProxy;
+use tokio::signal::unix::Signal;
+use tokio::sync::{Mutex, watch};
+
+pub use self::internal::Internal;
+use self::keys::KeySource;
+use self::reload::Hangups;
+pub use self::reload::{ReloadError, Reloader, Taken};
+use self::stop::Stop;
+use crate::access::{AccessError, Accesses};
+use crate::cache::{ArchiveStorage, OpenError, Options, SecretError, Store, StoreSettings};
+use crate::clock::Now;
+use crate::config::Config;
+use crate::configured::{Configured, Live};
+use crate::drain::Drain;
+use crate::error_chain::chain;
+use crate::fd_limit;
+use crate::fill::FillService;
+use crate::listener::{BindError, Bound, ConnectionLimit, Listener};
+use crate::on_demand::ProbeCounts;
+use crate::proxy::{PublicListener, SnapshotProxy, cached_head, piece};
+use crate::published::Published;
+use crate::scrape::{ClientError, DiscoveryCounts, Plan, Scraper};
+use crate::upstream::{Doubts, Trials, UpstreamPool};
+
+/// Most tries of one request that Pingora allows. The number of sources and the rules of `route/`
+/// end a request long before; this is the fuse behind them.
+const MAX_TRIES: usize = 32;
+
+/// Longest time in seconds that what still runs at the end is waited for: threads that are in the
+/// middle of a call.
+const STRAGGLERS: u64 = 1;
+/// Why the process cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener's address is taken or not ours.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The client that probes targets cannot be made.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The cache's directory cannot be used.
+    #[error(transparent)]
+    Cache(#[from] OpenError),
+    /// There is no secret to make entity tags with.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// Signals cannot be listened to.
+    #[error("cannot listen to SIGHUP")]
+    Signal(#[source] std::io::Error),
+    /// The targets of a group cannot be reached as the configuration wants it.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+}
+
+/// Every service of one edge, bound and not started. The caller owns what runs them and what stops
+/// them: a Pingora server in the program, a runtime in a test.
+pub struct Services {
+    /// The public listener.
+    pub public: Bound<PublicListener>,
+    /// Where the process itself is asked, unless that is turned off.
+    pub internal: Option<Bound<Internal>>,
+    /// What has the configuration replaced.
+    pub reloader: Arc<Reloader>,
+    /// How many connections the public listener has.
+    pub places: Arc<ConnectionLimit>,
+    /// What keeps the index.
+    pub scraper: GenBackgroundService<Scraper>,
+    /// What fills the cache, where that is not done by requests, and what takes out of it.
+    pub fetcher: Option<GenBackgroundService<FillService>>,
+    /// What tries sources that failed.
+    pub trials: GenBackgroundService<Trials>,
+    /// The index, as requests see it.
+    pub published: Arc<Published>,
+    /// How targets are reached, and what goes wrong with that.
+    pub accesses: Arc<Accesses>,
+    /// How the search for targets goes.
+    pub discovery: Arc<DiscoveryCounts>,
+    /// How often archives were looked for that the index does not know.
+    pub probes: Arc<ProbeCounts>,
+    /// What is under way, for the end of the process.
+    pub drain: Arc<Drain>,
+    /// The archives that the cache has, where there is one.
+    pub store: Option<Store>,
+}
+
+impl Services {
+    /// Builds and binds everything that the configuration asks for, which was read from this file.
+    pub fn new(config: &Config, file: Option<&Path>) -> Result<Self, StartError> {
+        let published = Arc::<Published>::default();
+        let cache = cache(config, &published)?;
+        let accesses = Arc::new(Accesses::new(config)?);
+        let keys = KeySource::new(cache)?;
+        let configured = Configured::new(config.clone(), keys.keys(config)?, accesses.edge());
+        let live = Arc::new(Live::new(configured));
+        let doubts = Doubts::default();
+        let scraper = Scraper::new(
+            Plan::new(config, &accesses.all(), None)?,
+            Arc::clone(&published),
+            cache.map_or_else(nothing, |cache| cache.store().held()),
+            cache.map_or_else(nothing, |cache| cache.store().distrusted()),
+            doubts.failed(),
+        );
+        let (access, reporter) = (Arc::clone(&accesses), scraper.reporter());
+        let upstreams = Arc::new(UpstreamPool::new(&live, access, reporter, doubts));
+        let (carriers, views) = (Arc::clone(&upstreams), Arc::clone(&published));
+        let trials = Trials::new(carriers, views, scraper.ledgers());
+        let fetcher = cache.map(|cache| {
+            let (store, views) = (cache.store().clone(), Arc::clone(&published));
+            FillService::new(&live, store, views, Arc::clone(&upstreams))
+        });
+        let (queue, drain) = (fetcher.as_ref().map(FillService::queue), Arc::<Drain>::default());
+        let proxy =
+            SnapshotProxy::new(&live, &scraper, upstreams, cache, queue, Arc::clone(&drain));
+        let (listener, public) = public(config, &proxy, &drain)?;
+        let discovery = scraper.discovery();
+        let scraper = background_service("scraper", scraper);
+        let reloader = Arc::new(Reloader {
+            file: file.map(Path::to_owned),
+            turn: Mutex::default(),
+            internal: OnceLock::new(),
+            keys,
+            live,
+            accesses: Arc::clone(&accesses),
+            scraper: scraper.task(),
+            listener: listener.clone(),
+            proxy: proxy.clone(),
+            store: cache.map(|cache| cache.store().clone()),
+            drain: Arc::clone(&drain),
+        });
+        let internal = internal::bind(config, &reloader, &published)?;
+        for address in internal.iter().flat_map(Bound::addresses) {
+            // Nobody else sets it.
+            let _ = reloader.internal.set(address);
+        }
+        Ok(Self {
+            public,
+            internal,
+            reloader,
+            places: listener.places(),
+            scraper,
+            fetcher: fetcher.map(|fetcher| background_service("fetcher", fetcher)),
+            trials: background_service("trials", trials),
+            published,
+            accesses,
+            discovery,
+            probes: proxy.probes(),
+            drain,
+            store: cache.map(|cache| cache.store().clone()),
+        })
+    }
+
+    /// The public addresses as bound.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.public.addresses()
+    }
+
+    /// Hands the services to a server. What comes by `hangups` has the configuration read again.
+    fn add_to(self, server: &mut Server, hangups: Signal) {
+        server.add_service(self.public);
+        server.add_service(self.scraper);
+        server.add_service(self.trials);
+        if let Some(fetcher) = self.fetcher {
+            server.add_service(fetcher);
+        }
+        if let Some(internal) = self.internal {
+            server.add_service(internal);
+        }
+        let hangups = Hangups { reloader: self.reloader, hangups: Mutex::new(hangups) };
+        server.add_service(background_service("reload", hangups));
+    }
+}
+
+/// The public listener, and the service that it is in.
+fn public(
+    config: &Config,
+    proxy: &SnapshotProxy,
+    drain: &Arc<Drain>,
+) -> Result<(PublicListener, Bound<PublicListener>), BindError> {
+    let mut http = HttpProxy::new(proxy.clone(), Arc::new(server_conf(config)));
+    http.handle_init_modules();
+    let listener = Listener::new(&config.limits, config.server.h2c, http);
+    let service = Service::new("edge".to_owned(), listener.clone());
+    let bound = Bound::new(service, &config.listen, Arc::clone(drain))?;
+    Ok((listener, bound))
+}
+
+/// Without a cache nothing is ever held or found not to be sound, and nobody is left to say so.
+fn nothing<T: Default>() -> watch::Receiver<T> {
+    watch::Sender::default().subscribe()
+}
+
+/// Runs until a signal ends it, by a configuration that was read from this file.
+pub fn run(config: &Config, file: &Path) -> Result<(), StartError> {
+    // Before anything that takes its time: until then SIGHUP ends the process.
+    let hangups = reload::hangups().map_err(StartError::Signal)?;
+    reload::warn_of_surprises(config);
+    fd_limit::provide(config);
+    let mut server = new_server(config);
+    let services = Services::new(config, Some(file))?;
+    for address in services.addresses() {
+        log::info!("listening on {address}");
+    }
+    for address in services.internal.iter().flat_map(Bound::addresses) {
+        log::info!("listening on {address}, for the operator");
+    }
+    let (drain, store) = (Arc::clone(&services.drain), services.store.clone());
+    let stop = Stop { drain, store, live: Arc::clone(&services.reloader.live) };
+    services.add_to(&mut server, hangups);
+    server.run(RunArgs { shutdown_signal: Box::new(stop) });
+    Ok(())
+}
+
+/// The cache, where the configuration asks for one. Pingora wants it to live as long as the
+/// process, and it does.
+fn cache(
+    config: &Config,
+    published: &Arc<Published>,
+) -> Result<Option<&'static ArchiveStorage>, OpenError> {
+    // Where archives are not carried as well: that may change.
+    let Some(directory) = &config.cache_dir else { return Ok(None) };
+    let (published, wanted) = (Arc::clone(published), Arc::clone(published));
+    let options = Options {
+        directory: directory.clone(),
+        settings: StoreSettings::of(&config.cache),
+        appraise: Arc::new(move |name, group| published.load().worth(name, group)),
+        successor: Arc::new(move |group| wanted.load().group(group).and_then(|view| view.wanted)),
+    };
+    let store = match Store::open(&options, Now::read()) {
+        Ok(store) => store,
+        // It may never be needed.
+        Err(error) if config.caches_in().is_none() => {
+            log::warn!("there will be no cache: {}", chain(&error));
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let storage = ArchiveStorage::new(store, cached_head, piece(&config.limits));
+    Ok(Some(Box::leak(Box::new(storage))))
+}
+
+/// A server without services.
+pub fn new_server(config: &Config) -> Server {
+    let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
+    server.bootstrap();
+    server
+}
+
+fn server_conf(config: &Config) -> ServerConf {
+    ServerConf {
+        threads: config.server.threads,
+        // What there is to wait for is known here, and waited for before Pingora hears of the end.
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(STRAGGLERS),
+        max_retries: MAX_TRIES,
+        ..ServerConf::default()
+    }
+}

@@ -1,0 +1,256 @@
+//! Another configuration in place of the one that is followed, while the process runs.
+//!
+//! All of it is made before any of it is taken, so that a file with an error changes nothing. What
+//! is under way goes on under what it began with.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::keys::KeySource;
+use crate::access::{AccessError, Accesses, Prepared};
+use crate::cache::{SecretError, Store, StoreSettings};
+use crate::config::{self, Config, ConfigError, Downloads, Group, Prefetch, Scheme, Verification};
+use crate::configured::{Configured, Live};
+use crate::drain::Drain;
+use crate::error_chain::chain;
+use crate::fd_limit;
+use crate::log_level;
+use crate::proxy::{PublicListener, SnapshotProxy};
+use crate::route::Keys;
+use crate::scrape::{ClientError, Plan, Scraper};
+
+/// Longest that the reading of the file, and of all that it names, is waited for.
+const LONGEST_READ: Duration = Duration::from_secs(30);
+/// Longest that a reload waits for those before it.
+const LONGEST_TURN: Duration = Duration::from_secs(120);
+
+/// Why a configuration is not taken. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// There is no file to read again.
+    #[error("the configuration was not read from a file")]
+    NoFile,
+    /// The process ends.
+    #[error("the process is about to end")]
+    Draining,
+    /// The file cannot be read, or has errors.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The file asks for what cannot change while the process runs.
+    #[error("{} cannot be changed while the process runs, restart it for that", listed(.0))]
+    Fixed(Vec<&'static str>),
+    /// Targets cannot be reached as it wants it.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The clients that probe targets cannot be made.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// There is no secret to make entity tags with.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The disk does not answer.
+    #[error("the files were not read within {LONGEST_READ:?}, does the disk answer?")]
+    Slow,
+    /// Others wait for the same.
+    #[error("other reloads were not done within {LONGEST_TURN:?}")]
+    Busy,
+    /// A fault of this program.
+    #[error("a task of the reload ended by a fault")]
+    Fault(#[from] tokio::task::JoinError),
+}
+
+fn listed(keys: &[&str]) -> String {
+    keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// What became of a configuration that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Requests are answered by it.
+    Followed,
+    /// The index does not follow it yet.
+    Late,
+}
+
+/// All that follows from a configuration and can fail, ready to be taken.
+pub(super) struct Made {
+    config: Config,
+    accesses: Prepared,
+    plan: Plan,
+    keys: Keys,
+}
+
+/// What has the configuration replaced.
+pub struct Reloader {
+    /// Where it is read.
+    pub(super) file: Option<PathBuf>,
+    /// One at a time, with what of the last one still waits for the disk.
+    pub(super) turn: Mutex<Option<JoinHandle<Result<Made, ReloadError>>>>,
+    /// Where the internal listener is bound.
+    pub(super) internal: OnceLock<SocketAddr>,
+    pub(super) keys: KeySource,
+    pub(super) live: Arc<Live>,
+    pub(super) accesses: Arc<Accesses>,
+    pub(super) scraper: Arc<Scraper>,
+    pub(super) listener: PublicListener,
+    pub(super) proxy: SnapshotProxy,
+    pub(super) store: Option<Store>,
+    pub(super) drain: Arc<Drain>,
+}
+
+impl Reloader {
+    /// Reads the file again and follows it. Returns once requests are answered by it.
+    pub async fn reload(self: &Arc<Self>) -> Result<Taken, ReloadError> {
+        let file = self.file.clone().ok_or(ReloadError::NoFile)?;
+        let read = {
+            let file = file.clone();
+            move || config::load(&file)
+        };
+        let reloaded = self.replace(read).await;
+        let file = file.display();
+        match &reloaded {
+            Ok(Taken::Followed) => log::info!("the configuration `{file}` was reloaded"),
+            Ok(Taken::Late) => {
+                log::warn!("the configuration `{file}` was reloaded, the index follows it later");
+            }
+            Err(error @ ReloadError::Config(ConfigError::Invalid { .. })) => {
+                // A line for each error, however many there are.
+                log::error!("the configuration `{file}` was not reloaded:");
+                error.to_string().lines().for_each(|line| log::error!("{line}"));
+            }
+            Err(error) => {
+                log::error!("the configuration `{file}` was not reloaded: {}", chain(error));
+            }
+        }
+        reloaded
+    }
+
+    /// Follows another configuration. Returns once requests are answered by it.
+    pub async fn follow(self: &Arc<Self>, config: Config) -> Result<Taken, ReloadError> {
+        self.replace(|| Ok(config)).await
+    }
+
+    /// Whether the end of the process has begun.
+    pub(super) fn is_draining(&self) -> bool {
+        *self.drain.begun().borrow()
+    }
+
+    async fn replace(
+        self: &Arc<Self>,
+        read: impl FnOnce() -> Result<Config, ConfigError> + Send + 'static,
+    ) -> Result<Taken, ReloadError> {
+        let mut turn =
+            timeout(LONGEST_TURN, self.turn.lock()).await.map_err(|_| ReloadError::Busy)?;
+        if self.is_draining() {
+            return Err(ReloadError::Draining);
+        }
+        if turn.as_ref().is_some_and(|before| !before.is_finished()) {
+            // A disk that hangs holds up one thread, and no other is sent after it.
+            return Err(ReloadError::Slow);
+        }
+        let this = Arc::clone(self);
+        let making = turn.insert(tokio::task::spawn_blocking(move || this.make(read()?)));
+        let made = timeout(LONGEST_READ, making).await.map_err(|_| ReloadError::Slow)?;
+        *turn = None;
+        let Made { config, accesses, plan, keys } = made??;
+        // From here on nothing fails.
+        self.accesses.take(accesses);
+        self.live.store(Configured::new(config, keys, self.accesses.edge()));
+        self.apply();
+        let followed = self.scraper.follow(plan).await;
+        // What was asked meanwhile was asked of those of before.
+        self.proxy.forget_nodes();
+        Ok(if followed { Taken::Followed } else { Taken::Late })
+    }
+
+    /// Makes what follows from a configuration. May block.
+    fn make(&self, config: Config) -> Result<Made, ReloadError> {
+        let before = self.live.load_full();
+        let internal = self.internal.get().copied();
+        let fixed = before.config.fixed_keys_that_differ(&config, internal);
+        if !fixed.is_empty() {
+            return Err(ReloadError::Fixed(fixed));
+        }
+        let accesses = self.accesses.prepare(&config)?;
+        let plan = Plan::new(&config, &accesses.all(), Some(&self.scraper.plan()))?;
+        let keys = self.keys.keys(&config)?;
+        Ok(Made { config, accesses, plan, keys })
+    }
+
+    /// Tells what lasts of what is live.
+    fn apply(&self) {
+        let Configured { config, .. } = &**self.live.load();
+        log_level::set(config.log_level);
+        warn_of_surprises(config);
+        fd_limit::provide(config);
+        if let Some(store) = &self.store {
+            store.set(StoreSettings::of(&config.cache));
+        }
+        self.listener.apply(&config.limits, config.server.h2c);
+        self.proxy.apply();
+    }
+}
+
+/// SIGHUP, which from now on does not end the process.
+pub(super) fn hangups() -> std::io::Result<Signal> {
+    // Of any runtime: what listens to signals is the process.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let _entered = runtime.enter();
+    signal(SignalKind::hangup())
+}
+
+/// The service that reloads on SIGHUP.
+pub(super) struct Hangups {
+    pub(super) reloader: Arc<Reloader>,
+    pub(super) hangups: Mutex<Signal>,
+}
+
+#[async_trait]
+impl BackgroundService for Hangups {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut hangups = self.hangups.lock().await;
+        loop {
+            tokio::select! {
+                _ = shutdown.wait_for(|stop| *stop) => return,
+                Some(()) = hangups.recv() => {}
+            }
+            // What came of it is in the log.
+            let _ = self.reloader.reload().await;
+        }
+    }
+}
+
+pub(super) fn warn_of_surprises(config: &Config) {
+    if config.downloads == Downloads::Redirect && config.cache_dir.is_some() {
+        log::warn!("nothing is cached without `proxy_snapshot_downloads`");
+    }
+    if config.downloads == Downloads::Redirect && config.public_url.is_some() {
+        log::warn!("`public_url` has no effect without `proxy_snapshot_downloads`");
+    }
+    if config.cache.prefetch == Prefetch::All && config.limits.per_target == 1 {
+        log::warn!(
+            "`limits.per_target: 1` lets incremental archives wait for full ones to be fetched"
+        );
+    }
+    for Group { name, scheme, tls, credentials, .. } in &config.groups {
+        if *scheme == Scheme::Http && credentials.is_some() {
+            log::warn!("group `{name}` sends its credentials for everybody to read on the way");
+        }
+        if tls.verification == Verification::Off {
+            log::warn!("group `{name}` takes everybody for its targets: `insecure_skip_verify`");
+        }
+        if config.downloads == Downloads::Redirect && credentials.is_some() {
+            log::warn!("clients get no credentials for what group `{name}` redirects them to");
+        }
+    }
+}

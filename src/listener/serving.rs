@@ -1,0 +1,125 @@
+//! One request on a connection, as the proxy sees it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Method;
+use pingora::http::RequestHeader;
+use pingora_proxy::Session;
+
+use super::connection::{Connection, Presence, Waiting};
+use super::dismissal::{Dismissal, Served};
+use super::heads::{Excess, Held};
+use super::receipt::Sent;
+use super::watch::Why;
+use crate::route::{self, Busy, Failure, Receipt, Route};
+use crate::upstream::Taker;
+
+/// A request whose head is there, for as long as it is served.
+#[derive(Debug)]
+pub struct Serving {
+    connection: Arc<Connection>,
+    multiplexed: bool,
+    dismissal: Option<Arc<Dismissal>>,
+    /// What its head holds, where it is one of many on the connection.
+    _held: Held,
+    excess: Option<Excess>,
+}
+
+impl Serving {
+    /// Notes that the head of a request is there. Nothing where nobody looks after the connection.
+    pub fn begin(session: &Session) -> Option<Self> {
+        let digest = session.digest()?.proxy_digest.as_ref()?;
+        let connection = digest.user_data.as_ref()?.downcast_ref::<Arc<Connection>>()?;
+        let (multiplexed, length) = (session.is_http2(), length_of(session.req_header()));
+        let mut held = Held::new(&connection.heads);
+        let fits = if multiplexed { held.hold_beside(length) } else { held.fits(length) };
+        connection.begin_request(multiplexed);
+        let (connection, dismissal) = (Arc::clone(connection), Dismissal::current());
+        Some(Self { connection, multiplexed, dismissal, _held: held, excess: fits.err() })
+    }
+
+    /// Notes that nothing of it is still to come.
+    pub fn complete(&self) {
+        self.connection.complete_request();
+    }
+
+    /// Why the request is answered with nothing but that.
+    pub fn refusal(&self, head: &RequestHeader) -> Option<Failure> {
+        match self.excess {
+            Some(Excess::One) => Some(Failure::LongHead),
+            Some(Excess::All) => Some(Failure::Busy(Busy::Heads)),
+            None if self.connection.has_room() || is_short(head) => None,
+            None => Some(Failure::Busy(Busy::Connections)),
+        }
+    }
+
+    /// Hands a piece of a body over to the client. Over HTTP/1 the stream tells how long that
+    /// takes. Over HTTP/2 a client need not open its window, of which the stream hears nothing: the
+    /// piece itself tells when it is gone.
+    pub fn hand_over(&self, body: &mut Option<Bytes>) {
+        if self.multiplexed
+            && let Some(bytes) = body.take_if(|bytes| !bytes.is_empty())
+        {
+            let waiting = Waiting::new(&self.connection);
+            *body = Some(Bytes::from_owner(Piece { bytes, _waiting: waiting }));
+        }
+    }
+
+    /// The client, for those who send it something.
+    pub fn taker(&self) -> Option<Arc<dyn Taker>> {
+        let dismissal = self.dismissal.clone()?;
+        let (connection, multiplexed) = (Arc::clone(&self.connection), self.multiplexed);
+        Some(Arc::new(Served { connection, multiplexed, dismissal }))
+    }
+
+    /// What tells whether the client gets everything that was written to it so far.
+    pub fn receipt(&self) -> Arc<dyn Receipt> {
+        Arc::new(Sent::now(&self.connection, self.multiplexed))
+    }
+
+    /// How it is seen whether the client is there.
+    pub fn presence(&self) -> Presence {
+        Presence(Arc::clone(&self.connection))
+    }
+
+    /// Whether and why the client was left, in words for the log.
+    pub fn broken(&self) -> Option<&'static str> {
+        Some(match self.connection.cut()? {
+            Why::Crowded => " (broken off, another client needed the place)",
+            Why::Unruly => " (broken off, the client sent too much)",
+            Why::Slow | Why::Idle | Why::Late => " (broken off, the client took too little)",
+        })
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.connection.end_request();
+    }
+}
+
+/// Whether a request is answered shortly and from memory: with a redirect, a state, a list.
+fn is_short(head: &RequestHeader) -> bool {
+    let reads = matches!(head.method, Method::GET | Method::HEAD);
+    let route = || route::parse(&head.method, head.uri.path(), head.uri.query());
+    reads && !matches!(route(), Ok(Route::Archive(_)))
+}
+
+/// Bytes of a head, and never more than it had on the wire.
+fn length_of(head: &RequestHeader) -> usize {
+    let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 2);
+    head.method.as_str().len() + head.raw_path().len() + fields.sum::<usize>()
+}
+
+/// A piece of a body on its way to the client.
+struct Piece {
+    bytes: Bytes,
+    _waiting: Waiting,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}

@@ -1,0 +1,68 @@
+//! Ends of requests: what clients have by then, and what that says of the targets.
+
+use std::time::Instant;
+
+use http::header::CONTENT_LENGTH;
+use pingora::Error;
+use pingora_proxy::Session;
+
+use super::affinity_table::Delivery;
+use super::archives::Archives;
+use super::cache_fill;
+use super::context::{Context, Phase};
+use super::forward::Delivered;
+use super::head::client_address;
+use crate::listener::Serving;
+use crate::route::{self, Failure, Route};
+
+/// Remembers how a transfer ended, and tells where its bytes came from.
+pub(super) fn note_end(
+    archives: &Archives,
+    session: &Session,
+    ctx: &mut Context,
+    e: Option<&Error>,
+) -> String {
+    let receipt = || ctx.serving.as_ref().map(Serving::receipt);
+    let (delivery, origin) = match &mut ctx.phase {
+        Phase::Local => return String::new(),
+        Phase::Forward(forward) => {
+            if let Some(e) = e {
+                forward.abandon(cache_fill::ending(e));
+            }
+            let (Some(source), Some(delivery)) =
+                (forward.source().cloned(), forward.delivery.take())
+            else {
+                return String::new();
+            };
+            match e.map_or_else(|| forward.delivered(), |_| Delivered::Little) {
+                Delivered::All => archives.upstreams.delivered(&source, forward.began()),
+                Delivered::Enough => archives.upstreams.succeeded(&source.target),
+                Delivered::Little => {}
+            }
+            (Some(delivery), format!(" from {}", source.target.authority))
+        }
+        Phase::CacheRead(read) => (read.delivery.take(), read.origin()),
+    };
+    // A client that leaves after the last byte is an error to Pingora, and has all of it.
+    let length = session.response_written().and_then(|head| head.headers.get(CONTENT_LENGTH));
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    let sent = session.body_bytes_sent();
+    let has_all = |delivery: &Delivery| {
+        length.is_some_and(|length: usize| sent >= length) && delivery.is_within(sent)
+    };
+    if let Some(delivery) = delivery.filter(|delivery| e.is_none() || has_all(delivery)) {
+        delivery.complete(receipt());
+    }
+    origin
+}
+
+/// Remembers that nobody has the copy that an answer had to be of.
+pub(super) fn note_missing(archives: &Archives, session: &Session, failure: &Failure) {
+    let request = session.req_header();
+    let route = || route::parse(&request.method, request.uri.path(), request.uri.query());
+    if *failure == Failure::OtherCopy
+        && let Ok(Route::Archive(name)) = route()
+    {
+        archives.affinities.miss(client_address(session), name, Instant::now());
+    }
+}

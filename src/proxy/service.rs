@@ -1,0 +1,189 @@
+//! What is served: a request's head is read, and answered from memory or as an archive.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use pingora::{Error, ErrorType, Result};
+use pingora_proxy::{HttpProxy, Session};
+
+use super::archives::{Answer, Archives};
+use super::circles::{self, Circles};
+use super::context::Context;
+use super::head::client_address;
+use crate::cache::ArchiveStorage;
+use crate::config::Downloads;
+use crate::configured::{Configured, Live};
+use crate::drain::Drain;
+use crate::fill::FillQueue;
+use crate::hops::CdnLoop;
+use crate::listener::Listener;
+use crate::on_demand::ProbeCounts;
+use crate::route::plan::ArchiveRequest;
+use crate::route::{self, Asked, Failure, Reply, Requester, Route, ShortForm};
+use crate::rpc::NodeProxy;
+use crate::scrape::{ReferenceSlot, Scraper};
+use crate::upstream::UpstreamPool;
+
+/// What clients connect to.
+pub type PublicListener = Listener<HttpProxy<SnapshotProxy>>;
+
+/// The public side of the process. Clones are the same.
+#[derive(Clone)]
+pub struct SnapshotProxy {
+    pub(super) archives: Arc<Archives>,
+    pub(super) live: Arc<Live>,
+    pub(super) reference: Arc<ReferenceSlot>,
+    circles: Arc<Circles>,
+    /// What is passed on to nodes, where that is wanted.
+    rpc: Arc<NodeProxy>,
+    /// Counts requests, for the end of the process.
+    pub(super) drain: Arc<Drain>,
+}
+
+impl SnapshotProxy {
+    /// A proxy on what the scraper publishes, with a cache or without one, which is filled by the
+    /// queue or by requests.
+    pub fn new(
+        live: &Arc<Live>,
+        scraper: &Scraper,
+        upstreams: Arc<UpstreamPool>,
+        cache: Option<&'static ArchiveStorage>,
+        queue: Option<FillQueue>,
+        drain: Arc<Drain>,
+    ) -> Self {
+        let (nodes, views) = (scraper.nodes(), scraper.published());
+        let rpc = NodeProxy::new(&live.load().config, nodes, views);
+        Self {
+            archives: Arc::new(Archives::new(live, scraper, upstreams, cache, queue)),
+            live: Arc::clone(live),
+            reference: scraper.reference(),
+            circles: Arc::default(),
+            rpc: Arc::new(rpc),
+            drain,
+        }
+    }
+
+    /// Goes on under another configuration, which is live by now.
+    pub fn apply(&self) {
+        let Configured { config, .. } = &**self.live.load();
+        self.archives.apply(&config.limits);
+        self.rpc.apply(config);
+    }
+
+    /// Forgets what nodes said, once the index follows another configuration.
+    pub fn forget_nodes(&self) {
+        self.rpc.forget();
+    }
+
+    /// How often targets were asked for archives that none of them listed.
+    pub fn probes(&self) -> Arc<ProbeCounts> {
+        self.archives.probes.counts()
+    }
+
+    /// Decides about a request, and waits for what that takes for as long as its client does.
+    pub(super) async fn answer(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+    ) -> Result<std::result::Result<Answer, Failure>> {
+        let serving = ctx.serving.as_ref();
+        if let Some(refusal) = serving.and_then(|serving| serving.refusal(session.req_header())) {
+            return Ok(Err(refusal));
+        }
+        ctx.came = Arc::new(circles::came(session.req_header()));
+        if let Err(failure) = self.circles.turn_back(&ctx.came, &ctx.configured.edge) {
+            return Ok(Err(failure));
+        }
+        let client = client_address(session);
+        let passed_on = self.rpc.answer(session, &ctx.configured, client, &ctx.came);
+        if let Some(answer) = passed_on.await {
+            return Ok(answer.map(Answer::Reply));
+        }
+        match self.read(session, &ctx.configured, client, &ctx.came) {
+            Ok(Read::Answered(reply)) => Ok(Ok(Answer::Reply(reply))),
+            Ok(Read::Archive(request)) => {
+                let answer = self.archives.resolve(&ctx.configured, &request, &mut ctx.permit);
+                while_there(session, answer).await
+            }
+            Err(failure) => Ok(Err(failure)),
+        }
+    }
+
+    /// Reads the head of a request. What is answered from memory is.
+    fn read(
+        &self,
+        session: &mut Session,
+        configured: &Configured,
+        client: IpAddr,
+        came: &Arc<CdnLoop>,
+    ) -> std::result::Result<Read, Failure> {
+        let request = session.req_header();
+        let uri = &request.uri;
+        let route = route::parse(&request.method, uri.path(), uri.query())?;
+        let asked = Asked::of(&request.method, &request.headers, configured.keys.tags);
+        if !session.as_downstream_mut().is_body_empty() {
+            return Err(Failure::Body);
+        }
+        match route {
+            Route::Archive(name) => {
+                let came = Arc::clone(came);
+                let request = ArchiveRequest { name, client, asked, came };
+                Ok(Read::Archive(Box::new(request)))
+            }
+            Route::ShortForm(form) => {
+                self.short_form(configured, &form, &asked, client, came).map(Read::Answered)
+            }
+            Route::Api(call) => self.call(session, configured, &call, came).map(Read::Answered),
+        }
+    }
+
+    fn short_form(
+        &self,
+        Configured { settings, edge, .. }: &Configured,
+        form: &ShortForm,
+        asked: &Asked,
+        client: IpAddr,
+        came: &CdnLoop,
+    ) -> std::result::Result<Reply, Failure> {
+        let Archives { published, upstreams, affinities, .. } = &*self.archives;
+        let (now, view) = (Instant::now(), published.load());
+        let requester = Requester { client, targets: &upstreams.at(now) };
+        let begun = || affinities.archive(client, form.wanted, now);
+        let continues = asked.range.is_behind_the_start().then(begun).flatten();
+        let name = route::chosen(form, continues, &view, settings)?;
+        let reply = route::short_form(form, &name, &view, settings, &requester)?;
+        if settings.downloads == Downloads::Redirect {
+            upstreams.take_turn(&name);
+        }
+        if !came.is_of_an_edge() {
+            return Ok(reply);
+        }
+        // What came through the one who asks is not there for it.
+        let group = form.group.as_deref().or(settings.default_group.as_deref());
+        let via = view.way(&name, group, came).ok_or(Failure::NotHeld)?;
+        Ok(circles::told(reply, &via, edge))
+    }
+}
+
+/// A request whose head was read.
+enum Read {
+    Answered(Reply),
+    Archive(Box<ArchiveRequest>),
+}
+
+/// Waits for something for as long as the client of a request, which has no body, does not leave.
+pub(super) async fn while_there<T>(
+    session: &mut Session,
+    wait: impl Future<Output = T>,
+) -> Result<T> {
+    tokio::select! {
+        // Who need not wait is not asked whether it is still there.
+        biased;
+        done = wait => Ok(done),
+        left = session.as_downstream_mut().read_body_or_idle(true) => {
+            let left = left.and_then(|_| Error::e_explain(ErrorType::ConnectionClosed, "left"));
+            left.map_err(Error::into_down)
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! The upstreams: finding them, asking them what they have, and remembering how they did.
+
+mod ahead;
+mod answer;
+mod approach;
+mod client;
+mod discovery;
+mod elements;
+mod head_probes;
+mod ledger;
+mod listing;
+mod member;
+mod neighbours;
+mod nodes;
+mod omissions;
+mod plan;
+mod presence;
+mod probe;
+mod probe_context;
+mod probe_error;
+mod publisher;
+mod redirect;
+mod reference;
+mod remarks;
+mod resolution;
+mod scrape_loop;
+mod scrape_pool;
+mod scraper;
+mod short_form;
+mod silence;
+mod turns;
+mod undelivered;
+
+pub use client::{Client, ClientError, GroupClient};
+pub use discovery::{DiscoveryCounts, DiscoveryError, Form, SourceKind, parse_targets};
+pub use elements::NotAList;
+pub use head_probes::{HeadProbes, HeadResponse, ProbeHandle};
+pub use listing::{ListingError, parse_listing};
+pub use nodes::{Coming, Node, NodeError, Nodes};
+pub use plan::Plan;
+pub use probe_error::ProbeError;
+pub use reference::ReferenceSlot;
+pub use scraper::Scraper;
