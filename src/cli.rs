@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::status::command::Address;
+
 /// Bad usage or configuration, `EX_USAGE` of sysexits.
 pub const EXIT_USAGE: u8 = 64;
 /// The process could not start.
@@ -33,6 +35,31 @@ pub struct Cli {
 pub enum Command {
     /// Run an edge with embedded origins and generated archives on loopback.
     Demo(Demo),
+    /// Say how a running edge is: exit code 0 healthy, 1 not, 2 when it cannot be asked.
+    Status(Status),
+}
+
+/// Whom `snapedge status` asks, and how it tells.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Configuration file, whose `internal_listen` is asked.
+    #[arg(
+        short,
+        long = "conf",
+        visible_alias = "config",
+        value_name = "FILE",
+        conflicts_with = "connect"
+    )]
+    pub conf: Option<PathBuf>,
+    /// Internal listener that is asked, host and port; `127.0.0.1:8457` when nothing says otherwise.
+    #[arg(long, value_name = "ADDRESS")]
+    pub connect: Option<Address>,
+    /// Ask again every 2 seconds, until ctrl-c.
+    #[arg(long)]
+    pub watch: bool,
+    /// Print the JSON of the answer as it is.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of the demo.

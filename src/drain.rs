@@ -41,6 +41,11 @@ impl Drain {
         self.begun.subscribe()
     }
 
+    /// Whether the end has begun.
+    pub fn is_begun(&self) -> bool {
+        *self.begun.borrow()
+    }
+
     /// Counts a piece of work.
     pub fn enter(self: &Arc<Self>) -> UnderWay {
         self.under_way.fetch_add(1, Ordering::Relaxed);

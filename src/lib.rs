@@ -22,7 +22,8 @@ pub mod index;
 pub mod ledger;
 pub mod limit;
 pub mod listener;
-pub mod log_level;
+pub mod logging;
+pub mod metrics;
 pub mod on_demand;
 pub mod proxy;
 pub mod published;
@@ -30,6 +31,7 @@ pub mod route;
 pub mod rpc;
 pub mod scrape;
 pub mod snapshot;
+pub mod status;
 pub mod upstream;
 
 /// Memory that a flood of requests took goes back to the system within seconds after it.

@@ -6,8 +6,9 @@ use anyhow::Context;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use snapedge::cli::{Cli, Command, EXIT_START, EXIT_USAGE};
-use snapedge::{app, config, demo, log_level};
+use snapedge::cli::{self, Cli, Command, EXIT_START, EXIT_USAGE};
+use snapedge::status::command::{self, Address};
+use snapedge::{app, config, demo, logging};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -21,6 +22,15 @@ fn main() -> ExitCode {
             };
         }
     };
+    if let Some(Command::Status(options)) = &cli.command {
+        return match whom(options) {
+            Ok(address) => ExitCode::from(status(options, address)),
+            Err(error) => {
+                eprintln!("snapedge: {error:#}");
+                ExitCode::from(EXIT_USAGE)
+            }
+        };
+    }
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -29,6 +39,22 @@ fn main() -> ExitCode {
             ExitCode::from(if usage { EXIT_USAGE } else { EXIT_START })
         }
     }
+}
+
+/// Whom `snapedge status` asks.
+fn whom(options: &cli::Status) -> anyhow::Result<Address> {
+    match (&options.connect, &options.conf) {
+        (Some(address), _) => Ok(address.clone()),
+        (None, Some(path)) => {
+            Ok(Address::of_listener(config::load(path)?.internal_listen.address())?)
+        }
+        (None, None) => Ok(Address::default()),
+    }
+}
+
+fn status(options: &cli::Status, address: Address) -> u8 {
+    let cli::Status { watch, json, .. } = *options;
+    command::run(&command::Options { address, watch, json })
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
@@ -42,7 +68,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         println!("the configuration `{}` is good", path.display());
         return Ok(());
     }
-    log_level::start(config.log_level).context("there is a log already")?;
-    app::run(&config, &path)?;
-    Ok(())
+    logging::start(&config.log)?;
+    let ended = app::run(&config, &path);
+    logging::flush();
+    Ok(ended?)
 }

@@ -58,6 +58,30 @@ pub enum Fault {
     Credentials,
 }
 
+impl Fault {
+    /// Every fault.
+    pub const ALL: [Self; 6] = [
+        Self::UnknownIssuer,
+        Self::Expired,
+        Self::WrongName,
+        Self::ClientCertificate,
+        Self::Tls,
+        Self::Credentials,
+    ];
+
+    /// A word for it, as metrics have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownIssuer => "unknown_issuer",
+            Self::Expired => "expired",
+            Self::WrongName => "wrong_name",
+            Self::ClientCertificate => "client_certificate",
+            Self::Tls => "tls",
+            Self::Credentials => "credentials",
+        }
+    }
+}
+
 /// How often each of them was met: by probes, by downloads, and by what only a node is asked.
 #[derive(Debug, Default)]
 pub struct Faults {

@@ -1,26 +1,34 @@
 //! The composition root: from a configuration to running services.
 
+mod exposition;
+mod gather;
 mod internal;
 mod keys;
+mod observer;
+mod offers;
 mod reload;
+mod signals;
 mod stop;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::{GenBackgroundService, background_service};
 use pingora::services::listening::Service;
 use pingora_proxy::HttpProxy;
-use tokio::signal::unix::Signal;
 use tokio::sync::{Mutex, watch};
 
+use self::gather::Parts;
 pub use self::internal::Internal;
 use self::keys::KeySource;
-use self::reload::Hangups;
+pub use self::observer::Observer;
+use self::reload::ReloadCounts;
 pub use self::reload::{ReloadError, Reloader, Taken};
+use self::signals::{Listened, Signals};
 use self::stop::Stop;
 use crate::access::{AccessError, Accesses};
 use crate::cache::{ArchiveStorage, OpenError, Options, SecretError, Store, StoreSettings};
@@ -32,8 +40,10 @@ use crate::error_chain::chain;
 use crate::fd_limit;
 use crate::fill::FillService;
 use crate::listener::{BindError, Bound, ConnectionLimit, Listener};
+use crate::logging::{AccessLog, LogError};
+use crate::metrics::RequestCounts;
 use crate::on_demand::ProbeCounts;
-use crate::proxy::{PublicListener, SnapshotProxy, cached_head, piece};
+use crate::proxy::{PublicListener, SnapshotProxy, Traffic, cached_head, piece};
 use crate::published::Published;
 use crate::scrape::{ClientError, DiscoveryCounts, Plan, Scraper};
 use crate::upstream::{Doubts, Trials, UpstreamPool};
@@ -45,6 +55,8 @@ const MAX_TRIES: usize = 32;
 /// Longest time in seconds that what still runs at the end is waited for: threads that are in the
 /// middle of a call.
 const STRAGGLERS: u64 = 1;
+/// Longest that the end of the process waits for the last lines of the access log.
+const LAST_LINES: Duration = Duration::from_secs(1);
 /// Why the process cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -61,11 +73,17 @@ pub enum StartError {
     #[error(transparent)]
     Secret(#[from] SecretError),
     /// Signals cannot be listened to.
-    #[error("cannot listen to SIGHUP")]
+    #[error("cannot listen to signals")]
     Signal(#[source] std::io::Error),
     /// The targets of a group cannot be reached as the configuration wants it.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// Requests cannot be written down.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// Two metrics have one name: a fault of this program.
+    #[error("the metrics contradict each other")]
+    Metrics(#[from] prometheus::Error),
 }
 
 /// Every service of one edge, bound and not started. The caller owns what runs them and what stops
@@ -79,6 +97,8 @@ pub struct Services {
     pub reloader: Arc<Reloader>,
     /// How many connections the public listener has.
     pub places: Arc<ConnectionLimit>,
+    /// What looks at all of it, for those who ask how it is.
+    pub observer: GenBackgroundService<Observer>,
     /// What keeps the index.
     pub scraper: GenBackgroundService<Scraper>,
     /// What fills the cache, where that is not done by requests, and what takes out of it.
@@ -108,7 +128,9 @@ impl Services {
         let keys = KeySource::new(cache)?;
         let configured = Configured::new(config.clone(), keys.keys(config)?, accesses.edge());
         let live = Arc::new(Live::new(configured));
-        let doubts = Doubts::default();
+        let (doubts, counts) = (Doubts::default(), Arc::new(RequestCounts::new()?));
+        let log = AccessLog::open(&config.log)?;
+        let traffic = Arc::new(Traffic::new(Arc::clone(&counts), log));
         let scraper = Scraper::new(
             Plan::new(config, &accesses.all(), None)?,
             Arc::clone(&published),
@@ -125,10 +147,18 @@ impl Services {
             FillService::new(&live, store, views, Arc::clone(&upstreams))
         });
         let (queue, drain) = (fetcher.as_ref().map(FillService::queue), Arc::<Drain>::default());
-        let proxy =
-            SnapshotProxy::new(&live, &scraper, upstreams, cache, queue, Arc::clone(&drain));
-        let (listener, public) = public(config, &proxy, &drain)?;
+        let proxy = SnapshotProxy::new(
+            &live,
+            &scraper,
+            Arc::clone(&upstreams),
+            cache,
+            queue,
+            Arc::clone(&drain),
+            Arc::clone(&traffic),
+        );
+        let (listener, public) = public(config, &proxy, &drain, counts)?;
         let discovery = scraper.discovery();
+        let (reference, states) = (scraper.reference(), scraper.states());
         let scraper = background_service("scraper", scraper);
         let reloader = Arc::new(Reloader {
             file: file.map(Path::to_owned),
@@ -140,10 +170,31 @@ impl Services {
             scraper: scraper.task(),
             listener: listener.clone(),
             proxy: proxy.clone(),
+            traffic: Arc::clone(&traffic),
             store: cache.map(|cache| cache.store().clone()),
             drain: Arc::clone(&drain),
+            counts: Arc::new(ReloadCounts::new()),
         });
-        let internal = internal::bind(config, &reloader, &published)?;
+        let observer = Observer::new(Parts {
+            live: Arc::clone(&reloader.live),
+            published: Arc::clone(&published),
+            reference,
+            states,
+            upstreams,
+            proxy: proxy.clone(),
+            traffic,
+            places: listener.places(),
+            discovery: Arc::clone(&discovery),
+            probes: proxy.probes(),
+            accesses: Arc::clone(&accesses),
+            drain: Arc::clone(&drain),
+            reloads: Arc::clone(&reloader.counts),
+            store: cache.map(|cache| cache.store().clone()),
+            file: file.map(Path::to_owned),
+            started: Now::read(),
+        });
+        let observer = background_service("observer", observer);
+        let internal = internal::bind(config, &reloader, &published, &observer.task())?;
         for address in internal.iter().flat_map(Bound::addresses) {
             // Nobody else sets it.
             let _ = reloader.internal.set(address);
@@ -153,6 +204,7 @@ impl Services {
             internal,
             reloader,
             places: listener.places(),
+            observer,
             scraper,
             fetcher: fetcher.map(|fetcher| background_service("fetcher", fetcher)),
             trials: background_service("trials", trials),
@@ -170,19 +222,20 @@ impl Services {
         self.public.addresses()
     }
 
-    /// Hands the services to a server. What comes by `hangups` has the configuration read again.
-    fn add_to(self, server: &mut Server, hangups: Signal) {
+    /// Hands the services to a server, with one for the signals.
+    fn add_to(self, server: &mut Server, listened: Listened) {
         server.add_service(self.public);
         server.add_service(self.scraper);
         server.add_service(self.trials);
+        server.add_service(self.observer);
         if let Some(fetcher) = self.fetcher {
             server.add_service(fetcher);
         }
         if let Some(internal) = self.internal {
             server.add_service(internal);
         }
-        let hangups = Hangups { reloader: self.reloader, hangups: Mutex::new(hangups) };
-        server.add_service(background_service("reload", hangups));
+        let signals = Signals { reloader: self.reloader, listened: Mutex::new(listened) };
+        server.add_service(background_service("signals", signals));
     }
 }
 
@@ -191,10 +244,11 @@ fn public(
     config: &Config,
     proxy: &SnapshotProxy,
     drain: &Arc<Drain>,
+    counts: Arc<RequestCounts>,
 ) -> Result<(PublicListener, Bound<PublicListener>), BindError> {
     let mut http = HttpProxy::new(proxy.clone(), Arc::new(server_conf(config)));
     http.handle_init_modules();
-    let listener = Listener::new(&config.limits, config.server.h2c, http);
+    let listener = Listener::new(&config.limits, config.server.h2c, http, counts);
     let service = Service::new("edge".to_owned(), listener.clone());
     let bound = Bound::new(service, &config.listen, Arc::clone(drain))?;
     Ok((listener, bound))
@@ -207,8 +261,8 @@ fn nothing<T: Default>() -> watch::Receiver<T> {
 
 /// Runs until a signal ends it, by a configuration that was read from this file.
 pub fn run(config: &Config, file: &Path) -> Result<(), StartError> {
-    // Before anything that takes its time: until then SIGHUP ends the process.
-    let hangups = reload::hangups().map_err(StartError::Signal)?;
+    // Before anything that takes its time: until then they end the process.
+    let listened = signals::listen().map_err(StartError::Signal)?;
     reload::warn_of_surprises(config);
     fd_limit::provide(config);
     let mut server = new_server(config);
@@ -221,8 +275,10 @@ pub fn run(config: &Config, file: &Path) -> Result<(), StartError> {
     }
     let (drain, store) = (Arc::clone(&services.drain), services.store.clone());
     let stop = Stop { drain, store, live: Arc::clone(&services.reloader.live) };
-    services.add_to(&mut server, hangups);
+    let traffic = Arc::clone(&services.reloader.traffic);
+    services.add_to(&mut server, listened);
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
+    traffic.log.flush(LAST_LINES);
     Ok(())
 }
 

@@ -5,13 +5,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
 
-use async_trait::async_trait;
-use pingora::server::ShutdownWatch;
-use pingora::services::background::BackgroundService;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -24,8 +21,8 @@ use crate::configured::{Configured, Live};
 use crate::drain::Drain;
 use crate::error_chain::chain;
 use crate::fd_limit;
-use crate::log_level;
-use crate::proxy::{PublicListener, SnapshotProxy};
+use crate::logging::{self, LogError, Opened};
+use crate::proxy::{PublicListener, SnapshotProxy, Traffic};
 use crate::route::Keys;
 use crate::scrape::{ClientError, Plan, Scraper};
 
@@ -58,6 +55,9 @@ pub enum ReloadError {
     /// There is no secret to make entity tags with.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// Requests cannot be written down.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// The disk does not answer.
     #[error("the files were not read within {LONGEST_READ:?}, does the disk answer?")]
     Slow,
@@ -82,12 +82,76 @@ pub enum Taken {
     Late,
 }
 
+/// What became of reloads.
+#[derive(Debug)]
+pub(super) struct ReloadCounts {
+    taken: AtomicU64,
+    failed: AtomicU64,
+    last: std::sync::Mutex<Last>,
+}
+
+#[derive(Clone, Debug)]
+struct Last {
+    /// When the configuration was taken that is followed.
+    since: SystemTime,
+    error: Option<String>,
+}
+
+impl ReloadCounts {
+    /// None yet: the configuration is that of the start.
+    pub(super) fn new() -> Self {
+        let last = Last { since: SystemTime::now(), error: None };
+        let (taken, failed) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { taken, failed, last: std::sync::Mutex::new(last) }
+    }
+
+    /// Those that were taken.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Those that were not.
+    pub(super) fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// When the configuration was taken that is followed.
+    pub(super) fn since(&self) -> SystemTime {
+        self.last().since
+    }
+
+    /// What was wrong with the last one, where it was not taken.
+    pub(super) fn last_error(&self) -> Option<String> {
+        self.last().error.clone()
+    }
+
+    fn note(&self, reloaded: &Result<Taken, ReloadError>) {
+        let mut last = self.last();
+        match reloaded {
+            Ok(_) => {
+                self.taken.fetch_add(1, Ordering::Relaxed);
+                *last = Last { since: SystemTime::now(), error: None };
+            }
+            Err(error) => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                last.error = Some(chain(error));
+            }
+        }
+    }
+
+    fn last(&self) -> std::sync::MutexGuard<'_, Last> {
+        // No change of it can panic half-way.
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// All that follows from a configuration and can fail, ready to be taken.
 pub(super) struct Made {
     config: Config,
     accesses: Prepared,
     plan: Plan,
     keys: Keys,
+    log: Opened,
 }
 
 /// What has the configuration replaced.
@@ -104,8 +168,10 @@ pub struct Reloader {
     pub(super) scraper: Arc<Scraper>,
     pub(super) listener: PublicListener,
     pub(super) proxy: SnapshotProxy,
+    pub(super) traffic: Arc<Traffic>,
     pub(super) store: Option<Store>,
     pub(super) drain: Arc<Drain>,
+    pub(super) counts: Arc<ReloadCounts>,
 }
 
 impl Reloader {
@@ -117,6 +183,7 @@ impl Reloader {
             move || config::load(&file)
         };
         let reloaded = self.replace(read).await;
+        self.counts.note(&reloaded);
         let file = file.display();
         match &reloaded {
             Ok(Taken::Followed) => log::info!("the configuration `{file}` was reloaded"),
@@ -137,12 +204,14 @@ impl Reloader {
 
     /// Follows another configuration. Returns once requests are answered by it.
     pub async fn follow(self: &Arc<Self>, config: Config) -> Result<Taken, ReloadError> {
-        self.replace(|| Ok(config)).await
+        let reloaded = self.replace(|| Ok(config)).await;
+        self.counts.note(&reloaded);
+        reloaded
     }
 
     /// Whether the end of the process has begun.
     pub(super) fn is_draining(&self) -> bool {
-        *self.drain.begun().borrow()
+        self.drain.is_begun()
     }
 
     async fn replace(
@@ -162,9 +231,10 @@ impl Reloader {
         let making = turn.insert(tokio::task::spawn_blocking(move || this.make(read()?)));
         let made = timeout(LONGEST_READ, making).await.map_err(|_| ReloadError::Slow)?;
         *turn = None;
-        let Made { config, accesses, plan, keys } = made??;
+        let Made { config, accesses, plan, keys, log } = made??;
         // From here on nothing fails.
         self.accesses.take(accesses);
+        self.traffic.log.take(log);
         self.live.store(Configured::new(config, keys, self.accesses.edge()));
         self.apply();
         let followed = self.scraper.follow(plan).await;
@@ -184,13 +254,14 @@ impl Reloader {
         let accesses = self.accesses.prepare(&config)?;
         let plan = Plan::new(&config, &accesses.all(), Some(&self.scraper.plan()))?;
         let keys = self.keys.keys(&config)?;
-        Ok(Made { config, accesses, plan, keys })
+        let log = self.traffic.log.prepare(&config.log)?;
+        Ok(Made { config, accesses, plan, keys, log })
     }
 
     /// Tells what lasts of what is live.
     fn apply(&self) {
         let Configured { config, .. } = &**self.live.load();
-        log_level::set(config.log_level);
+        logging::set(&config.log);
         warn_of_surprises(config);
         fd_limit::provide(config);
         if let Some(store) = &self.store {
@@ -198,35 +269,6 @@ impl Reloader {
         }
         self.listener.apply(&config.limits, config.server.h2c);
         self.proxy.apply();
-    }
-}
-
-/// SIGHUP, which from now on does not end the process.
-pub(super) fn hangups() -> std::io::Result<Signal> {
-    // Of any runtime: what listens to signals is the process.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let _entered = runtime.enter();
-    signal(SignalKind::hangup())
-}
-
-/// The service that reloads on SIGHUP.
-pub(super) struct Hangups {
-    pub(super) reloader: Arc<Reloader>,
-    pub(super) hangups: Mutex<Signal>,
-}
-
-#[async_trait]
-impl BackgroundService for Hangups {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        let mut hangups = self.hangups.lock().await;
-        loop {
-            tokio::select! {
-                _ = shutdown.wait_for(|stop| *stop) => return,
-                Some(()) = hangups.recv() => {}
-            }
-            // What came of it is in the log.
-            let _ = self.reloader.reload().await;
-        }
     }
 }
 

@@ -39,6 +39,38 @@ pub enum Abandoned {
     Disk,
 }
 
+impl Abandoned {
+    /// Every cause, for those who count.
+    pub const CAUSES: [&str; 10] = [
+        "client_left",
+        "source_failed",
+        "late",
+        "ended",
+        "length",
+        "not_best",
+        "unsound",
+        "slow",
+        "overtaken",
+        "disk",
+    ];
+
+    /// Which of these it is.
+    pub const fn cause(self) -> &'static str {
+        match self {
+            Self::ClientLeft => "client_left",
+            Self::SourceFailed => "source_failed",
+            Self::Late => "late",
+            Self::Ended => "ended",
+            Self::Length => "length",
+            Self::NotBest => "not_best",
+            Self::Unsound(_) => "unsound",
+            Self::Slow => "slow",
+            Self::Overtaken => "overtaken",
+            Self::Disk => "disk",
+        }
+    }
+}
+
 /// What becomes of a fill whose archive is no longer the best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WhenSuperseded {

@@ -118,6 +118,8 @@ impl Fill {
         log::info!("cache: refresh of {name} from target {target} started, {length} bytes");
         let inspection = reservation.inspection().map_err(Refusal::Disk)?;
         let shared = reservation.shared();
+        shared.counts.begin();
+        shared.measure(&reservation.record().name, progress.subscribe());
         let writer = Writer {
             reservation,
             inspection,
@@ -230,7 +232,8 @@ impl Writer {
         // Nobody is to wait for a queue that is not emptied any more.
         self.inbox.close();
         let Self { reservation, inspection, progress, superseded, reason, began, .. } = self;
-        let name = reservation.record().name;
+        let Record { name, target, .. } = reservation.record().clone();
+        let shared = reservation.shared();
         let (outcome, _sealing) = match complete {
             Ok(sealing) => (reservation.seal(superseded), Some(sealing)),
             Err((why, error)) => {
@@ -243,6 +246,7 @@ impl Writer {
             }
         };
         report(outcome.as_ref().err(), name, written, began);
+        shared.counts.end(name, &target, written, outcome.as_ref().err().map(|(why, _)| *why));
         match outcome {
             Ok((sealed, shared)) => {
                 progress.send_modify(|progress| progress.finish(End::Whole(sealed)));

@@ -113,6 +113,11 @@ impl Growing {
         (readers.count == 0).then(|| now.saturating_duration_since(readers.none_since))
     }
 
+    /// Who reads it.
+    pub(super) fn reader_count(&self) -> usize {
+        self.readers().count
+    }
+
     /// A reader of all of it.
     pub(super) fn follow(self: &Arc<Self>) -> Follower {
         Follower {

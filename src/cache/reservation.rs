@@ -104,6 +104,21 @@ pub enum Refusal {
     Slow(Duration),
 }
 
+impl Refusal {
+    /// Every cause, for those who count.
+    pub const CAUSES: [&str; 4] = ["no_space", "too_large", "name_taken", "disk"];
+
+    /// Which of these it is.
+    pub const fn cause(&self) -> &'static str {
+        match self {
+            Self::NoSpace { .. } => "no_space",
+            Self::TooLarge { .. } => "too_large",
+            Self::NameTaken(_) => "name_taken",
+            Self::Disk(_) | Self::Thread(_) | Self::Slow(_) => "disk",
+        }
+    }
+}
+
 /// The right to refresh one archive. There is never a second one.
 #[derive(Debug)]
 pub struct Claim {
@@ -123,6 +138,11 @@ impl Claim {
 
     /// Makes room for the archive: stale ones go, and its length is reserved. Blocks.
     pub fn reserve(self, announced: Announced) -> Result<Reservation, Refusal> {
+        let shared = Arc::clone(&self.shared);
+        self.reserved(announced).inspect_err(|refusal| shared.counts.refuse(refusal))
+    }
+
+    fn reserved(self, announced: Announced) -> Result<Reservation, Refusal> {
         let mark = announced.mark();
         let Announced { target, length, copy, modified, .. } = announced;
         let removed = self.shared.make_way(&self.name, length)?;

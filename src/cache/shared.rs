@@ -12,7 +12,9 @@ use tokio::sync::{Notify, Semaphore, watch};
 use super::growing::Growing;
 use super::layout::{Layout, remove};
 use super::options::{Appraise, Options, StoreSettings, Successor};
+use super::progress::Progress;
 use super::record::Record;
+use super::report::FillCounts;
 use super::sealed::{self, Sealed};
 use crate::clock::Now;
 use crate::index::{Distrusted, Held, Mark, TargetId, Worth};
@@ -41,6 +43,7 @@ pub(super) struct Shared {
     pub(super) distrusted: watch::Sender<Arc<[Distrusted]>>,
     loads: Arc<Semaphore>,
     pub(super) sealing: Arc<AtomicUsize>,
+    pub(super) counts: FillCounts,
 }
 
 /// An archive all of whose bytes came, until it is found or given up.
@@ -78,6 +81,10 @@ pub(super) struct Filling {
     pub(super) length: u64,
     /// Bytes that are still to be taken from what is free.
     pub(super) promised: u64,
+    /// How far it is, once bytes come.
+    pub(super) progress: Option<watch::Receiver<Progress>>,
+    /// Since when somebody has the right to it.
+    pub(super) began: Instant,
 }
 
 impl std::fmt::Debug for Shared {
@@ -89,7 +96,14 @@ impl std::fmt::Debug for Shared {
 impl Filling {
     /// A fill of which nothing has come.
     pub(super) fn of(source: &TargetId) -> Self {
-        Self { source: source.clone(), growing: None, length: 0, promised: 0 }
+        Self {
+            source: source.clone(),
+            growing: None,
+            length: 0,
+            promised: 0,
+            progress: None,
+            began: Instant::now(),
+        }
     }
 }
 
@@ -107,6 +121,7 @@ impl Shared {
             distrusted: watch::Sender::default(),
             loads: sealed::loads(),
             sealing: Arc::default(),
+            counts: FillCounts::default(),
         }
     }
 
@@ -143,6 +158,13 @@ impl Shared {
     pub(super) fn show(&self, name: &ArchiveName, growing: &Arc<Growing>) {
         if let Some(filling) = self.state().filling.get_mut(name) {
             filling.growing = Some(Arc::clone(growing));
+        }
+    }
+
+    /// From now on it can be seen how far an archive is that is being fetched.
+    pub(super) fn measure(&self, name: &ArchiveName, progress: watch::Receiver<Progress>) {
+        if let Some(filling) = self.state().filling.get_mut(name) {
+            filling.progress = Some(progress);
         }
     }
 

@@ -184,7 +184,7 @@ impl Shared {
     }
 
     /// Bytes that are free on the file system.
-    fn free(&self) -> io::Result<u64> {
+    pub(super) fn free(&self) -> io::Result<u64> {
         let space = rustix::fs::statvfs(self.layout().directory())?;
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
     }

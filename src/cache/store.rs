@@ -17,6 +17,7 @@ use super::growing::Growing;
 use super::layout::Layout;
 use super::options::{Options, StoreSettings};
 use super::record::Record;
+use super::report::{Contents, FillCounts};
 use super::reservation::{Claim, Refusal};
 use super::retention::{self, Retention};
 use super::scan;
@@ -181,7 +182,22 @@ impl Store {
     /// Whether there could be room for an archive of so many bytes, whatever would have to go for
     /// it. Blocks.
     pub fn could_hold(&self, name: &ArchiveName, length: u64) -> Result<(), Refusal> {
-        self.0.could_hold(name, length)
+        self.0.could_hold(name, length).inspect_err(|refusal| self.0.counts.refuse(refusal))
+    }
+
+    /// What is there. Blocks, and for as long as the disk does.
+    pub fn contents(&self, now: Instant) -> Contents {
+        self.0.contents(now)
+    }
+
+    /// What became of its fills.
+    pub fn counts(&self) -> &FillCounts {
+        &self.0.counts
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        self.0.layout().directory()
     }
 
     /// Requests no longer find an archive that is being fetched, since its fill hangs.

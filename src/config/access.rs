@@ -31,6 +31,15 @@ pub struct Tls {
     pub verification: Verification,
 }
 
+impl Tls {
+    /// When the certificate ends that targets are shown, in seconds since 1970, where there is one.
+    pub fn expires(&self) -> Option<i64> {
+        let certificate = self.identity.as_ref()?.chain.first()?;
+        let (_, read) = x509_parser::parse_x509_certificate(certificate).ok()?;
+        Some(read.validity().not_after.timestamp())
+    }
+}
+
 /// A certificate of this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {

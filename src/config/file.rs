@@ -10,6 +10,7 @@ use super::access::{credentials, tls};
 use super::cache::cache;
 use super::keys::{at_least, integer, time};
 use super::limits::limits;
+use super::log::{Log, log};
 use super::rpc::rpc_proxy;
 use super::secret::secret_in;
 use super::sources::{MAX_TARGETS, Sources, sources, trusted};
@@ -26,6 +27,8 @@ const MAX_FILE: u64 = 4 << 20;
 /// Slots that an archive may be ahead of what supports it: nodes make them behind the cluster's
 /// slot, and see each other's slots within seconds.
 const DEFAULT_SLOT_LEAD: u64 = 1000;
+/// Longest name of a host, in bytes.
+const MAX_HOST_NAME: usize = 253;
 /// Longest name of a group, in bytes.
 const MAX_GROUP_NAME: usize = 64;
 
@@ -112,6 +115,7 @@ fn root(node: Node) -> Config {
     let config = Config {
         listen: listen(&mut root),
         internal_listen: internal_listen(&mut root),
+        internal_hosts: internal_hosts(&mut root),
         public_url: root
             .take_filled("public_url")
             .and_then(|node| node.parsed("a URL", public_url)),
@@ -129,7 +133,7 @@ fn root(node: Node) -> Config {
         rpc_proxy: root.take("rpc_proxy").and_then(rpc_proxy),
         groups: groups(&mut root),
         limits,
-        log_level: root.take("log").and_then(log_level).unwrap_or(log::LevelFilter::Info),
+        log: root.take("log").map_or_else(Log::default, log),
         server: server(root.take("server")),
     };
     if let Some(name) = &config.default_group
@@ -203,6 +207,21 @@ fn internal_listen(root: &mut Section) -> InternalListen {
     node.and_then(|node| node.parsed("an address and port, or `off`", parsed)).unwrap_or_default()
 }
 
+/// The names under which the internal listener is reached, in lower case.
+fn internal_hosts(root: &mut Section) -> BTreeSet<String> {
+    let parsed = |node: Node| node.parsed("a host name", host_name);
+    let nodes = root.take("internal_hosts").map(Node::list).unwrap_or_default();
+    nodes.into_iter().filter_map(parsed).collect()
+}
+
+fn host_name(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if !text.is_empty() && text.len() <= MAX_HOST_NAME && text.chars().all(plain) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(format!("`{text}` is no host name, write it like `edge.example`, without a port"))
+}
+
 /// A URL with a host and nothing behind it, without its trailing slash.
 fn public_url(text: &str) -> Result<String, String> {
     let url = http_url(text)?;
@@ -266,18 +285,6 @@ fn etag_secret(root: &mut Section) -> Option<Key> {
         root.reject(file, format!("contradicts `{here}`, remove one"));
     }
     secret.or(in_file)
-}
-
-fn log_level(node: Node) -> Option<log::LevelFilter> {
-    let mut section = node.section();
-    let level = section.take("level").and_then(|node| {
-        node.parsed("a level", |text| {
-            let expected = "expected `error`, `warn`, `info`, `debug` or `trace`";
-            text.parse().map_err(|_| format!("`{text}` is not a level, {expected}"))
-        })
-    });
-    section.close(&[]);
-    level
 }
 
 fn server(node: Option<Node>) -> Server {

@@ -8,6 +8,7 @@ mod cache;
 mod file;
 mod keys;
 mod limits;
+mod log;
 mod private_url;
 mod rpc;
 mod scalar;
@@ -23,6 +24,7 @@ mod tests;
 pub use access::{Identity, Tls, Verification};
 pub use file::{ConfigError, keys, load, parse};
 pub use limits::Limits;
+pub use log::{AccessTo, Log, LogFormat};
 pub use private_url::PrivateUrl;
 pub(crate) use secret::secret_in;
 pub use secret::{Credentials, Kept, Key, Secret};
@@ -46,6 +48,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Where the process itself is asked how it is, and told what to do.
     pub internal_listen: InternalListen,
+    /// The names under which it is reached there, besides addresses and `localhost`; in lower case.
+    pub internal_hosts: BTreeSet<String>,
     /// Base of the URLs in JSON answers, without trailing slash; the request's own scheme and host
     /// where unset.
     pub public_url: Option<String>,
@@ -79,8 +83,8 @@ pub struct Config {
     pub groups: Vec<Group>,
     /// Bounds on time and number.
     pub limits: Limits,
-    /// Least severe messages that are logged.
-    pub log_level: log::LevelFilter,
+    /// What is logged, and where.
+    pub log: Log,
     /// The process.
     pub server: Server,
 }

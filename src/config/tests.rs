@@ -143,7 +143,7 @@ fn accepted() {
     assert_eq!(balances[0], Balance::default());
     assert_eq!(balances[1..], [Balance::Pinned, Balance::LeastLoaded, Balance::RoundRobin]);
     assert_eq!(accept("limits: {probe_failures: 1000}").limits.probe_failures, 1000);
-    assert_eq!(accept("log: {level: trace}").log_level, log::LevelFilter::Trace);
+    assert_eq!(accept("log: {level: trace}").log.level, log::LevelFilter::Trace);
     assert_eq!(accept("server: {threads: 3}").server.threads, 3);
     let dir = tempfile::tempdir().expect("a directory");
     for path in [dir.path().to_owned(), dir.path().join("to/be/made")] {
@@ -440,7 +440,11 @@ fn unknown_keys_are_rejected() {
     reject("<<: {rpc: 'http://a:1'}", "<<", "unknown key");
     reject("cache: {size: 1GiB}", "cache.size", "`min_free_space`, `max_size`");
     reject("limits: {probe_timeouts: 1s}", "limits.probe_timeouts", "`probe_timeout`");
-    reject("log: {file: x}", "log.file", "unknown key, expected one of `level`");
+    reject(
+        "log: {file: x}",
+        "log.file",
+        "unknown key, expected one of `level`, `format`, `access`",
+    );
     reject("server: {user: x}", "server.user", "unknown key");
     reject_in_group("name: x", "name", "unknown key");
     reject_file(

@@ -7,12 +7,12 @@ use env_logger::{Env, Target};
 use log::{Level, LevelFilter};
 
 use crate::clock::Now;
-use crate::log_level::NOISY_MODULE;
+use crate::logging::{ACCESS, NOISY_MODULE};
 
 /// Prints the log to standard output, short and without the framework's own chatter. `RUST_LOG`
 /// says otherwise where it is set.
 pub(super) fn start_log(level: LevelFilter) -> Result<(), log::SetLoggerError> {
-    let filter = format!("warn,{NOISY_MODULE}=off,access={level},snapedge={level}");
+    let filter = format!("warn,{NOISY_MODULE}=off,{ACCESS}={level},snapedge={level}");
     env_logger::Builder::from_env(Env::new().default_filter_or(filter))
         .target(Target::Stdout)
         .format(|out, record| {

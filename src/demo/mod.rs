@@ -47,7 +47,7 @@ const CONF_PATH: &str = "conf/demo.yaml";
 /// Runs the demo until a signal ends it.
 pub fn run(options: &cli::Demo) -> anyhow::Result<()> {
     let mut config = read(options.conf.as_deref())?;
-    console::start_log(config.log_level)?;
+    console::start_log(config.log.level)?;
     let workspace = Arc::new(Workspace::new().context("cannot make a temporary directory")?);
     let fleet = Arc::new(Fleet::new(options.seed, Arc::clone(&workspace))?);
     let origins = bind(&fleet)?;

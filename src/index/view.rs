@@ -340,7 +340,7 @@ impl View {
     }
 
     /// True where the cache holds the archive for the group (for any group, for `None`).
-    pub(super) fn is_cached(&self, name: &ArchiveName, group: Option<&str>) -> bool {
+    pub fn is_cached(&self, name: &ArchiveName, group: Option<&str>) -> bool {
         let is_asked = |other: &str| group.is_none_or(|group| group == other);
         self.groups.iter().any(|(id, group)| is_asked(id) && group.cached.contains(name))
     }

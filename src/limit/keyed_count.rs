@@ -33,6 +33,11 @@ impl<K: Copy + Eq + Hash> KeyedCount<K> {
         self.of_each.len()
     }
 
+    /// The most that anybody has.
+    pub fn most_of_one(&self) -> usize {
+        self.of_each.values().copied().max().unwrap_or(0)
+    }
+
     /// Counts one more.
     pub fn begin(&mut self, key: K) {
         self.all += 1;

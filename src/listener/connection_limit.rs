@@ -16,6 +16,7 @@ use super::connection::Connection;
 use super::watch::{Standing, Why};
 use crate::config::Limits;
 use crate::limit::{KeyedCount, LogLimiter};
+use crate::metrics::LimitName;
 
 /// Which part of the places is kept for short answers.
 const RESERVE: usize = 16;
@@ -105,6 +106,22 @@ impl ConnectionLimit {
     /// Addresses that have one.
     pub fn clients(&self) -> usize {
         self.lock().places.owners()
+    }
+
+    /// Connections that are open, and those of the address that has the most.
+    pub fn used(&self) -> (usize, usize) {
+        let taken = self.lock();
+        (taken.places.all(), taken.places.most_of_one())
+    }
+
+    /// The bound that one more connection of a client would meet.
+    pub(super) fn met_by(&self, client: IpAddr) -> LimitName {
+        let taken = self.lock();
+        if taken.places.of(client) >= taken.bounds.most_of_one {
+            LimitName::ClientConnections
+        } else {
+            LimitName::Connections
+        }
     }
 
     /// A place for a client's connection, where there is one or can be made. Otherwise a line in

@@ -50,6 +50,7 @@ use self::speech::{Left, Protocols};
 use self::stream::Watched;
 use crate::config::Limits;
 use crate::limit::LogLimiter;
+use crate::metrics::RequestCounts;
 
 /// What clients connect to. Clones are the same.
 pub struct Listener<A>(Arc<Shared<A>>);
@@ -69,6 +70,7 @@ struct Shared<A> {
     malformed: Mutex<LogLimiter>,
     heads: Arc<Heads>,
     left: Arc<Left>,
+    counts: Arc<RequestCounts>,
 }
 
 /// HTTP on the connections that came in.
@@ -99,12 +101,13 @@ impl<A> Http<A> {
 
 impl<A> Listener<A> {
     /// The listener before what serves requests; `h2c` is whether HTTP/2 is spoken without TLS.
-    pub fn new(limits: &Limits, h2c: bool, app: A) -> Self {
+    /// What it refuses is counted.
+    pub fn new(limits: &Limits, h2c: bool, app: A, counts: Arc<RequestCounts>) -> Self {
         let app = Arc::new(app);
         let http = ArcSwap::from_pointee(Http::new(Arc::clone(&app), limits, h2c));
         let (heads, left) = (Heads::new(limits.max_request_head), Arc::default());
         let (places, malformed) = (ConnectionLimit::new(limits), Mutex::default());
-        Self(Arc::new(Shared { app, http, places, malformed, heads, left }))
+        Self(Arc::new(Shared { app, http, places, malformed, heads, left, counts }))
     }
 
     /// Goes on otherwise, with what connects from now on.
@@ -144,12 +147,15 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Listener<A> {
         // Only a listener that is not on the network has clients without one.
         let client = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), SocketAddr::ip);
         let client = client.to_canonical();
-        let Shared { http, places, heads, left, .. } = &*self.0;
+        let Shared { http, places, heads, left, counts, .. } = &*self.0;
         let http = http.load_full();
         let connection = Connection::new(&http.limits, &stream, client, heads, left, now);
         let connection = Arc::new(connection);
         // Without a place the stream is dropped, which closes it.
-        let _place = places.take(client, &connection, now)?;
+        let Some(_place) = places.take(client, &connection, now) else {
+            counts.refused(places.met_by(client));
+            return None;
+        };
         let watched = Watched::new(stream, Arc::clone(&connection), http.protocols);
         let watched = Box::new(watched);
         connection.attend(http.process_new(watched, shutdown)).await;

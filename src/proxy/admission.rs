@@ -50,6 +50,15 @@ struct Bounds {
     at_rate: usize,
 }
 
+/// How many transfers to clients are under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunningCount {
+    /// In all.
+    pub all: usize,
+    /// Of the client that has the most.
+    pub most_of_one: usize,
+}
+
 /// One transfer to a client, for as long as it is kept.
 #[derive(Debug)]
 pub(super) struct Permit {
@@ -148,6 +157,12 @@ impl Admission {
             (rate, _) => self.pace.store(rate.map(paced)),
         }
         self.serve();
+    }
+
+    /// The transfers that are under way.
+    pub(super) fn running(&self) -> RunningCount {
+        let books = self.books();
+        RunningCount { all: books.running.all(), most_of_one: books.running.most_of_one() }
     }
 
     /// Lets one more transfer begin, where it may at once.

@@ -118,13 +118,16 @@ impl Archives {
         if told_instead(forward, &failure) {
             return false;
         }
+        let cause = failure.cause();
         if let Some(source) = forward.source() {
             self.upstreams.refused(source, &forward.asked().method, &failure);
             if failure == SourceFailure::Gone {
                 self.probes.gone(&forward.name, Instant::now());
             }
         }
-        forward.next(failure)
+        let goes_on = forward.next(failure);
+        self.counts.source_failed(cause, goes_on);
+        goes_on
     }
 
     /// The verdict, but for a HEAD that says what a GET said a moment ago: that the archive is

@@ -23,6 +23,7 @@ use crate::configured::{Configured, Live};
 use crate::fill::{AbandonPolicy, FillFailure, FillQueue, FillRequest, Joined, Placed};
 use crate::index::{CopyId, Source, TargetId};
 use crate::ledger::Ledgers;
+use crate::metrics::RequestCounts;
 use crate::on_demand::OnDemandProbes;
 use crate::published::Published;
 use crate::route::plan::{
@@ -40,7 +41,7 @@ pub(super) struct Archives {
     pub(super) upstreams: Arc<UpstreamPool>,
     pub(super) published: Arc<Published>,
     pub(super) affinities: Arc<AffinityTable>,
-    admission: Arc<Admission>,
+    pub(super) admission: Arc<Admission>,
     pub(super) cache: Option<&'static ArchiveStorage>,
     fills: Arc<Fills>,
     /// The targets that are local directories.
@@ -49,6 +50,8 @@ pub(super) struct Archives {
     pub(super) queue: Option<FillQueue>,
     /// For archives that the index does not know.
     pub(super) probes: OnDemandProbes,
+    /// Where tries are counted that came to nothing.
+    pub(super) counts: Arc<RequestCounts>,
 }
 
 /// How a request is answered.
@@ -86,6 +89,7 @@ impl Archives {
         upstreams: Arc<UpstreamPool>,
         cache: Option<&'static ArchiveStorage>,
         queue: Option<FillQueue>,
+        counts: Arc<RequestCounts>,
     ) -> Self {
         let store = cache.map(|cache| cache.store().clone());
         let configured = live.load();
@@ -100,6 +104,7 @@ impl Archives {
             directories: scraper.ledgers(),
             queue,
             probes: OnDemandProbes::new(live, scraper, store),
+            counts,
         }
     }
 
@@ -278,6 +283,7 @@ impl Archives {
                 Ok(archive) => archive,
                 Err(failure) => {
                     self.upstreams.refused(source, &request.asked.method, &failure);
+                    self.counts.source_failed(failure.cause(), false);
                     failed = failed.or(failure);
                     continue;
                 }

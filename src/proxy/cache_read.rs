@@ -12,6 +12,7 @@ use pingora_proxy::{MultiRangeInfo, RangeType};
 
 use super::affinity_table::Delivery;
 use crate::cache::{Archive, Record};
+use crate::metrics::SourceClass;
 use crate::route::{Asked, ByteRange, CacheStatus, ContentRange, PinnedCopy, Selection};
 
 /// The serving of one archive from the cache, complete or as it grows.
@@ -31,11 +32,19 @@ impl CacheRead {
         Arc::new(PinnedCopy { target: target.clone(), copy: *copy })
     }
 
-    /// Where its bytes come from, for the log.
-    pub(super) fn origin(&self) -> String {
+    /// Where its bytes come from.
+    pub(super) fn class(&self) -> SourceClass {
         match &self.archive {
-            Archive::Lent(lent) => format!(" from {}", lent.record().target.authority),
-            Archive::Whole(_) | Archive::Growing(_) => " from the cache".to_owned(),
+            Archive::Lent(_) => SourceClass::Ledger,
+            Archive::Whole(_) | Archive::Growing(_) => SourceClass::Cache,
+        }
+    }
+
+    /// The local directory that its bytes come from, where they do.
+    pub(super) fn origin(&self) -> Option<Arc<str>> {
+        match &self.archive {
+            Archive::Lent(lent) => Some(Arc::clone(&lent.record().target.authority)),
+            Archive::Whole(_) | Archive::Growing(_) => None,
         }
     }
 }
@@ -173,6 +182,6 @@ mod tests {
         let mut head = ResponseHeader::build(StatusCode::NOT_FOUND, None).expect("a head");
         assert!(matches!(select(&read, &mut head), RangeType::None));
         assert_eq!(head.status, StatusCode::NOT_FOUND);
-        assert_eq!(read.origin(), " from 10.0.0.1:8899");
+        assert_eq!(read.origin().as_deref(), Some("10.0.0.1:8899"));
     }
 }

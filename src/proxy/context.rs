@@ -1,26 +1,33 @@
 //! What a request knows of itself. It follows the phases: a transfer exists once it was planned,
 //! and its head once a source's answer was accepted.
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+
+use http::{Method, Uri};
 
 use super::admission::Permit;
 use super::affinity_table::Delivery;
 use super::cache_read::CacheRead;
 use super::forward::Forward;
+use super::tally::Tally;
+use super::traffic::{Ending, Traffic};
 use crate::cache::Abandoned;
 use crate::configured::Configured;
 use crate::drain::UnderWay;
 use crate::hops::CdnLoop;
 use crate::index::CopyId;
 use crate::listener::Serving;
+use crate::metrics::End;
 
 /// State of one request.
 pub struct Context {
     /// What it is served under.
     pub(super) configured: Arc<Configured>,
-    /// When its head had been read.
-    pub(super) started: Instant,
+    /// What is counted of it.
+    pub(super) tally: Tally,
+    /// Where it is told of at its end.
+    pub(super) traffic: Arc<Traffic>,
     /// The proxies that it came through.
     pub(super) came: Arc<CdnLoop>,
     /// What is done with it.
@@ -29,45 +36,68 @@ pub struct Context {
     pub(super) permit: Option<Permit>,
     /// What its connection is told of it.
     pub(super) serving: Option<Serving>,
-    /// Whether it has not come to an end of its own yet.
-    pub(super) is_open: bool,
+    /// What it asks for, until it has come to an end of its own.
+    pub(super) open: Option<Open>,
     /// What the end of the process waits for.
     pub(super) _under_way: UnderWay,
 }
 
 impl Context {
-    pub(super) fn new(under_way: UnderWay, configured: Arc<Configured>, now: Instant) -> Self {
-        let (phase, permit, serving, is_open) = (Phase::Local, None, None, true);
+    pub(super) fn new(
+        under_way: UnderWay,
+        configured: Arc<Configured>,
+        traffic: &Arc<Traffic>,
+    ) -> Self {
         Self {
             configured,
-            started: now,
+            tally: traffic.begin(),
+            traffic: Arc::clone(traffic),
             came: Arc::default(),
-            phase,
-            permit,
-            serving,
-            is_open,
+            phase: Phase::Local,
+            permit: None,
+            serving: None,
+            open: None,
             _under_way: under_way,
         }
     }
+
+    /// Counts bytes of the body that went out: `sent` is all of them.
+    pub(super) fn sent(&mut self, sent: u64) {
+        self.tally.sent(sent, &self.traffic.counts);
+    }
+}
+
+/// What a request asks for that has not ended.
+pub(super) struct Open {
+    pub(super) client: IpAddr,
+    pub(super) method: Method,
+    pub(super) uri: Uri,
 }
 
 /// A request that was dismissed has no other end than this.
 impl Drop for Context {
     fn drop(&mut self) {
-        let (true, Phase::Forward(forward)) = (self.is_open, &self.phase) else { return };
-        forward.abandon(Abandoned::Overtaken);
-        let (Some(source), Some(_)) = (forward.source(), &forward.delivery) else { return };
-        log::info!(
-            target: "access",
-            "{} {} /{} {} {} bytes {:.3} s from {} (broken off, others wait for its place)",
-            forward.client,
-            forward.asked().method,
-            forward.name,
-            forward.delivered.as_ref().map_or(0, |head| head.status.as_u16()),
-            forward.carried(),
-            self.started.elapsed().as_secs_f64(),
-            source.target.authority,
-        );
+        let Some(Open { client, method, uri }) = self.open.take() else { return };
+        let (mut status, mut upstream) = (0, None);
+        if let Phase::Forward(forward) = &self.phase {
+            forward.abandon(Abandoned::Overtaken);
+            status = forward.delivered.as_ref().map_or(0, |head| head.status.as_u16());
+            upstream = forward.source().map(|source| &*source.target.authority);
+        }
+        let ending = Ending {
+            client,
+            connection: None,
+            method: &method,
+            uri: &uri,
+            asked: None,
+            answer: None,
+            status,
+            bytes: self.tally.counted(),
+            upstream,
+            end: End::Dismissed,
+            remark: " (broken off, others wait for its place)",
+        };
+        self.traffic.end(&mut self.tally, &ending);
     }
 }
 
@@ -114,6 +144,7 @@ mod tests {
     use crate::proxy::scene::{configured, node, request, source};
     use crate::route::Bypass;
     use crate::route::plan::Transfer;
+    use std::time::Instant;
 
     #[test]
     fn what_is_told_by_a_listing_is_known_by_its_phase() {

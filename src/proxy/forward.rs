@@ -337,6 +337,11 @@ impl Forward {
         self.instead.take().unwrap_or_else(|| self.outcome().reply())
     }
 
+    /// Why the client gets no archive; nothing where that is for the sake of a condition.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        self.instead.is_none().then(|| self.outcome())
+    }
+
     /// Why the client got nothing.
     fn outcome(&self) -> Failure {
         match (&self.refusal, self.walk.failure()) {

@@ -13,6 +13,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
+use super::request_id::{REQUEST_ID, RequestId};
 use crate::cache::SLICE;
 use crate::config::Limits;
 use crate::limit::time_of;
@@ -37,10 +38,15 @@ pub(super) fn patience(limits: &Limits) -> Duration {
     limits.send_timeout.saturating_add(time_of(SLICE, limits.min_send_rate.max(1)))
 }
 
-/// Address of the client. Only a listener that is not on the network has clients without one.
-pub(super) fn client_address(session: &Session) -> IpAddr {
+/// Address that the connection is from. Only a listener that is not on the network has none.
+pub(super) fn connection_address(session: &Session) -> Option<IpAddr> {
     let address = session.client_addr().and_then(|address| address.as_inet());
-    address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip().to_canonical())
+    address.map(|address| address.ip().to_canonical())
+}
+
+/// Address of the client.
+pub(super) fn client_address(session: &Session) -> IpAddr {
+    connection_address(session).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
 
 /// Writes a reply to a client that takes it in time: in that of one piece, and in what all of it
@@ -49,11 +55,12 @@ pub(super) fn client_address(session: &Session) -> IpAddr {
 pub(super) async fn write_in_time(
     session: &mut Session,
     reply: Reply,
+    id: RequestId,
     limits: &Limits,
 ) -> Result<()> {
     let seconds = reply.body.len() as u64 / limits.min_send_rate.max(1);
     let time = limits.send_timeout + Duration::from_secs(seconds);
-    let written = tokio::time::timeout(time, write(session, reply)).await;
+    let written = tokio::time::timeout(time, write(session, reply, id)).await;
     written.unwrap_or_else(|_| {
         Error::e_explain(ErrorType::WriteTimedout, "the client is too slow")
             .map_err(Error::into_down)
@@ -61,9 +68,10 @@ pub(super) async fn write_in_time(
 }
 
 /// Writes a reply. A HEAD gets the head that a GET would have got.
-pub(super) async fn write(session: &mut Session, reply: Reply) -> Result<()> {
-    let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 2))?;
+pub(super) async fn write(session: &mut Session, reply: Reply, id: RequestId) -> Result<()> {
+    let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 3))?;
     head.insert_header(DATE, now())?;
+    head.insert_header(REQUEST_ID, id.to_string())?;
     if reply.status != StatusCode::NOT_MODIFIED {
         // There it would be that of the archive (RFC 9110, section 8.6).
         head.insert_header(CONTENT_LENGTH, reply.body.len().to_string())?;

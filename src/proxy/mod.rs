@@ -17,11 +17,16 @@ mod forward;
 mod head;
 mod local;
 mod phases;
-mod record;
+mod request_id;
 #[cfg(test)]
 mod scene;
 mod service;
+mod tally;
+mod traffic;
+mod transfers;
 
-pub use admission::piece;
+pub use admission::{RunningCount, piece};
 pub use cache_phases::cached_head;
 pub use service::{PublicListener, SnapshotProxy};
+pub use traffic::Traffic;
+pub use transfers::{Answer, Transfer, Transfers};

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::Method;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::upstreams::peer::HttpPeer;
@@ -14,11 +15,13 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, RangeType, Sess
 
 use super::answers::{Refused, patience};
 use super::archives::Answer;
-use super::context::{Context, Phase};
+use super::context::{Context, Open, Phase};
 use super::forward::Forward;
 use super::head::{self, client_address};
-use super::record::Record;
+use super::request_id::REQUEST_ID;
 use super::service::{SnapshotProxy, while_there};
+use super::tally::Tally;
+use super::traffic::Ending;
 use super::{cache_fill, cache_phases, cache_read, circles, endings};
 use crate::listener::Serving;
 use crate::route::{ArchiveHead, Failure, SourceFailure};
@@ -49,6 +52,15 @@ impl SnapshotProxy {
         }
     }
 
+    /// Lists an archive among those that are on their way; a HEAD carries none.
+    fn list(&self, session: &Session, ctx: &mut Context) {
+        let Tally { id, name: Some(name), started, .. } = ctx.tally else { return };
+        if session.req_header().method == Method::GET {
+            let client = client_address(session);
+            ctx.tally.running = Some(self.traffic.transfers.begin(id, client, name, started));
+        }
+    }
+
     /// Answers a HEAD by a listing.
     async fn write_told(&self, session: &mut Session, ctx: &mut Context) -> FailToProxy {
         let told = match &mut ctx.phase {
@@ -57,7 +69,7 @@ impl SnapshotProxy {
         };
         let (status, sent) = match told {
             Ok(told) => (told.status, write_head(session, ctx, &told).await),
-            Err(reply) => (reply.status, head::write(session, reply).await),
+            Err(reply) => (reply.status, head::write(session, reply, ctx.tally.id).await),
         };
         FailToProxy { error_code: status.as_u16(), can_reuse_downstream: sent.is_ok() }
     }
@@ -67,6 +79,7 @@ async fn write_head(session: &mut Session, ctx: &Context, told: &ArchiveHead) ->
     let mut head = head::archive(told)?;
     let (enabled, tags) = (session.cache.enabled(), ctx.configured.keys.tags);
     cache_phases::label(&ctx.phase, enabled, tags, &mut head)?;
+    head.insert_header(REQUEST_ID, ctx.tally.id.to_string())?;
     session.write_response_header(Box::new(head), true).await?;
     session.write_response_body(None::<Bytes>, true).await
 }
@@ -76,11 +89,15 @@ impl ProxyHttp for SnapshotProxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context::new(self.drain.enter(), self.live.load_full(), Instant::now())
+        Context::new(self.drain.enter(), self.live.load_full(), &self.traffic)
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        ctx.started = Instant::now();
+        ctx.tally.started = Instant::now();
+        let (client, request) = (client_address(session), session.req_header());
+        let (method, uri) = (request.method.clone(), request.uri.clone());
+        // What is dismissed has no session at its end.
+        ctx.open = Some(Open { client, method, uri });
         ctx.serving = Serving::begin(session);
         let patience = head::patience(&ctx.configured.config.limits);
         let downstream = session.as_downstream_mut();
@@ -94,14 +111,17 @@ impl ProxyHttp for SnapshotProxy {
                 // Of a target's answers only the last one is checked and passed on.
                 session.as_downstream_mut().set_ignore_info_resp(true);
                 ctx.phase = Phase::Forward(forward);
+                self.list(session, ctx);
                 return Ok(false);
             }
             Ok(Answer::CacheRead(read)) => {
                 ctx.phase = Phase::CacheRead(read);
+                self.list(session, ctx);
                 return Ok(false);
             }
             Ok(Answer::Reply(reply)) => reply,
             Err(failure) => {
+                ctx.tally.fail(&failure);
                 endings::note_missing(&self.archives, session, &failure);
                 failure.reply()
             }
@@ -112,7 +132,9 @@ impl ProxyHttp for SnapshotProxy {
             session.set_keepalive(None);
         }
         let reply = circles::introduce(reply, &ctx.came, &ctx.configured.edge);
-        head::write_in_time(session, reply, &ctx.configured.config.limits).await?;
+        ctx.tally.answer(Instant::now());
+        let limits = &ctx.configured.config.limits;
+        head::write_in_time(session, reply, ctx.tally.id, limits).await?;
         Ok(true)
     }
 
@@ -167,6 +189,13 @@ impl ProxyHttp for SnapshotProxy {
     ) -> Result<()> {
         let (enabled, tags) = (session.cache.enabled(), ctx.configured.keys.tags);
         cache_phases::label(&ctx.phase, enabled, tags, upstream_response)?;
+        upstream_response.insert_header(REQUEST_ID, ctx.tally.id.to_string())?;
+        ctx.tally.answer(Instant::now());
+        if let (Some(running), Some(answer)) =
+            (&ctx.tally.running, endings::answer(&ctx.phase, upstream_response))
+        {
+            running.answer(answer);
+        }
         let view = self.archives.published.load();
         circles::introduce_archive(ctx, &view, upstream_response)
     }
@@ -200,6 +229,7 @@ impl ProxyHttp for SnapshotProxy {
         // The whole head is made anew: nothing of the client's is left in it.
         let Some(head) = head else { return refused(false) };
         *upstream_request = head;
+        upstream_request.insert_header(REQUEST_ID, ctx.tally.id.to_string())?;
         head::tell_of_client(session, upstream_request)
     }
 
@@ -261,11 +291,12 @@ impl ProxyHttp for SnapshotProxy {
 
     fn response_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         _end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<Option<Duration>> {
+        ctx.sent(session.body_bytes_sent() as u64);
         let (bytes, now) = (body.as_ref().map_or(0, Bytes::len), Instant::now());
         let delay = ctx.permit.as_mut().and_then(|permit| permit.pass(bytes, now));
         if let (Some(delay), Phase::Forward(forward)) = (delay, &mut ctx.phase) {
@@ -317,6 +348,7 @@ impl ProxyHttp for SnapshotProxy {
             // Some bytes are with the client: no other source may supply the rest.
             if let Some(source) = forward.source() {
                 log::warn!("{} from target {} broke off: {e}", forward.name, source.target);
+                self.traffic.counts.source_failed(failure.cause(), false);
                 let now = Instant::now();
                 if forward.is_targets_fault(&failure, now) {
                     self.archives.upstreams.broke(source, forward.reached(), &failure, now);
@@ -349,12 +381,20 @@ impl ProxyHttp for SnapshotProxy {
                     if forward.is_missing_copy() {
                         self.archives.affinities.miss(forward.client, forward.name, Instant::now());
                     }
+                    match forward.failure() {
+                        Some(failure) => ctx.tally.fail(&failure),
+                        None => ctx.tally.done(),
+                    }
                     forward.reply()
                 }
-                Phase::CacheRead(_) | Phase::Local => Failure::Internal.reply(),
+                Phase::CacheRead(_) | Phase::Local => {
+                    ctx.tally.fail(&Failure::Internal);
+                    Failure::Internal.reply()
+                }
             };
             let status = reply.status.as_u16();
-            let sent = head::write(session, reply).await.is_ok();
+            ctx.tally.answer(Instant::now());
+            let sent = head::write(session, reply, ctx.tally.id).await.is_ok();
             return FailToProxy { error_code: status, can_reuse_downstream: sent };
         }
         // What has begun and cannot be finished ends short of its `content-length`, together with
@@ -379,25 +419,31 @@ impl ProxyHttp for SnapshotProxy {
     }
 
     async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Context) {
-        let origin = endings::note_end(&self.archives, session, ctx, e);
-        ctx.is_open = false;
-        let request = session.req_header();
+        let upstream = endings::note_end(&self.archives, session, ctx, e);
+        ctx.open = None;
         let status = session.response_written().map_or(0, |head| head.status.as_u16());
-        let broken = match &ctx.serving {
-            _ if e.is_none() || status >= 300 || ctx.phase.is_told() => "",
+        let is_told = ctx.phase.is_told();
+        let remark = match &ctx.serving {
+            _ if e.is_none() || status >= 300 || is_told => "",
             serving => serving.as_ref().and_then(Serving::broken).unwrap_or(" (broken off)"),
         };
-        let record = Record {
+        let slow = ctx.serving.as_ref().and_then(Serving::broken).is_some();
+        let has_all = is_told || endings::has_all(session);
+        let request = session.req_header();
+        let ending = Ending {
             client: client_address(session),
-            request,
+            connection: head::connection_address(session),
+            method: &request.method,
+            uri: &request.uri,
+            asked: Some(&request.headers),
             answer: session.response_written().map(|head| &head.headers),
             status,
-            bytes: session.body_bytes_sent(),
-            seconds: ctx.started.elapsed().as_secs_f64(),
-            origin: &origin,
-            ending: broken,
+            bytes: session.body_bytes_sent() as u64,
+            upstream: upstream.as_deref(),
+            end: ctx.tally.end(e, has_all, slow),
+            remark,
         };
-        log::info!(target: "access", "{record}");
+        self.traffic.end(&mut ctx.tally, &ending);
     }
 }
 

@@ -23,6 +23,7 @@ use crate::index::{
     AccessKey, Catalog, Event, Listed, Location, Policy, Publish, Source, TargetId, View, Worth,
 };
 use crate::ledger::Ledgers;
+use crate::metrics::RequestCounts;
 use crate::published::{Published, Reporter};
 use crate::route::plan::ArchiveRequest;
 use crate::route::{Asked, ChoiceKey, Failure, Keys, TEST_KEY};
@@ -132,7 +133,7 @@ impl Scene {
         let reporter = Reporter::new(events);
         let pool = UpstreamPool::new(&live, accesses, reporter, Doubts::default());
         let cache = (cached == Cached::Exclusive).then(|| storage(&directory.path().join("cache")));
-        let archives = Archives::new(&live, &scraper, Arc::new(pool), cache, None);
+        let archives = Archives::new(&live, &scraper, Arc::new(pool), cache, None, counts());
         let (catalog, ledgers) = (Catalog::default(), scraper.ledgers());
         Self { archives, live, directory, catalog, ledgers, _events: inbox }
     }
@@ -187,6 +188,10 @@ impl Scene {
 fn configured_by(config: Config) -> Configured {
     let keys = Keys { tags: TEST_KEY, choice: ChoiceKey::known() };
     Configured::new(config, keys, EdgeId::of_bits(1))
+}
+
+fn counts() -> Arc<RequestCounts> {
+    Arc::new(RequestCounts::new().expect("good definitions"))
 }
 
 /// What most of a request's parts need none of.

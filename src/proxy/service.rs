@@ -7,10 +7,13 @@ use std::time::Instant;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::{HttpProxy, Session};
 
+use super::admission::RunningCount;
 use super::archives::{Answer, Archives};
 use super::circles::{self, Circles};
 use super::context::Context;
 use super::head::client_address;
+use super::tally::Tally;
+use super::traffic::Traffic;
 use crate::cache::ArchiveStorage;
 use crate::config::Downloads;
 use crate::configured::{Configured, Live};
@@ -18,10 +21,11 @@ use crate::drain::Drain;
 use crate::fill::FillQueue;
 use crate::hops::CdnLoop;
 use crate::listener::Listener;
+use crate::metrics::RouteClass;
 use crate::on_demand::ProbeCounts;
 use crate::route::plan::ArchiveRequest;
-use crate::route::{self, Asked, Failure, Reply, Requester, Route, ShortForm};
-use crate::rpc::NodeProxy;
+use crate::route::{self, ApiCall, Asked, Failure, Reply, Requester, Route, ShortForm};
+use crate::rpc::{CallCounts, NodeProxy};
 use crate::scrape::{ReferenceSlot, Scraper};
 use crate::upstream::UpstreamPool;
 
@@ -39,6 +43,8 @@ pub struct SnapshotProxy {
     rpc: Arc<NodeProxy>,
     /// Counts requests, for the end of the process.
     pub(super) drain: Arc<Drain>,
+    /// Where requests are told of.
+    pub(super) traffic: Arc<Traffic>,
 }
 
 impl SnapshotProxy {
@@ -51,16 +57,19 @@ impl SnapshotProxy {
         cache: Option<&'static ArchiveStorage>,
         queue: Option<FillQueue>,
         drain: Arc<Drain>,
+        traffic: Arc<Traffic>,
     ) -> Self {
+        let counts = Arc::clone(&traffic.counts);
         let (nodes, views) = (scraper.nodes(), scraper.published());
         let rpc = NodeProxy::new(&live.load().config, nodes, views);
         Self {
-            archives: Arc::new(Archives::new(live, scraper, upstreams, cache, queue)),
+            archives: Arc::new(Archives::new(live, scraper, upstreams, cache, queue, counts)),
             live: Arc::clone(live),
             reference: scraper.reference(),
             circles: Arc::default(),
             rpc: Arc::new(rpc),
             drain,
+            traffic,
         }
     }
 
@@ -69,6 +78,16 @@ impl SnapshotProxy {
         let Configured { config, .. } = &**self.live.load();
         self.archives.apply(&config.limits);
         self.rpc.apply(config);
+    }
+
+    /// The transfers that are under way.
+    pub fn running(&self) -> RunningCount {
+        self.archives.admission.running()
+    }
+
+    /// How many calls there were that only a node can answer.
+    pub fn calls(&self) -> Arc<CallCounts> {
+        self.rpc.counts()
     }
 
     /// Forgets what nodes said, once the index follows another configuration.
@@ -98,9 +117,10 @@ impl SnapshotProxy {
         let client = client_address(session);
         let passed_on = self.rpc.answer(session, &ctx.configured, client, &ctx.came);
         if let Some(answer) = passed_on.await {
+            ctx.tally.route = RouteClass::Rpc;
             return Ok(answer.map(Answer::Reply));
         }
-        match self.read(session, &ctx.configured, client, &ctx.came) {
+        match self.read(session, &ctx.configured, client, &ctx.came, &mut ctx.tally) {
             Ok(Read::Answered(reply)) => Ok(Ok(Answer::Reply(reply))),
             Ok(Read::Archive(request)) => {
                 let answer = self.archives.resolve(&ctx.configured, &request, &mut ctx.permit);
@@ -117,16 +137,19 @@ impl SnapshotProxy {
         configured: &Configured,
         client: IpAddr,
         came: &Arc<CdnLoop>,
+        tally: &mut Tally,
     ) -> std::result::Result<Read, Failure> {
         let request = session.req_header();
         let uri = &request.uri;
         let route = route::parse(&request.method, uri.path(), uri.query())?;
+        tally.route = class(&route);
         let asked = Asked::of(&request.method, &request.headers, configured.keys.tags);
         if !session.as_downstream_mut().is_body_empty() {
             return Err(Failure::Body);
         }
         match route {
             Route::Archive(name) => {
+                tally.name = Some(name);
                 let came = Arc::clone(came);
                 let request = ArchiveRequest { name, client, asked, came };
                 Ok(Read::Archive(Box::new(request)))
@@ -163,6 +186,15 @@ impl SnapshotProxy {
         let group = form.group.as_deref().or(settings.default_group.as_deref());
         let via = view.way(&name, group, came).ok_or(Failure::NotHeld)?;
         Ok(circles::told(reply, &via, edge))
+    }
+}
+
+fn class(route: &Route) -> RouteClass {
+    match route {
+        Route::Archive(_) => RouteClass::Archive,
+        Route::ShortForm(_) => RouteClass::ShortForm,
+        Route::Api(ApiCall::Snapshots { .. } | ApiCall::BestSnapshots { .. }) => RouteClass::Api,
+        Route::Api(_) => RouteClass::Health,
     }
 }
 

@@ -202,6 +202,33 @@ impl SourceFailure {
         }
     }
 
+    /// What it is, in a word for those who count.
+    pub const fn cause(&self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Connect => "connect",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Access(_) => "access",
+            Self::NoSocket => "no_socket",
+            Self::Timeout => "timeout",
+            Self::Slow => "slow",
+            Self::Broken => "broken",
+            Self::LongHead => "long_head",
+            Self::Disk => "disk",
+            Self::Loop => "loop",
+            Self::Status(_) => "status",
+            Self::Redirect => "redirect",
+            Self::NoLength => "no_length",
+            Self::Empty => "empty",
+            Self::Length { .. } => "length",
+            Self::Range => "range",
+            Self::Encoded => "encoded",
+            Self::Text => "text",
+            Self::Unsound => "unsound",
+            Self::Html => "html",
+        }
+    }
+
     /// Whether there was no connection to ask anything on.
     pub fn is_of_connecting(&self) -> bool {
         matches!(self, Self::Connect | Self::ConnectTimeout | Self::NoSocket | Self::Access(_))

@@ -124,6 +124,8 @@ enum Form {
 struct Call {
     /// As the client wrote it: of a number that no double can hold, all digits.
     id: Box<RawValue>,
+    /// The method, where it is one of those that are answered.
+    method: Option<Box<str>>,
     course: Course,
 }
 
@@ -230,6 +232,21 @@ impl Calls {
         self.calls.len()
     }
 
+    /// Each call, by its method where that is one of those that are answered, and whether it has
+    /// a result.
+    pub fn ends<'a>(
+        &'a self,
+        outcomes: &'a HashMap<Ask, Outcome>,
+    ) -> impl Iterator<Item = (Option<&'a str>, bool)> {
+        self.calls.iter().map(move |call| {
+            let outcome = match &call.course {
+                Course::Here(outcome) => Some(outcome),
+                Course::Node(ask) => outcomes.get(ask),
+            };
+            (call.method.as_deref(), outcome.is_some_and(Outcome::is_result))
+        })
+    }
+
     /// What a node is to be asked, each once, in order.
     pub fn asks(&self) -> Vec<Ask> {
         let mut asks: Vec<Ask> = Vec::new();
@@ -313,7 +330,8 @@ impl Question {
 impl Call {
     /// Nothing for a notification. No method has an effect, so that one need not be passed on.
     fn read(call: &RawValue, rules: &RpcProxy, offered: Option<Generation>) -> Option<Self> {
-        let invalid = |id| Some(Self { id, course: Course::Here(RpcError::Invalid.outcome()) });
+        let invalid =
+            |id| Some(Self { id, method: None, course: Course::Here(RpcError::Invalid.outcome()) });
         let Some(Written { jsonrpc, id, method, params }) = object(call.get()) else {
             return invalid(null());
         };
@@ -334,7 +352,8 @@ impl Call {
         } else {
             Course::Node(Ask::new(&method, params.as_deref().map(RawValue::get)))
         };
-        Some(Self { id, course })
+        let method = rules.methods.get(&*method).cloned();
+        Some(Self { id, method, course })
     }
 }
 

@@ -6,9 +6,11 @@
 mod asker;
 mod backoff;
 mod body;
+mod counts;
 mod fair_share;
 mod genesis;
 mod service;
 mod shared_calls;
 
+pub use counts::{CallCounts, CallEnd};
 pub use service::NodeProxy;

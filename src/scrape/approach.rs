@@ -17,6 +17,7 @@ use super::probe::Prober;
 use super::probe_error::ProbeError;
 use super::resolution::{Lookups, Resolution};
 use super::silence;
+use super::states::Nature;
 use crate::access::Access;
 use crate::config::{Group, HostPort};
 use crate::hops::EdgeId;
@@ -169,6 +170,11 @@ impl Approach {
     /// What was asked, what came, and what to change, after a round that brought nothing.
     pub(super) fn told(&self) -> String {
         self.prober.told()
+    }
+
+    /// What the target is, as far as that is known.
+    pub(super) fn nature(&self) -> Option<Nature> {
+        self.prober.shown_nature()
     }
 
     /// How long the target wants to be left alone, where it said so in the last round.

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::probe_context::ProbeSettings;
 use super::remarks::Remarks;
+use super::states::{Nature, Probed, StatePlace};
 use crate::clock::Now;
 use crate::error_chain::chain;
 use crate::index::Event;
@@ -17,6 +18,9 @@ use crate::snapshot::ArchiveName;
 
 /// Least time between two listings.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
+/// What is told of a directory without archives.
+const NOTHING: &str = "the directory has no archive that is served; list those that the node \
+                       writes its archives to";
 /// Most refused files of one listing that are logged.
 const MAX_LOGGED: usize = 5;
 
@@ -25,6 +29,7 @@ pub(super) struct LedgerWatch {
     pub(super) ledger: Arc<Ledger>,
     /// Time between two listings, and time for one of them.
     pub(super) settings: watch::Receiver<ProbeSettings>,
+    pub(super) state: StatePlace,
     pub(super) events: mpsc::Sender<Event>,
 }
 
@@ -71,6 +76,7 @@ impl LedgerWatch {
             let ProbeSettings { interval, timeout, .. } = changes.borrow_and_update().clone();
             let (mut next, target) = (interval, self.ledger.id().clone());
             let (at, outcome) = pending.list(&self.ledger, timeout).await;
+            let took = at.instant.elapsed();
             let event = match outcome {
                 Ok(listing) => {
                     if failing.take().is_some() {
@@ -83,6 +89,7 @@ impl LedgerWatch {
                         self.remark(&mut remarks, offer.archives.is_empty());
                     }
                     let Offer { archives, refused: now_refused, next: sooner } = offer;
+                    self.note(Probed::listed(&archives, || NOTHING.to_owned()), took);
                     (refused, next) = (now_refused, sooner.unwrap_or(next).min(next));
                     Event::Answered { target: target.clone(), at, archives }
                 }
@@ -90,6 +97,7 @@ impl LedgerWatch {
                     if failing.as_ref() != Some(&failure) {
                         log::warn!("cannot list target {target}: {failure}");
                     }
+                    self.note(Probed::Failed("other", failure.clone()), took);
                     failing = Some(failure);
                     Event::Failed { target: target.clone(), at }
                 }
@@ -119,6 +127,11 @@ impl LedgerWatch {
         }
     }
 
+    /// Shows how the directory does to those who look.
+    fn note(&self, probed: Probed, took: Duration) {
+        self.state.note(Some(Nature::Ledger), probed, took);
+    }
+
     /// Begins to look through the next file that nobody has looked through.
     fn walk(&self) -> Option<JoinHandle<()>> {
         let (name, identity) = self.ledger.unwalked()?;
@@ -134,10 +147,7 @@ impl LedgerWatch {
                 log::info!("target {target} offers archives now");
             }
         } else if remarks.wrong("empty", Instant::now()) {
-            log::warn!(
-                "target {target} offers nothing: the directory has no archive that is served; \
-                 list those that the node writes its archives to"
-            );
+            log::warn!("target {target} offers nothing: {NOTHING}");
         }
     }
 

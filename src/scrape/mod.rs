@@ -28,6 +28,7 @@ mod scrape_pool;
 mod scraper;
 mod short_form;
 mod silence;
+mod states;
 mod turns;
 mod undelivered;
 
@@ -41,3 +42,4 @@ pub use plan::Plan;
 pub use probe_error::ProbeError;
 pub use reference::ReferenceSlot;
 pub use scraper::Scraper;
+pub use states::{Nature, ProbeState, TargetStates};

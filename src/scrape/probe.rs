@@ -19,6 +19,7 @@ use super::probe_error::ProbeError;
 use super::redirect::redirected;
 use super::short_form::{Remembered, Rest, Word, says_none};
 use super::silence::{self, Answers};
+use super::states;
 use crate::access::Access;
 use crate::config::{Group, HostPort, Scheme, TargetKind};
 use crate::hops::EdgeId;
@@ -153,6 +154,19 @@ impl Prober {
     fn answers(&self) -> MutexGuard<'_, Answers> {
         // No change can panic half-way.
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the target is, as far as that is known.
+    pub(super) fn shown_nature(&self) -> Option<states::Nature> {
+        match (self.kind, self.nature) {
+            (TargetKind::Rpc, _) | (TargetKind::Auto, Some(Nature::Rpc)) => {
+                Some(states::Nature::Node)
+            }
+            (TargetKind::Sidecar, _) | (TargetKind::Auto, Some(Nature::Sidecar)) => {
+                Some(states::Nature::Sidecar)
+            }
+            (TargetKind::Auto, None) => None,
+        }
     }
 
     /// The edge that the target is, where its last answer was a list of all that it has.

@@ -9,6 +9,7 @@ use super::discovery::DiscoveryCounts;
 use super::head_probes::HeadProbes;
 use super::nodes::Nodes;
 use super::resolution::Lookups;
+use super::states::TargetStates;
 use super::turns::Turns;
 use crate::config::Config;
 use crate::index::Event;
@@ -23,6 +24,8 @@ pub(super) struct ProbeContext {
     /// Where all of them appear, for what they did not list yet.
     pub(super) head_probes: Arc<HeadProbes>,
     pub(super) counts: Arc<DiscoveryCounts>,
+    /// Where it is seen how each of them does.
+    pub(super) states: Arc<TargetStates>,
     /// Where they say what they found.
     pub(super) events: mpsc::Sender<Event>,
     /// How names are resolved.

@@ -1,5 +1,7 @@
 //! The task of one target: its probes, the pauses between them, and what is said of their outcome.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -12,6 +14,7 @@ use super::probe_context::{ProbeContext, ProbeSettings};
 use super::probe_error::ProbeError;
 use super::remarks::Remarks;
 use super::silence;
+use super::states::{Probed, StatePlace};
 use super::turns::Standing;
 use crate::clock::Now;
 use crate::error_chain::chain;
@@ -25,6 +28,7 @@ pub(super) struct ScrapeLoop {
     pub(super) member: watch::Receiver<Member>,
     pub(super) place: NodePlace,
     pub(super) head_probe: HeadProbePlace,
+    pub(super) state: StatePlace,
     pub(super) context: ProbeContext,
 }
 
@@ -90,6 +94,7 @@ impl ScrapeLoop {
                 }
             };
             let Some((at, outcome)) = asked else { return };
+            self.note(&outcome, &approach, at.instant.elapsed());
             // A probe that takes longer than that delays the next one, it is not cut short.
             let ProbeSettings { interval, failures, .. } = self.context.settings();
             next = due + standing.rest(interval, failures);
@@ -123,6 +128,28 @@ impl ScrapeLoop {
         }
     }
 
+    /// Shows how the target does to those who look.
+    fn note(&self, outcome: &Outcome, approach: &Approach, took: Duration) {
+        let probed = match outcome {
+            Outcome::Answered(archives) => Probed::listed(archives, || approach.told()),
+            Outcome::Failed(error) => Probed::Failed(silence::cause(error), Self::failure(error)),
+            Outcome::Silent => Probed::Failed("timeout", self.silence()),
+        };
+        self.state.note(approach.nature(), probed, took);
+    }
+
+    fn failure(error: &ProbeError) -> String {
+        let fault = error.fault().map_or(String::new(), |fault| format!("{fault}: "));
+        let advice = silence::advice(error).map_or(String::new(), |advice| format!("; {advice}"));
+        format!("{fault}{}{advice}", chain(error))
+    }
+
+    fn silence(&self) -> String {
+        let timeout = self.context.settings().timeout;
+        let advice = "it hangs, or needs more time than `limits.probe_timeout`";
+        format!("no answer within {timeout:?}; {advice}")
+    }
+
     /// Says once why a target offers nothing, again when there is another reason, and when it does.
     fn remark(
         &self,
@@ -148,17 +175,10 @@ impl ScrapeLoop {
                 return;
             }
             Outcome::Failed(error) => {
-                let (fault, advice) = (error.fault(), silence::advice(error));
-                fault.inspect(|fault| approach.access().faults.count(*fault));
-                let fault = fault.map_or(String::new(), |fault| format!("{fault}: "));
-                let advice = advice.map_or(String::new(), |advice| format!("; {advice}"));
-                (silence::reason(error), format!("{fault}{}{advice}", chain(error)))
+                error.fault().inspect(|fault| approach.access().faults.count(*fault));
+                (silence::reason(error), Self::failure(error))
             }
-            Outcome::Silent => {
-                let timeout = self.context.settings().timeout;
-                let advice = "it hangs, or needs more time than `limits.probe_timeout`";
-                ("silent".to_owned(), format!("no answer within {timeout:?}; {advice}"))
-            }
+            Outcome::Silent => ("silent".to_owned(), self.silence()),
         };
         if remarks.wrong(&reason, now) {
             log::warn!("cannot probe target {target}: {failure}");

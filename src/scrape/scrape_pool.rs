@@ -265,7 +265,8 @@ impl ScrapePool {
             }
             self.send(Event::Expected { target: target.clone() }).await?;
             let (settings, events) = (self.context.settings.clone(), self.context.events.clone());
-            let watch = LedgerWatch { ledger: Arc::clone(&ledger), settings, events };
+            let state = self.context.states.place(target.clone());
+            let watch = LedgerWatch { ledger: Arc::clone(&ledger), settings, state, events };
             self.ledgers.insert(target, (ledger, Task::spawn(watch.keep())));
         }
         Ok(())
@@ -319,7 +320,8 @@ impl ScrapePool {
         let head_probe = self.context.head_probes.place(id.clone());
         let (sender, member) = watch::channel(member);
         let context = self.context.clone();
-        let scrape = ScrapeLoop { id, member, place, head_probe, context };
+        let state = self.context.states.place(id.clone());
+        let scrape = ScrapeLoop { id, member, place, head_probe, state, context };
         Running { member: sender, task: Task::spawn(scrape.keep(approach)) }
     }
 

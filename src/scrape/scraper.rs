@@ -25,6 +25,7 @@ use super::publisher::{Inbox, Publisher, QUEUE, Rules};
 use super::reference::ReferenceSlot;
 use super::resolution::Lookups;
 use super::scrape_pool::{Command, GroupPlan, ScrapePool};
+use super::states::TargetStates;
 use crate::access::Access;
 use crate::index::{Distrusted, Event, Held, Undelivered};
 use crate::ledger::Ledgers;
@@ -45,6 +46,7 @@ pub struct Scraper {
     published: Arc<Published>,
     reference: Arc<ReferenceSlot>,
     discovery: Arc<DiscoveryCounts>,
+    states: Arc<TargetStates>,
     nodes: Arc<Nodes>,
     head_probes: Arc<HeadProbes>,
     ledgers: Arc<Ledgers>,
@@ -82,6 +84,7 @@ impl Scraper {
             published: views,
             reference,
             discovery,
+            states: Arc::default(),
             nodes: Arc::default(),
             head_probes: Arc::default(),
             ledgers,
@@ -133,6 +136,11 @@ impl Scraper {
     /// How often the sources of targets failed.
     pub fn discovery(&self) -> Arc<DiscoveryCounts> {
         Arc::clone(&self.discovery)
+    }
+
+    /// How each target does.
+    pub fn states(&self) -> Arc<TargetStates> {
+        Arc::clone(&self.states)
     }
 
     /// The way in for what transfers learn.
@@ -296,6 +304,7 @@ impl<'a> Following<'a> {
             nodes: Arc::clone(&self.scraper.nodes),
             head_probes: Arc::clone(&self.scraper.head_probes),
             counts: Arc::clone(&self.scraper.discovery),
+            states: Arc::clone(&self.scraper.states),
             events: self.scraper.events.clone(),
             lookups: self.lookups.clone(),
         };

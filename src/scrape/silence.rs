@@ -8,6 +8,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::client::ClientError;
 use super::probe_error::ProbeError;
+use crate::access::Fault;
 
 /// The end of the path under which a sidecar lists its archives. Nodes know no such path.
 const LISTING: &str = "/v1/snapshots";
@@ -155,6 +156,26 @@ fn client_advice(error: &ClientError) -> Option<&'static str> {
         }
         // With words of their own, or of no probe.
         _ => None,
+    }
+}
+
+/// A word for those who count, of a closed set.
+pub(super) fn cause(error: &ProbeError) -> &'static str {
+    match error {
+        _ if matches!(error.fault(), Some(Fault::Credentials)) => "credentials",
+        _ if error.fault().is_some() => "tls",
+        ProbeError::Client(ClientError::Request { source, .. }) if source.is_connect() => "connect",
+        ProbeError::Client(ClientError::Resolve { .. }) => "resolve",
+        ProbeError::Client(ClientError::Request { .. } | ClientError::Body(_)) => "broken",
+        ProbeError::Client(_) => "other",
+        ProbeError::Status { .. } | ProbeError::Denied { .. } => "status",
+        ProbeError::Addresses { source, .. } => cause(source),
+        ProbeError::Elsewhere { .. }
+        | ProbeError::OtherScheme { .. }
+        | ProbeError::BadLocation { .. }
+        | ProbeError::Loop { .. } => "redirect",
+        ProbeError::Listing { .. } => "listing",
+        ProbeError::Detour(_) => "loop",
     }
 }
 

@@ -27,6 +27,8 @@ const FORGET_FAILURE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Health {
     rest: Rest,
+    /// How often it was left alone for a while.
+    ejections: u64,
     /// Transfers that it may carry after a failure; without one as many as any.
     ramp: Option<usize>,
     /// Seconds to connect, and from there to the head of the answer.
@@ -42,6 +44,7 @@ impl Health {
     /// Notes that a transfer failed by the target's fault.
     pub(super) fn failed(&mut self, now: Instant) {
         if self.rest.failed(now) {
+            self.ejections = self.ejections.saturating_add(1);
             let failures = self.failures_of_late(now) + 1.0;
             self.failures = Some((failures, now));
         }
@@ -83,6 +86,20 @@ impl Health {
             _ => new,
         };
         self.rate = Some((rate, now));
+    }
+
+    /// How often it was left alone for a while, since it is known.
+    pub(super) fn ejections(&self) -> u64 {
+        self.ejections
+    }
+
+    /// Bytes per second of late, as it is chosen by.
+    pub(super) fn rate(&self, now: Instant) -> Option<u64> {
+        let (rate, at) = self.rate?;
+        let known = now.saturating_duration_since(at) < FORGET_ALL;
+        // At most `FAST`, and never below zero.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        known.then_some(rate as u64)
     }
 
     /// Until when the target is left alone, where it is.

@@ -1,5 +1,6 @@
 //! The transfers that one target carries: for whom each is, and what its client takes of it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -52,6 +53,8 @@ impl Taking {
 pub(super) struct Begun {
     pub(super) number: u64,
     pub(super) taking: Arc<Taking>,
+    /// Where the bytes of all transfers of its target are counted.
+    pub(super) received: Arc<AtomicU64>,
 }
 
 /// The transfers of one target.
@@ -60,6 +63,7 @@ pub(super) struct Load {
     counts: KeyedCount<Client>,
     transfers: Vec<Transfer>,
     next: u64,
+    received: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -76,6 +80,11 @@ impl Load {
     /// How many there are.
     pub(super) fn all(&self) -> usize {
         self.counts.all()
+    }
+
+    /// Bytes that came by all transfers so far.
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
     /// Transfers of one client.
@@ -100,7 +109,7 @@ impl Load {
             taking: Arc::clone(&taking),
             dismissed: false,
         });
-        Begun { number: self.next, taking }
+        Begun { number: self.next, taking, received: Arc::clone(&self.received) }
     }
 
     /// Counts one less, of those that were begun.

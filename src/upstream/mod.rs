@@ -28,5 +28,5 @@ pub use connection::{
 pub use doubts::Doubts;
 pub use load::Taking;
 pub use pool::{Known, UpstreamPool};
-pub use slot_pool::Slot;
+pub use slot_pool::{Delivering, Slot};
 pub use trials::Trials;

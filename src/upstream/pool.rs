@@ -16,7 +16,7 @@ use super::claimant::Claimant;
 use super::doubts::Doubts;
 use super::health::Health;
 use super::request::request;
-use super::slot_pool::{Slot, SlotPool};
+use super::slot_pool::{Delivering, Slot, SlotPool};
 use super::slots::Wanted;
 use crate::access::{Access, Accesses, Fault};
 use crate::config::{Balance, Limits};
@@ -257,6 +257,16 @@ impl UpstreamPool {
     /// What is known of sources that failed.
     pub fn doubts(&self) -> &Doubts {
         &self.doubts
+    }
+
+    /// Bytes that came from all targets.
+    pub fn received(&self) -> u64 {
+        self.pool.received()
+    }
+
+    /// How each target does of which anything was asked.
+    pub fn delivering(&self, now: Instant) -> Vec<(TargetId, Delivering)> {
+        self.pool.all(now)
     }
 
     /// Whether a target carries transfers that have brought something.

@@ -1,5 +1,6 @@
 //! What each target carries: as many transfers at once as it may, and those who wait for one.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use super::eviction::{Ended, Terms};
 use super::health::Health;
 use super::load::{Begun, Taking};
 use super::meter::{Meter, Sample};
-use super::slots::{Dismissed, Request, Slots, Wanted};
+use super::slots::{Dismissed, Member, Request, Slots, Wanted};
 use crate::config::Limits;
 use crate::index::TargetId;
 use crate::route::{Busy, TargetStats};
@@ -30,6 +31,23 @@ type Grant = oneshot::Sender<(usize, Slot)>;
 #[derive(Debug)]
 pub(super) struct SlotPool {
     slots: Mutex<Slots<Grant>>,
+    /// Bytes that came from all targets, those too that are forgotten.
+    received: AtomicU64,
+}
+
+/// How a target does, for those who look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivering {
+    /// Transfers that it carries.
+    pub transfers: usize,
+    /// Bytes that came from it.
+    pub received: u64,
+    /// Until when it is given none, since those before failed.
+    pub ejected_until: Option<Instant>,
+    /// How often that was so.
+    pub ejections: u64,
+    /// Bytes per second that it brought of late.
+    pub rate: Option<u64>,
 }
 
 /// The right to one transfer from a target, which measures it. Dropping it gives it to who waits.
@@ -39,6 +57,8 @@ pub struct Slot {
     target: TargetId,
     number: u64,
     taking: Arc<Taking>,
+    /// Bytes of all transfers of the target.
+    received: Arc<AtomicU64>,
     meter: Meter,
     carried: u64,
 }
@@ -46,7 +66,7 @@ pub struct Slot {
 impl SlotPool {
     pub(super) fn new(limits: &Limits) -> Arc<Self> {
         let slots = Slots::new(limits.per_target, terms(limits));
-        Arc::new(Self { slots: Mutex::new(slots) })
+        Arc::new(Self { slots: Mutex::new(slots), received: AtomicU64::new(0) })
     }
 
     /// Goes on under other bounds. A target that carries more than these allow is given no more
@@ -134,6 +154,24 @@ impl SlotPool {
         }
     }
 
+    /// Bytes that came from all targets.
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// How each target does of which anything was asked.
+    pub(super) fn all(&self, now: Instant) -> Vec<(TargetId, Delivering)> {
+        let slots = self.slots();
+        let delivering = |member: &Member| Delivering {
+            transfers: member.load.all(),
+            received: member.load.received(),
+            ejected_until: member.health.rests_until(now),
+            ejections: member.health.ejections(),
+            rate: member.health.rate(now),
+        };
+        slots.members.iter().map(|(target, member)| (target.clone(), delivering(member))).collect()
+    }
+
     /// Whether a target carries transfers that have brought something.
     pub(super) fn delivers(&self, target: &TargetId) -> bool {
         self.slots().members.get(target).is_some_and(|member| member.delivering > 0)
@@ -183,8 +221,8 @@ impl SlotPool {
 
     /// What was counted before.
     fn slot_of(self: &Arc<Self>, target: TargetId, begun: Begun) -> Slot {
-        let (pool, Begun { number, taking }) = (Arc::clone(self), begun);
-        Slot { pool, target, number, taking, meter: Meter::default(), carried: 0 }
+        let (pool, Begun { number, taking, received }) = (Arc::clone(self), begun);
+        Slot { pool, target, number, taking, received, meter: Meter::default(), carried: 0 }
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots<Grant>> {
@@ -258,6 +296,8 @@ impl Slot {
     pub fn piece(&mut self, bytes: usize, waited: Duration) {
         let (bytes, before) = (bytes as u64, self.carried);
         self.taking.pass(bytes, Instant::now());
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+        self.pool.received.fetch_add(bytes, Ordering::Relaxed);
         self.carried = before.saturating_add(bytes);
         if before == 0
             && bytes > 0

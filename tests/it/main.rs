@@ -29,6 +29,7 @@ mod hung;
 mod ledger;
 mod listings;
 mod members;
+mod observing;
 mod once;
 mod poison;
 mod process;

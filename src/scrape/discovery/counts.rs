@@ -25,6 +25,16 @@ impl SourceKind {
     /// Every kind, in the order of their values.
     pub const ALL: [Self; 4] = [Self::File, Self::Http, Self::Consul, Self::Dns];
 
+    /// A word for it, as metrics have it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Http => "http",
+            Self::Consul => "consul",
+            Self::Dns => "dns",
+        }
+    }
+
     /// The key of the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -7,6 +7,7 @@ mod bounds;
 mod files;
 mod groups;
 mod internal;
+mod observing;
 mod rules;
 
 use std::fmt::Write;

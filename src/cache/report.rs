@@ -1,0 +1,225 @@
+//! What is in the store and what became of its fills, for those who look.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::abandoned::Abandoned;
+use super::reservation::Refusal;
+use super::retention::Retention;
+use super::shared::{Filling, Shared};
+use crate::index::{TargetId, Worth};
+use crate::snapshot::ArchiveName;
+
+/// Most ends of fills that are remembered.
+const MAX_ENDS: usize = 64;
+
+/// What is in a store at one time.
+#[derive(Clone, Debug, Default)]
+pub struct Contents {
+    /// The whole archives, by name.
+    pub whole: Vec<WholeArchive>,
+    /// The archives on their way, by name.
+    pub fills: Vec<FillState>,
+    /// Bytes that are free on the file system; nothing where the disk does not say.
+    pub free: Option<u64>,
+    /// Bytes that have to stay free there.
+    pub min_free: u64,
+    /// Most bytes of the store, where that is bounded.
+    pub max_size: Option<u64>,
+}
+
+/// A whole archive.
+#[derive(Clone, Debug)]
+pub struct WholeArchive {
+    /// The archive.
+    pub name: ArchiveName,
+    /// The target that it came from.
+    pub target: TargetId,
+    /// Bytes.
+    pub size: u64,
+    /// When it became whole.
+    pub sealed: SystemTime,
+    /// Who reads it.
+    pub readers: usize,
+    /// Whether short names lead to it, or are to.
+    pub offered: bool,
+    /// How long it is kept for those who were led to it, where nobody is any more.
+    pub lease: Option<Duration>,
+}
+
+/// An archive on its way.
+#[derive(Clone, Debug)]
+pub struct FillState {
+    /// The archive.
+    pub name: ArchiveName,
+    /// The target that it comes from.
+    pub target: TargetId,
+    /// Bytes that are there.
+    pub received: u64,
+    /// Bytes that it will have, once that is known.
+    pub length: Option<u64>,
+    /// Bytes that are set aside for it on the disk.
+    pub reserved: u64,
+    /// Bytes per second of late.
+    pub rate: Option<u64>,
+    /// How long it has been under way.
+    pub age: Duration,
+    /// Who reads it as it grows.
+    pub readers: usize,
+}
+
+/// How a fill ended.
+#[derive(Clone, Debug)]
+pub struct FillEnd {
+    /// Grows with each end.
+    pub number: u64,
+    /// When that was.
+    pub at: SystemTime,
+    /// The archive.
+    pub name: ArchiveName,
+    /// The target that it came from.
+    pub target: TargetId,
+    /// Bytes that were written.
+    pub written: u64,
+    /// Nothing where the archive is whole.
+    pub failed: Option<Abandoned>,
+}
+
+/// Counts since the start of the process; they never go back.
+#[derive(Debug, Default)]
+pub struct FillCounts {
+    started: AtomicU64,
+    promoted: AtomicU64,
+    failed: [AtomicU64; Abandoned::CAUSES.len()],
+    refused: [AtomicU64; Refusal::CAUSES.len()],
+    ends: Mutex<VecDeque<FillEnd>>,
+}
+
+impl FillCounts {
+    /// Fills that were begun.
+    pub fn started(&self) -> u64 {
+        self.started.load(Ordering::Relaxed)
+    }
+
+    /// Archives that became whole.
+    pub fn promoted(&self) -> u64 {
+        self.promoted.load(Ordering::Relaxed)
+    }
+
+    /// Fills that came to nothing, by why.
+    pub fn failed(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.failed.iter().map(|count| count.load(Ordering::Relaxed));
+        Abandoned::CAUSES.into_iter().zip(counts)
+    }
+
+    /// Archives that were not taken, by why.
+    pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.refused.iter().map(|count| count.load(Ordering::Relaxed));
+        Refusal::CAUSES.into_iter().zip(counts)
+    }
+
+    /// The last ends after this number, the oldest first.
+    pub fn ends_after(&self, number: u64) -> Vec<FillEnd> {
+        self.ends().iter().filter(|end| end.number > number).cloned().collect()
+    }
+
+    pub(super) fn begin(&self) {
+        self.started.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn refuse(&self, refusal: &Refusal) {
+        count(&self.refused, &Refusal::CAUSES, refusal.cause());
+    }
+
+    pub(super) fn end(
+        &self,
+        name: ArchiveName,
+        target: &TargetId,
+        written: u64,
+        failed: Option<Abandoned>,
+    ) {
+        match failed {
+            None => drop(self.promoted.fetch_add(1, Ordering::Relaxed)),
+            Some(why) => count(&self.failed, &Abandoned::CAUSES, why.cause()),
+        }
+        let (at, target) = (SystemTime::now(), target.clone());
+        let mut ends = self.ends();
+        let number = ends.back().map_or(1, |last| last.number + 1);
+        if ends.len() >= MAX_ENDS {
+            ends.pop_front();
+        }
+        ends.push_back(FillEnd { number, at, name, target, written, failed });
+    }
+
+    fn ends(&self) -> MutexGuard<'_, VecDeque<FillEnd>> {
+        // No change of it can panic half-way.
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn count(counts: &[AtomicU64], causes: &[&'static str], cause: &'static str) {
+    let place = causes.iter().position(|known| *known == cause);
+    if let Some(count) = place.and_then(|place| counts.get(place)) {
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    /// What is there. Blocks.
+    pub(super) fn contents(&self, now: Instant) -> Contents {
+        let settings = self.settings();
+        let entries = self.entries(now);
+        let state = self.state();
+        let lease = |stale_since: Option<Instant>, last_read: Option<Instant>, readers: usize| {
+            let Retention::Leased(lease) = settings.retention else { return None };
+            let busy = (readers > 0).then_some(now);
+            let since = [Some(stale_since?), last_read, busy].into_iter().flatten().max()?;
+            Some((since + lease).saturating_duration_since(now))
+        };
+        let whole = entries.iter().filter_map(|entry| {
+            let record = state.whole.get(&entry.name)?.sealed.record();
+            let offered = matches!(entry.worth, Worth::Best | Worth::Offered);
+            Some(WholeArchive {
+                name: entry.name,
+                target: record.target.clone(),
+                size: record.length,
+                sealed: record.sealed,
+                readers: entry.readers,
+                offered,
+                lease: lease(entry.stale_since, entry.last_read, entry.readers)
+                    .filter(|_| !offered),
+            })
+        });
+        let whole = whole.collect();
+        let fills = state.filling.iter().map(|(name, filling)| filling.shown(*name, now)).collect();
+        // Without the lock, since the disk may hang.
+        drop(state);
+        let free = self.free().ok();
+        Contents {
+            whole,
+            fills,
+            free,
+            min_free: settings.min_free_space,
+            max_size: settings.max_size,
+        }
+    }
+}
+
+impl Filling {
+    fn shown(&self, name: ArchiveName, now: Instant) -> FillState {
+        let progress = self.progress.as_ref().map(|progress| progress.borrow().clone());
+        let received = progress.as_ref().map_or(0, super::Progress::frontier);
+        FillState {
+            name,
+            target: self.source.clone(),
+            received,
+            length: (self.length > 0).then_some(self.length),
+            reserved: self.length.saturating_sub(self.promised),
+            rate: progress.and_then(|progress| progress.rate(now)),
+            age: now.saturating_duration_since(self.began),
+            readers: self.growing.as_ref().map_or(0, |growing| growing.reader_count()),
+        }
+    }
+}

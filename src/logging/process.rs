@@ -1,0 +1,147 @@
+//! The log of the process, on standard error. What is written, and how, can be changed while the
+//! process runs.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use env_logger::fmt::Formatter;
+use env_logger::{Logger, Target, WriteStyle};
+use log::{LevelFilter, Log, Metadata, Record};
+
+use super::LogError;
+use super::sink::{Output, Sink};
+use crate::config;
+
+/// The module under which lines of the access log appear where that is on standard error.
+pub const ACCESS: &str = "access";
+
+/// A module whose log is turned off. It writes an error for every client that leaves while it is
+/// served from the cache; the access log says that, and what is wrong with the disk is said where
+/// it is read.
+pub const NOISY_MODULE: &str = "pingora_proxy::proxy_cache";
+
+/// Modules that write an error for every connection that ends before there is a request, without
+/// the client's address and as often as clients like. `listener::Listener` counts them and tells.
+const UNBOUNDED_MODULES: [&str; 2] = ["pingora_proxy", "pingora_core::apps"];
+/// Modules below those that have more to say.
+const BOUNDED_MODULES: [&str; 3] =
+    ["pingora_proxy::proxy_common", "pingora_proxy::proxy_h1", "pingora_proxy::proxy_h2"];
+
+/// A module that writes the heads of requests, credentials and all, where its log is at `trace`.
+const TELLING_MODULE: &str = "pingora_core::protocols::http::v1::client";
+
+/// The log of the process.
+struct Replaceable {
+    logger: ArcSwap<Logger>,
+    sink: Sink,
+}
+
+static LOG: OnceLock<Replaceable> = OnceLock::new();
+
+impl Log for Replaceable {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.logger.load().enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        self.logger.load().log(record);
+    }
+
+    fn flush(&self) {
+        self.logger.load().flush();
+    }
+}
+
+/// What a record is written to, in one piece.
+struct ToSink(Sink);
+
+impl Write for ToSink {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.write(String::from_utf8_lossy(line).into_owned());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Begins to write on standard error what the configuration wants to be told. `RUST_LOG` says more.
+pub fn start(settings: &config::Log) -> Result<(), LogError> {
+    let sink = Sink::open(Output::Stderr).map_err(LogError::Thread)?;
+    let logger = logger(settings, &sink);
+    let most = logger.filter();
+    let log = LOG.get_or_init(|| Replaceable { logger: ArcSwap::from_pointee(logger), sink });
+    log::set_logger(log).map_err(|_| LogError::Begun)?;
+    log::set_max_level(most);
+    Ok(())
+}
+
+/// Writes by these settings from now on, where [`start`] began it.
+pub fn set(settings: &config::Log) {
+    let Some(log) = LOG.get() else { return };
+    let logger = logger(settings, &log.sink);
+    let most = logger.filter();
+    log.logger.store(logger.into());
+    log::set_max_level(most);
+}
+
+/// Lines that were not written, since whoever takes them is too slow.
+pub fn dropped() -> u64 {
+    LOG.get().map_or(0, |log| log.sink.dropped())
+}
+
+pub(super) fn flush(patience: Duration) {
+    if let Some(log) = LOG.get() {
+        log.sink.flush(patience);
+    }
+}
+
+fn logger(settings: &config::Log, sink: &Sink) -> Logger {
+    let level = settings.level;
+    let mut logger = env_logger::Builder::new();
+    logger.filter_level(level);
+    if level < LevelFilter::Debug {
+        for module in UNBOUNDED_MODULES {
+            logger.filter_module(module, LevelFilter::Off);
+        }
+        for module in BOUNDED_MODULES {
+            logger.filter_module(module, level);
+        }
+    }
+    logger
+        .filter_module(NOISY_MODULE, LevelFilter::Off)
+        // Whether there is an access log does not depend on what else is written.
+        .filter_module(ACCESS, LevelFilter::Info)
+        .parse_default_env()
+        // After what `RUST_LOG` says, so that it cannot be turned on.
+        .filter_module(TELLING_MODULE, level.min(LevelFilter::Debug))
+        .target(Target::Pipe(Box::new(ToSink(sink.clone()))))
+        .write_style(style());
+    if settings.format == config::LogFormat::Json {
+        logger.format(json);
+    }
+    logger.build()
+}
+
+/// Colours where people read it, who did not say otherwise.
+fn style() -> WriteStyle {
+    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    if wanted && io::stderr().is_terminal() { WriteStyle::Always } else { WriteStyle::Never }
+}
+
+/// One object in a line. Those of the access log are objects already.
+fn json(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    if record.target() == ACCESS {
+        return writeln!(out, "{}", record.args());
+    }
+    let line = serde_json::json!({
+        "time": format!("{:.3}", jiff::Timestamp::now()),
+        "level": record.level().as_str().to_lowercase(),
+        "module": record.target(),
+        "message": record.args().to_string(),
+    });
+    writeln!(out, "{line}")
+}

@@ -1,0 +1,54 @@
+//! How many calls were made, by their methods: those that the configuration lists.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What methods are counted as that the configuration does not list.
+const OTHER: &str = "other";
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CallEnd {
+    /// With a result.
+    Answered,
+    /// With an error, of a node or for want of one.
+    Failed,
+    /// With an error for what was asked.
+    Refused,
+    /// With an error for how often was asked.
+    Limited,
+}
+
+impl CallEnd {
+    /// As metrics show it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::Limited => "limited",
+        }
+    }
+}
+
+/// Counts since the start of the process; they never go back.
+#[derive(Debug, Default)]
+pub struct CallCounts(Mutex<BTreeMap<(Box<str>, CallEnd), u64>>);
+
+impl CallCounts {
+    /// Counts one more, of a method that is on the list or of another one.
+    pub(super) fn count(&self, method: Option<&str>, end: CallEnd) {
+        let key = (Box::from(method.unwrap_or(OTHER)), end);
+        *self.lock().entry(key).or_default() += 1;
+    }
+
+    /// The counts of each method and end that there were.
+    pub fn all(&self) -> Vec<(Box<str>, CallEnd, u64)> {
+        self.lock().iter().map(|((method, end), count)| (method.clone(), *end, *count)).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(Box<str>, CallEnd), u64>> {
+        // No change of it can panic half-way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

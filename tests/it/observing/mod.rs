@@ -1,0 +1,103 @@
+//! What the operator sees: metrics, the access log, the status, and who may look.
+
+mod access_log;
+mod command;
+mod internal;
+mod metrics;
+mod status;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::support::client::Ask;
+use super::support::edge::QUICK;
+use super::support::eventually;
+use super::support::origin::Origin;
+use super::support::process::Running;
+
+/// A configuration of a process, before these origins, with further keys, a line each.
+pub fn config(extra: &str, origins: &[&Origin]) -> String {
+    let targets: Vec<String> =
+        origins.iter().map(|origin| format!("'{}'", origin.address())).collect();
+    let quick = QUICK.replace("listen: ['127.0.0.1:0']\n", "");
+    let targets = targets.join(", ");
+    format!(
+        "{quick}{extra}\ntarget_groups:\n  - {{group: a, static_targets: {{targets: [{targets}]}}}}\n"
+    )
+}
+
+/// The samples of metrics, by their name and labels.
+#[derive(Clone, Debug)]
+struct Samples(BTreeMap<String, f64>);
+
+impl Samples {
+    fn parse(text: &str) -> Self {
+        let samples = text.lines().filter(|line| !line.starts_with('#')).map(|line| {
+            let (series, value) = line.rsplit_once(' ').expect("a sample");
+            (series.to_owned(), value.parse().expect("a number"))
+        });
+        Self(samples.collect())
+    }
+
+    async fn of(internal: SocketAddr) -> Self {
+        let answer = Ask::get("/metrics").send(internal).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+        Self::parse(&String::from_utf8(answer.body).expect("text"))
+    }
+
+    /// The value of one series; 0 where there is none.
+    fn get(&self, series: &str) -> f64 {
+        self.0.get(series).copied().unwrap_or(0.0)
+    }
+
+    /// The sum over all series of a metric.
+    fn sum(&self, name: &str) -> f64 {
+        let of = |series: &&String| series.split('{').next() == Some(name);
+        self.0.iter().filter(|(series, _)| of(series)).map(|(_, value)| value).sum()
+    }
+}
+
+async fn status(internal: SocketAddr) -> Value {
+    let answer = Ask::get("/status").send(internal).await;
+    assert_eq!(answer.status, 200);
+    serde_json::from_slice(&answer.body).expect("JSON")
+}
+
+/// Waits until the status is as wanted, and tells it.
+async fn shows(edge: &Running, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let seen = std::cell::RefCell::new(Value::Null);
+    eventually(what, || async {
+        let answer = Ask::get("/status").send(edge.internal).await;
+        let Ok(status) = serde_json::from_slice(&answer.body) else { return false };
+        let holds = is_so(&status);
+        seen.replace(status);
+        holds
+    })
+    .await;
+    seen.into_inner()
+}
+
+/// Waits until the short name leads somewhere.
+pub async fn offers(edge: &Running) {
+    eventually("an archive is offered", || async {
+        Ask::get("/snapshot.tar.bz2").send(edge.address).await.status == 303
+    })
+    .await;
+}
+
+/// The lines of an access log of JSON.
+pub fn lines(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).expect("a log");
+    text.lines().map(|line| serde_json::from_str(line).expect("an object")).collect()
+}
+
+/// The events of a status, by their kind, the oldest first.
+fn events(status: &Value) -> Vec<(String, String)> {
+    let events = status["events"].as_array().expect("a list").iter().rev();
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    events.map(|event| (text(&event["kind"]), text(&event["text"]))).collect()
+}
