@@ -51,7 +51,7 @@ pub struct Status {
         conflicts_with = "connect"
     )]
     pub conf: Option<PathBuf>,
-    /// Internal listener that is asked, host and port; `127.0.0.1:8457` when nothing says otherwise.
+    /// Internal listener that is asked, host and port; `127.0.0.1:8457` where nothing else is said.
     #[arg(long, value_name = "ADDRESS")]
     pub connect: Option<Address>,
     /// Ask again every 2 seconds, until ctrl-c.

@@ -94,9 +94,13 @@ fn rules_and_dashboard_ask_for_metrics_that_exist() {
         };
         names.contains(word) || base.is_some_and(histogram)
     };
-    for file in
-        ["conf/alerts.yml", "conf/grafana-dashboard.json", "tests/alerts.test.yml", "docs/metrics.md", "docs/operations.md"]
-    {
+    for file in [
+        "conf/alerts.yml",
+        "conf/grafana-dashboard.json",
+        "tests/alerts.test.yml",
+        "docs/metrics.md",
+        "docs/operations.md",
+    ] {
         let unknown: Vec<String> =
             mentioned(&read(file)).into_iter().filter(|word| !is_known(word)).collect();
         assert!(unknown.is_empty(), "{file} asks for {unknown:?}");
@@ -124,7 +128,10 @@ fn each_alert_is_documented_and_tested() {
     let tests = read("tests/alerts.test.yml");
     for alert in alerts() {
         let cases = tests.matches(&format!("alertname: {alert}\n")).count();
-        assert!(cases >= 2, "{alert} has {cases} cases, one in which it fires and one in which not");
+        assert!(
+            cases >= 2,
+            "{alert} has {cases} cases, one in which it fires and one in which not"
+        );
     }
     let rules = read("conf/alerts.yml");
     for line in rules.lines().filter(|line| line.contains("runbook: ")) {
@@ -137,7 +144,8 @@ fn each_alert_is_documented_and_tested() {
 #[test]
 fn each_kind_of_event_is_documented() {
     let operations = read("docs/operations.md");
-    let rows: BTreeSet<String> = first_cells(section(&operations, "\n## Events")).into_iter().collect();
+    let rows: BTreeSet<String> =
+        first_cells(section(&operations, "\n## Events")).into_iter().collect();
     let kind = |kind: &EventKind| {
         let shown = serde_json::to_value(kind).expect("a word");
         shown.as_str().expect("a text").to_owned()
@@ -178,12 +186,11 @@ fn sources(directory: &Path, found: &mut BTreeMap<PathBuf, String>) {
             // A text that goes on in the next line is one text.
             let mut joined = String::new();
             for line in code.lines() {
-                match joined.strip_suffix('\\') {
-                    Some(before) => joined = format!("{before}{}", line.trim_start()),
-                    None => {
-                        joined.push('\n');
-                        joined.push_str(line);
-                    }
+                if let Some(before) = joined.strip_suffix('\\') {
+                    joined = format!("{before}{}", line.trim_start());
+                } else {
+                    joined.push('\n');
+                    joined.push_str(line);
                 }
             }
             found.insert(path, joined);

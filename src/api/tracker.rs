@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde::Serialize;
 
 use crate::hops::{CdnLoop, Via};
-use crate::index::{Entry, Location, Source, View};
+use crate::index::{Entry, Location, Source, Told, View};
 use crate::route::{Reply, Style};
 use crate::snapshot::Slot;
 
@@ -77,8 +77,8 @@ pub(super) fn snapshots(
             && base.is_none_or(|base| entry.source.listed.name.base_slot() == base)
     };
     match urls {
-        Urls::Own(_) => list(view.distinct().filter(is_selected), urls),
-        Urls::Targets => list(view.entries().iter().filter(is_selected), urls),
+        Urls::Own(_) => list(view, view.distinct().filter(is_selected), urls),
+        Urls::Targets => list(view, view.entries().iter().filter(is_selected), urls),
     }
 }
 
@@ -87,8 +87,10 @@ pub(super) fn snapshots(
 /// archive is there twice.
 pub(super) fn best_snapshots(view: &View, group: Option<&str>, max: usize, urls: &Urls) -> Reply {
     match urls {
-        Urls::Own(_) => list(view.newest_distinct(group).take(max), urls),
-        Urls::Targets => list(view.newest().filter(|entry| in_group(entry, group)).take(max), urls),
+        Urls::Own(_) => list(view, view.newest_distinct(group).take(max), urls),
+        Urls::Targets => {
+            list(view, view.newest().filter(|entry| in_group(entry, group)).take(max), urls)
+        }
     }
 }
 
@@ -105,7 +107,7 @@ pub(super) fn handed(
     let mut handed = view.handed(group, came);
     handed.retain(|(source, _)| is_selected(source));
     let elements: Vec<Element> =
-        handed.iter().map(|(source, via)| element(source, None, urls).handed(via)).collect();
+        handed.iter().map(|(source, via)| element(view, source, None, urls).handed(via)).collect();
     json(StatusCode::OK, &elements)
 }
 
@@ -123,8 +125,8 @@ fn in_group(entry: &Entry, group: Option<&str>) -> bool {
     group.is_none_or(|group| *entry.source.target.group == *group)
 }
 
-fn list<'a>(entries: impl Iterator<Item = &'a Entry>, urls: &Urls) -> Reply {
-    let element = |entry: &'a Entry| element(&entry.source, entry.base.as_ref(), urls);
+fn list<'a>(view: &View, entries: impl Iterator<Item = &'a Entry>, urls: &Urls) -> Reply {
+    let element = |entry: &'a Entry| element(view, &entry.source, entry.base.as_ref(), urls);
     let elements: Vec<Element> = entries.map(element).collect();
     json(StatusCode::OK, &elements)
 }
@@ -140,15 +142,22 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Reply {
     }
 }
 
-fn element<'a>(source: &'a Arc<Source>, base: Option<&Arc<Source>>, urls: &Urls) -> Element<'a> {
-    let chain = || std::iter::once(source).chain(base);
+fn element<'a>(
+    view: &View,
+    source: &'a Arc<Source>,
+    base: Option<&Arc<Source>>,
+    urls: &Urls,
+) -> Element<'a> {
+    let files = std::iter::once(source).chain(base).map(|source| file(view, source, urls));
+    let files: Vec<File> = files.collect();
+    let size = files.iter().filter_map(|file| file.size).fold(0, u64::saturating_add);
     let name = source.listed.name;
     Element {
         slot: name.slot(),
         base_slot: name.base_slot(),
         hash: name.hash().to_string(),
-        files: chain().map(|source| file(source, urls)).collect(),
-        size: chain().filter_map(|source| source.listed.size).fold(0, u64::saturating_add),
+        files,
+        size,
         target: match urls {
             Urls::Own(base) => base.clone(),
             Urls::Targets => {
@@ -162,17 +171,22 @@ fn element<'a>(source: &'a Arc<Source>, base: Option<&Arc<Source>>, urls: &Urls)
     }
 }
 
-fn file(source: &Source, urls: &Urls) -> File {
+fn file(view: &View, source: &Source, urls: &Urls) -> File {
     let listed = &source.listed;
     let name = listed.name;
+    // Who gets it from here may get the copy of any target.
+    let Told { size, modified } = match urls {
+        Urls::Own(_) => view.told(source),
+        Urls::Targets => Told { size: listed.size, modified: listed.modified },
+    };
     File {
         name: name.to_string(),
         slot: name.slot(),
         base_slot: (!name.is_full()).then(|| name.base_slot()),
         hash: name.hash().to_string(),
         ext: format!(".{}", name.compression().extension()),
-        mod_time: listed.modified.map(timestamp),
-        size: listed.size,
+        mod_time: modified.map(timestamp),
+        size,
         url: match urls {
             Urls::Own(base) => Some(format!("{base}{}", Style::V1.path(&name))),
             Urls::Targets => listed.location.as_ref().map(Location::url),

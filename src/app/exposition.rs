@@ -76,7 +76,7 @@ impl Observer {
     /// All metrics. An error is a fault of this program.
     pub fn exposition(&self) -> prometheus::Result<String> {
         let parts = self.parts();
-        let mut families = parts.traffic.counts.registry().gather();
+        let mut families = parts.reloader.traffic.counts.registry().gather();
         let made = Made(Registry::new());
         process(&made, parts)?;
         if let Some(seen) = self.seen() {
@@ -101,16 +101,16 @@ fn name(family: &MetricFamily) -> &str {
 
 fn process(made: &Made, parts: &Parts) -> prometheus::Result<()> {
     made.put(&m::BUILD_INFO, [([env!("CARGO_PKG_VERSION")], 1.0)])?;
-    let draining = parts.drain.is_begun();
+    let draining = parts.reloader.drain.is_begun();
     made.one(&m::READY, flag(parts.published.is_ready() && !draining))?;
     made.one(&m::DRAINING, flag(draining))?;
-    let reloads = &parts.reloads;
+    let reloads = &parts.reloader.counts;
     let counts = [(["taken"], float(reloads.taken())), (["failed"], float(reloads.failed()))];
     made.put(&m::RELOADS, counts)?;
     made.one(&m::RELOAD_SUCCESSFUL, flag(reloads.last_error().is_none()))?;
     let since = reloads.since().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     made.one(&m::RELOAD_SUCCESS_TIME, since.as_secs_f64())?;
-    let (access, own) = (parts.traffic.log.dropped(), logging::dropped());
+    let (access, own) = (parts.reloader.traffic.log.dropped(), logging::dropped());
     made.put(&m::LOG_DROPPED, [(["access"], float(access)), (["process"], float(own))])
 }
 
@@ -227,7 +227,7 @@ fn fills(made: &Made, fills: &[Fill]) -> prometheus::Result<()> {
 }
 
 fn cache(made: &Made, parts: &Parts, status: &Status) -> prometheus::Result<()> {
-    if let Some(store) = &parts.store {
+    if let Some(store) = &parts.reloader.store {
         let counts = store.counts();
         made.one(&m::FILLS_STARTED, float(counts.started()))?;
         made.one(&m::FILLS_PROMOTED, float(counts.promoted()))?;
@@ -260,8 +260,8 @@ fn transfers(made: &Made, seen: &Seen) -> prometheus::Result<()> {
 
 /// What is counted of the sources of targets, and of what is behind them.
 fn sources(made: &Made, parts: &Parts) -> prometheus::Result<()> {
-    let groups = parts.live.load().config.group_names();
-    let discovery = &parts.discovery;
+    let groups = parts.reloader.live.load().config.group_names();
+    let discovery = parts.reloader.scraper.discovery();
     let of_kinds = |count: &dyn Fn(&str, SourceKind) -> u64| {
         let of =
             |group| SourceKind::ALL.map(|kind| ([group, kind.label()], float(count(group, kind))));
@@ -274,7 +274,7 @@ fn sources(made: &Made, parts: &Parts) -> prometheus::Result<()> {
         groups.iter().map(|group| ([&**group], float(discovery.listing_omissions(group)))),
     )?;
     let mut faults: BTreeMap<[&str; 2], f64> = BTreeMap::new();
-    let accesses = parts.accesses.all();
+    let accesses = parts.reloader.accesses.all();
     for access in &accesses {
         for fault in Fault::ALL {
             let count = float(access.faults.of(fault));
@@ -286,7 +286,7 @@ fn sources(made: &Made, parts: &Parts) -> prometheus::Result<()> {
     let ends = parts.certificates().into_iter().map(|(group, end)| (group, end as f64));
     let ends: Vec<_> = ends.collect();
     made.put(&m::CERTIFICATE_EXPIRY, ends.iter().map(|(group, end)| ([&**group], *end)))?;
-    let probes = &parts.probes;
+    let probes = parts.reloader.proxy.probes();
     made.put(
         &m::UNKNOWN_NAMES,
         [
@@ -295,7 +295,7 @@ fn sources(made: &Made, parts: &Parts) -> prometheus::Result<()> {
             (["refused"], float(probes.refused())),
         ],
     )?;
-    let calls = parts.proxy.calls().all();
+    let calls = parts.reloader.proxy.calls().all();
     made.put(
         &m::RPC_CALLS,
         calls.iter().map(|(method, end, count)| ([&**method, end.as_str()], float(*count))),

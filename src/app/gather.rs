@@ -1,23 +1,17 @@
 //! How the process is at one time: what each part says, put together.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::access::Accesses;
 use crate::cache::Contents;
 use crate::clock::Now;
 use crate::config::{Config, Limits};
-use crate::configured::Live;
-use crate::drain::Drain;
 use crate::index::{Generation, GroupView, TargetId, View};
-use crate::listener::ConnectionLimit;
 use crate::metrics::{LimitName, SourceClass};
-use crate::on_demand::ProbeCounts;
-use crate::proxy::{SnapshotProxy, Traffic, Transfer};
+use crate::proxy::Transfer;
 use crate::published::Published;
-use crate::scrape::{DiscoveryCounts, Nature, ProbeState, ReferenceSlot, TargetStates};
+use crate::scrape::{Nature, ProbeState, ReferenceSlot, TargetStates};
 use crate::snapshot::ArchiveName;
 use crate::status::report;
 use crate::status::report::{
@@ -27,25 +21,16 @@ use crate::status::report::{
 use crate::upstream::{Delivering, UpstreamPool};
 
 use super::offers::Offers;
-use super::reload::ReloadCounts;
+use super::reload::Reloader;
 
 /// The parts that are looked at.
 pub(super) struct Parts {
-    pub(super) live: Arc<Live>,
+    /// Whoever replaces the configuration has all that lasts.
+    pub(super) reloader: Arc<Reloader>,
+    pub(super) upstreams: Arc<UpstreamPool>,
     pub(super) published: Arc<Published>,
     pub(super) reference: Arc<ReferenceSlot>,
     pub(super) states: Arc<TargetStates>,
-    pub(super) upstreams: Arc<UpstreamPool>,
-    pub(super) proxy: SnapshotProxy,
-    pub(super) traffic: Arc<Traffic>,
-    pub(super) places: Arc<ConnectionLimit>,
-    pub(super) discovery: Arc<DiscoveryCounts>,
-    pub(super) probes: Arc<ProbeCounts>,
-    pub(super) accesses: Arc<Accesses>,
-    pub(super) drain: Arc<Drain>,
-    pub(super) reloads: Arc<ReloadCounts>,
-    pub(super) store: Option<crate::cache::Store>,
-    pub(super) file: Option<PathBuf>,
     pub(super) started: Now,
 }
 
@@ -61,7 +46,7 @@ pub(super) struct Behind {
 #[derive(Clone, Debug)]
 pub(super) struct Looked {
     pub(super) groups: Vec<Group>,
-    /// All of them, with trouble first.
+    /// Every target, those with trouble first.
     pub(super) targets: Vec<Target>,
     pub(super) fills: Vec<Fill>,
     pub(super) cache: Option<Cache>,
@@ -85,6 +70,18 @@ pub(super) fn rate(bytes: u64, time: Duration) -> u64 {
 }
 
 impl Parts {
+    pub(super) fn new(reloader: &Arc<Reloader>, upstreams: Arc<UpstreamPool>) -> Self {
+        let scraper = &reloader.scraper;
+        Self {
+            published: scraper.published(),
+            reference: scraper.reference(),
+            states: scraper.states(),
+            reloader: Arc::clone(reloader),
+            upstreams,
+            started: Now::read(),
+        }
+    }
+
     /// Looks at everything but the disk, whose contents were looked at before.
     pub(super) fn look(
         &self,
@@ -92,7 +89,7 @@ impl Parts {
         offers: &mut Offers,
         now: Now,
     ) -> Looked {
-        let configured = self.live.load_full();
+        let configured = self.reloader.live.load_full();
         let (config, view) = (&configured.config, self.published.load_full());
         let probes = self.states.all();
         let delivering: BTreeMap<TargetId, Delivering> =
@@ -114,17 +111,17 @@ impl Parts {
             about.group(offers, newest, now)
         });
         let groups = groups.collect();
-        let transfers = self.traffic.transfers.all();
+        let transfers = self.reloader.traffic.transfers.all();
         let traffic = Sums {
-            requests: self.traffic.counts.requests(),
-            sent_bytes: self.traffic.counts.sent_bytes(),
+            requests: self.reloader.traffic.counts.requests(),
+            sent_bytes: self.reloader.traffic.counts.sent_bytes(),
             received_bytes: self.upstreams.received(),
             ..Sums::default()
         };
         Looked {
             groups,
             fills: contents.map(fills).unwrap_or_default(),
-            cache: self.store.as_ref().zip(contents).map(|(store, contents)| {
+            cache: self.reloader.store.as_ref().zip(contents).map(|(store, contents)| {
                 cache(store.directory().display().to_string(), contents, now)
             }),
             transfers: transfers.iter().map(|of| transfer(of, now.instant)).collect(),
@@ -140,9 +137,9 @@ impl Parts {
     }
 
     fn limits(&self, limits: &Limits, delivering: &BTreeMap<TargetId, Delivering>) -> Vec<Limit> {
-        let running = self.proxy.running();
+        let running = self.reloader.proxy.running();
         let busiest = delivering.values().map(|of| of.transfers).max().unwrap_or(0);
-        let (open, most_of_one) = self.places.used();
+        let (open, most_of_one) = self.reloader.listener.places().used();
         let bounds = [
             (LimitName::Transfers, running.all, limits.max_transfers),
             (LimitName::ClientTransfers, running.most_of_one, limits.per_client_transfers),
@@ -155,7 +152,7 @@ impl Parts {
             used: used as u64,
             limit: limit as u64,
             unit: Unit::Count,
-            refused: self.traffic.counts.refusals(name),
+            refused: self.reloader.traffic.counts.refusals(name),
         };
         let mut all: Vec<Limit> = bounds.into_iter().map(limit).collect();
         // How much of the rate is used is measured over several looks.
@@ -164,7 +161,7 @@ impl Parts {
             used: 0,
             limit: rate,
             unit: Unit::BytesPerSecond,
-            refused: self.traffic.counts.refusals(LimitName::Rate),
+            refused: self.reloader.traffic.counts.refusals(LimitName::Rate),
         }));
         all
     }
@@ -172,7 +169,7 @@ impl Parts {
     /// When the certificates end that targets are shown, in seconds since 1970, by group.
     pub(super) fn certificates(&self) -> BTreeMap<Arc<str>, i64> {
         let mut ends = BTreeMap::new();
-        for group in &self.live.load().config.groups {
+        for group in &self.reloader.live.load().config.groups {
             if let Some(end) = group.tls.expires() {
                 let first = ends.entry(Arc::clone(&group.name)).or_insert(end);
                 *first = end.min(*first);

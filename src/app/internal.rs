@@ -272,7 +272,7 @@ enum Foreign {
          `internal_hosts`"
     )]
     Host,
-    /// It is a page of another origin that asks.
+    /// A page of another origin asks.
     #[error("pages of other origins are not answered")]
     Origin,
 }

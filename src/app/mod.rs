@@ -129,8 +129,8 @@ impl Services {
         let configured = Configured::new(config.clone(), keys.keys(config)?, accesses.edge());
         let live = Arc::new(Live::new(configured));
         let (doubts, counts) = (Doubts::default(), Arc::new(RequestCounts::new()?));
-        let log = AccessLog::open(&config.log)?;
-        let traffic = Arc::new(Traffic::new(Arc::clone(&counts), log));
+        let traffic = Traffic::new(Arc::clone(&counts), AccessLog::open(&config.log)?);
+        let traffic = Arc::new(traffic);
         let scraper = Scraper::new(
             Plan::new(config, &accesses.all(), None)?,
             Arc::clone(&published),
@@ -147,18 +147,10 @@ impl Services {
             FillService::new(&live, store, views, Arc::clone(&upstreams))
         });
         let (queue, drain) = (fetcher.as_ref().map(FillService::queue), Arc::<Drain>::default());
-        let proxy = SnapshotProxy::new(
-            &live,
-            &scraper,
-            Arc::clone(&upstreams),
-            cache,
-            queue,
-            Arc::clone(&drain),
-            Arc::clone(&traffic),
-        );
+        let (carriers, told) = (Arc::clone(&upstreams), (Arc::clone(&drain), Arc::clone(&traffic)));
+        let proxy = SnapshotProxy::new(&live, &scraper, carriers, cache, queue, told);
         let (listener, public) = public(config, &proxy, &drain, counts)?;
         let discovery = scraper.discovery();
-        let (reference, states) = (scraper.reference(), scraper.states());
         let scraper = background_service("scraper", scraper);
         let reloader = Arc::new(Reloader {
             file: file.map(Path::to_owned),
@@ -170,35 +162,18 @@ impl Services {
             scraper: scraper.task(),
             listener: listener.clone(),
             proxy: proxy.clone(),
-            traffic: Arc::clone(&traffic),
+            traffic,
             store: cache.map(|cache| cache.store().clone()),
             drain: Arc::clone(&drain),
             counts: Arc::new(ReloadCounts::new()),
         });
-        let observer = Observer::new(Parts {
-            live: Arc::clone(&reloader.live),
-            published: Arc::clone(&published),
-            reference,
-            states,
-            upstreams,
-            proxy: proxy.clone(),
-            traffic,
-            places: listener.places(),
-            discovery: Arc::clone(&discovery),
-            probes: proxy.probes(),
-            accesses: Arc::clone(&accesses),
-            drain: Arc::clone(&drain),
-            reloads: Arc::clone(&reloader.counts),
-            store: cache.map(|cache| cache.store().clone()),
-            file: file.map(Path::to_owned),
-            started: Now::read(),
-        });
+        let observer = Observer::new(Parts::new(&reloader, upstreams));
         let observer = background_service("observer", observer);
         let internal = internal::bind(config, &reloader, &published, &observer.task())?;
-        for address in internal.iter().flat_map(Bound::addresses) {
-            // Nobody else sets it.
+        // Nobody else sets it.
+        internal.iter().flat_map(Bound::addresses).for_each(|address| {
             let _ = reloader.internal.set(address);
-        }
+        });
         Ok(Self {
             public,
             internal,

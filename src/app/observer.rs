@@ -84,16 +84,12 @@ impl Disk {
             let store = store.clone();
             tokio::task::spawn_blocking(move || store.contents(Instant::now()))
         });
-        match timeout(DISK_PATIENCE, &mut asked).await {
-            Ok(answer) => {
-                self.answered = Some(Instant::now());
-                answer.inspect_err(|fault| log::error!("a look at the cache ended: {fault}")).ok()
-            }
-            Err(_) => {
-                self.asked = Some(asked);
-                None
-            }
-        }
+        let Ok(answer) = timeout(DISK_PATIENCE, &mut asked).await else {
+            self.asked = Some(asked);
+            return None;
+        };
+        self.answered = Some(Instant::now());
+        answer.inspect_err(|fault| log::error!("a look at the cache ended: {fault}")).ok()
     }
 }
 
@@ -129,7 +125,7 @@ impl Observer {
     pub async fn look(&self) {
         let mut notes = self.notes.lock().await;
         let notes = &mut *notes;
-        if let Some(store) = &self.parts.store
+        if let Some(store) = &self.parts.reloader.store
             && let Some(contents) = notes.disk.ask(store).await
         {
             notes.contents = Some(contents);
@@ -138,7 +134,7 @@ impl Observer {
         let contents = notes.contents.as_ref();
         let mut looked = self.parts.look(contents, &mut notes.offers, now);
         let before = self.seen.load_full();
-        self.measure(notes, &mut looked, now);
+        Self::measure(notes, &mut looked, now);
         self.note_changes(notes, before.as_deref(), &looked, now);
         let status = self.told(notes, &looked, now);
         self.seen.store(Some(Arc::new(Seen { status, looked })));
@@ -146,7 +142,7 @@ impl Observer {
     }
 
     /// Rates over the last ten seconds, and a sample each ten.
-    fn measure(&self, notes: &mut Notes, looked: &mut Looked, now: Now) {
+    fn measure(notes: &mut Notes, looked: &mut Looked, now: Now) {
         let traffic = &mut looked.traffic;
         let (sent, received) = (traffic.sent_bytes, traffic.received_bytes);
         notes.sums.push_back((now.instant, sent, received));
@@ -203,7 +199,7 @@ impl Observer {
             notes.tell(change, wall);
         }
         self.note_reloads(notes, wall);
-        if self.parts.drain.is_begun() && !std::mem::replace(&mut notes.draining, true) {
+        if self.parts.reloader.drain.is_begun() && !std::mem::replace(&mut notes.draining, true) {
             let text = "The process is about to end, and takes nothing new.".to_owned();
             notes.tell((EventKind::Draining, text), wall);
         }
@@ -211,7 +207,7 @@ impl Observer {
 
     /// What became of fills, and what left the cache.
     fn note_cache(&self, notes: &mut Notes, old: Option<&Looked>, looked: &Looked, now: Now) {
-        let Some(store) = &self.parts.store else { return };
+        let Some(store) = &self.parts.reloader.store else { return };
         for end in store.counts().ends_after(notes.fills) {
             notes.fills = end.number;
             notes.tell(ended(&end), end.at);
@@ -227,7 +223,7 @@ impl Observer {
     }
 
     fn note_reloads(&self, notes: &mut Notes, at: SystemTime) {
-        let reloads = &self.parts.reloads;
+        let reloads = &self.parts.reloader.counts;
         let (taken, failed) = (reloads.taken(), reloads.failed());
         if taken > notes.reloads.0 {
             let text = "Another configuration is followed.".to_owned();
@@ -242,7 +238,8 @@ impl Observer {
     }
 
     fn told(&self, notes: &Notes, looked: &Looked, now: Now) -> Status {
-        let Parts { started, reloads, reference, file, .. } = &self.parts;
+        let Parts { started, reloader, reference, .. } = &self.parts;
+        let (file, reloads) = (&reloader.file, &reloader.counts);
         let (health, reasons) = self.health(notes, looked, now.instant);
         let mut transfers = looked.transfers.clone();
         transfers.sort_by_key(|transfer| std::cmp::Reverse((transfer.length, transfer.sent)));
@@ -286,21 +283,21 @@ impl Observer {
             } else if group.targets_up == 0 {
                 reasons.push(format!("Group {name} has no target that is up."));
             }
-            let most = self.parts.live.load().config.max_snapshot_age;
+            let most = self.parts.reloader.live.load().config.max_snapshot_age;
             if let Some(age) = group.age_slots.filter(|age| *age > most) {
                 reasons.push(format!(
                     "What group {name} offers is {age} slots old, above max_snapshot_age ({most})."
                 ));
             }
         }
-        if let Some(error) = self.parts.reloads.last_error() {
+        if let Some(error) = self.parts.reloader.counts.last_error() {
             reasons.push(format!("The last reload was not taken: {error}."));
         }
         let silent = |at: Instant| now.saturating_duration_since(at) > DISK_SILENCE;
-        if self.parts.store.is_some() && notes.disk.answered.is_some_and(silent) {
+        if self.parts.reloader.store.is_some() && notes.disk.answered.is_some_and(silent) {
             reasons.push("The disk of the cache does not answer.".to_owned());
         }
-        if self.parts.drain.is_begun() {
+        if self.parts.reloader.drain.is_begun() {
             (Health::Draining, vec!["The process is about to end.".to_owned()])
         } else if !self.parts.published.is_ready() {
             (Health::Starting, vec!["The first round of probes is not over.".to_owned()])

@@ -105,12 +105,12 @@ impl ReloadCounts {
         Self { taken, failed, last: std::sync::Mutex::new(last) }
     }
 
-    /// Those that were taken.
+    /// Reloads that were taken.
     pub(super) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Those that were not.
+    /// Reloads that were not taken.
     pub(super) fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }

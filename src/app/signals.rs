@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 
 use super::reload::Reloader;
 
-/// Both signals, which from now on do not end the process.
+/// The two signals, which from now on do not end the process.
 pub(super) struct Listened {
     hangup: Signal,
     reopen: Signal,

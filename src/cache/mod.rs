@@ -38,6 +38,7 @@
 
 mod abandoned;
 mod archive;
+mod counts;
 mod fill;
 mod growing;
 mod inspection;
@@ -65,13 +66,14 @@ mod tests;
 
 pub use abandoned::Abandoned;
 pub use archive::{Archive, Reader};
+pub use counts::{FillCounts, FillEnd};
 pub use fill::{Ending, Fill, Reason};
 pub use growing::Growing;
 pub use lent::{Lent, LentReader};
 pub use options::{Appraise, Options, StoreSettings, Successor};
 pub use progress::{End, Progress};
 pub use record::{Record, RecordError};
-pub use report::{Contents, FillCounts, FillEnd, FillState, WholeArchive};
+pub use report::{Contents, FillState, WholeArchive};
 pub use reservation::{Announced, Claim, Refusal, Reservation};
 pub use retention::Retention;
 pub use sealed::{SLICE, Sealed, SealedReader};

@@ -105,10 +105,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Every cause, for those who count.
-    pub const CAUSES: [&str; 4] = ["no_space", "too_large", "name_taken", "disk"];
-
-    /// Which of these it is.
+    /// A word for it, for those who count.
     pub const fn cause(&self) -> &'static str {
         match self {
             Self::NoSpace { .. } => "no_space",
@@ -139,7 +136,7 @@ impl Claim {
     /// Makes room for the archive: stale ones go, and its length is reserved. Blocks.
     pub fn reserve(self, announced: Announced) -> Result<Reservation, Refusal> {
         let shared = Arc::clone(&self.shared);
-        self.reserved(announced).inspect_err(|refusal| shared.counts.refuse(refusal))
+        self.reserved(announced).inspect_err(|refusal| shared.counts.refuse(refusal.cause()))
     }
 
     fn reserved(self, announced: Announced) -> Result<Reservation, Refusal> {

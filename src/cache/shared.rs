@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore, watch};
 
+use super::counts::FillCounts;
 use super::growing::Growing;
 use super::layout::{Layout, remove};
 use super::options::{Appraise, Options, StoreSettings, Successor};
 use super::progress::Progress;
 use super::record::Record;
-use super::report::FillCounts;
 use super::sealed::{self, Sealed};
 use crate::clock::Now;
 use crate::index::{Distrusted, Held, Mark, TargetId, Worth};

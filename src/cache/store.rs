@@ -13,11 +13,12 @@ use std::time::Instant;
 use rustix::fs::{Mode, OFlags};
 use tokio::sync::watch;
 
+use super::counts::FillCounts;
 use super::growing::Growing;
 use super::layout::Layout;
 use super::options::{Options, StoreSettings};
 use super::record::Record;
-use super::report::{Contents, FillCounts};
+use super::report::Contents;
 use super::reservation::{Claim, Refusal};
 use super::retention::{self, Retention};
 use super::scan;
@@ -182,7 +183,8 @@ impl Store {
     /// Whether there could be room for an archive of so many bytes, whatever would have to go for
     /// it. Blocks.
     pub fn could_hold(&self, name: &ArchiveName, length: u64) -> Result<(), Refusal> {
-        self.0.could_hold(name, length).inspect_err(|refusal| self.0.counts.refuse(refusal))
+        let held = self.0.could_hold(name, length);
+        held.inspect_err(|refusal| self.0.counts.refuse(refusal.cause()))
     }
 
     /// What is there. Blocks, and for as long as the disk does.

@@ -77,7 +77,7 @@ fn format_of(text: &str) -> Result<LogFormat, String> {
     }
 }
 
-/// A file is named by an absolute path: one that is relative would depend on who starts the process.
+/// A file has an absolute path: one that is relative would depend on who starts the process.
 fn access_of(text: &str) -> Result<AccessTo, String> {
     match text {
         "stderr" => Ok(AccessTo::Stderr),

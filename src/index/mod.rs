@@ -19,10 +19,12 @@ mod late;
 mod listing;
 mod policy;
 mod support;
+mod told;
 mod undelivered;
 mod view;
 mod voice;
 mod vote;
+mod worth;
 
 #[cfg(test)]
 mod tests;
@@ -37,6 +39,8 @@ pub use entry::{Entry, Source};
 pub use grounds::{DEFAULT_SLOT_LEAD, Grounds, Reference};
 pub use listing::{AccessKey, Held, Listed, Location, Tag, TargetId};
 pub use policy::{Policy, Publish};
+pub use told::Told;
 pub use undelivered::Undelivered;
-pub use view::{GroupView, UnknownGroup, View, Worth};
+pub use view::{GroupView, UnknownGroup, View};
 pub use vote::Conflict;
+pub use worth::Worth;

@@ -13,8 +13,10 @@ use super::entry::{Entry, Source};
 use super::listing::{Held, Listed, TargetId};
 use super::policy::{Policy, Publish};
 use super::support::{Peak, Support};
+use super::told::{Told, ToldByName, told};
 use super::undelivered::{Missing, Nowhere, Undelivered, offerable, withheld};
 use super::vote::{Conflict, Electorate, elect};
+use super::worth::Worth;
 use crate::snapshot::{ArchiveHash, ArchiveName, Compression, Kind, Slot};
 
 /// What one group has.
@@ -58,6 +60,7 @@ pub struct View {
     distinct: Vec<usize>,
     newest_distinct: Vec<usize>,
     missing: Missing,
+    told: ToldByName,
 }
 
 /// What is known of archives besides what the targets of one group say.
@@ -217,7 +220,8 @@ impl View {
         let all: Vec<usize> = (0..entries.len()).collect();
         let distinct = distinct(&entries);
         let (newest, newest_distinct) = (newest_of(&all), newest_of(&distinct));
-        Self { best, groups, sources, entries, newest, distinct, newest_distinct, missing }
+        let told = told(&sources, &cached);
+        Self { best, groups, sources, entries, newest, distinct, newest_distinct, missing, told }
     }
 
     /// The generation that short names of `group` lead to, over all groups for `None`.
@@ -382,26 +386,15 @@ impl View {
         })
     }
 
+    /// What is told of a source's archive to those who get it from this edge, of whichever target.
+    pub fn told(&self, source: &Source) -> Told {
+        self.told.of(source)
+    }
+
     /// When a choice changes although no target says anything new.
     pub fn until(&self) -> Option<Instant> {
         self.groups.values().filter_map(|group| group.until).min()
     }
-}
-
-/// What an archive is worth to a cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Worth {
-    /// Short names lead to it, or are to lead to it, and to nothing newer.
-    Best,
-    /// Short names lead to it until they can lead to something newer.
-    Offered,
-    /// Short names are to lead to a newer one, if they do not yet.
-    Superseded,
-    /// Short names lead to nothing of its kind, or to something older: its targets may just not
-    /// answer.
-    Doubtful,
-    /// The slot has no support: nothing says that it is one of this cluster.
-    Baseless,
 }
 
 /// The asked group is not configured.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use serde_json::{Map, Value};
 
-use super::LogError;
+use super::error::LogError;
 use super::process::ACCESS;
 use super::sink::{Output, Sink};
 use crate::config::{AccessTo, Log, LogFormat};
@@ -387,7 +387,7 @@ mod tests {
     fn lines_go_where_the_configuration_wants_them() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = |name: &str| directory.path().join(name);
-        let to = |access, format| Log { access, format, ..Log::default() };
+        let to = |access, format| Log { format, access, ..Log::default() };
         let patience = Duration::from_secs(10);
         let one = to(AccessTo::File(path("one")), LogFormat::Text);
         let log = AccessLog::open(&one).expect("open");

@@ -10,7 +10,7 @@ use env_logger::fmt::Formatter;
 use env_logger::{Logger, Target, WriteStyle};
 use log::{LevelFilter, Log, Metadata, Record};
 
-use super::LogError;
+use super::error::LogError;
 use super::sink::{Output, Sink};
 use crate::config;
 

@@ -6,9 +6,9 @@
 /// What the value of a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
-    /// It only grows.
+    /// A count that only grows.
     Counter,
-    /// It goes up and down.
+    /// A value that goes up and down.
     Gauge,
     /// How many were below each bound.
     Histogram,
@@ -17,11 +17,11 @@ pub enum Type {
 /// One metric.
 #[derive(Clone, Copy, Debug)]
 pub struct Definition {
-    /// Its name, with its unit.
+    /// The name, with the unit.
     pub name: &'static str,
     /// What its value is.
     pub kind: Type,
-    /// Its labels, in the order of their values.
+    /// The labels, in the order of their values.
     pub labels: &'static [&'static str],
     /// What it tells, in one sentence.
     pub help: &'static str,
@@ -58,7 +58,7 @@ definitions! {
     FIRST_BYTE = Histogram "snapedge_first_byte_seconds" ["route"]
         "Time from the head of a request to that of its answer.";
     TRANSFER_RATE = Histogram "snapedge_transfer_rate_bytes_per_second" ["kind", "source"]
-        "Mean rate of answers with at least 1 MiB of an archive; validators give up below 10 MiB/s.";
+        "Mean rate of answers with 1 MiB of an archive or more; validators want 10 MiB/s.";
     TRANSFERS = Gauge "snapedge_transfers" ["source"]
         "Archives on their way to clients.";
     ENDS = Counter "snapedge_ends_total" ["end"]

@@ -62,15 +62,15 @@ label! {
     CacheResult {
         /// The answer is no archive.
         None = "none",
-        /// It came out of the cache.
+        /// Bytes out of the cache.
         Hit = "hit",
-        /// It came out of a local directory.
+        /// Bytes out of a local directory.
         Lent = "lent",
-        /// It came from a target, and went into the cache on the way.
+        /// Bytes from a target, that went into the cache on the way.
         Stored = "stored",
-        /// It came out of the fill that is under way.
+        /// Bytes out of the fill that is under way.
         Collapsed = "collapsed",
-        /// It came from a target, past the cache.
+        /// Bytes from a target, past the cache.
         Bypass = "bypass",
     }
 }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, StatusCode};
 
-use super::archives::{Archives, judged};
+use super::archives::Archives;
 use super::cache_fill::FillState;
+use super::conditions::judged;
 use super::forward::Forward;
 use crate::config::Sharing;
 use crate::index::Source;

@@ -5,23 +5,23 @@
 //! each step does.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Method};
+use http::Method;
 
 use super::admission::{Admission, Permit, piece};
 use super::affinity_table::AffinityTable;
 use super::cache_fill::FillState;
 use super::cache_read::CacheRead;
+use super::conditions::judged;
 use super::fills::Fills;
 use super::forward::Forward;
-use super::head::CACHE_STATUS;
 use super::local;
 use crate::cache::{Archive, ArchiveStorage, Growing, Record, Standing};
 use crate::config::{Downloads, Limits};
 use crate::configured::{Configured, Live};
 use crate::fill::{AbandonPolicy, FillFailure, FillQueue, FillRequest, Joined, Placed};
-use crate::index::{CopyId, Source, TargetId};
+use crate::index::{Source, TargetId};
 use crate::ledger::Ledgers;
 use crate::metrics::RequestCounts;
 use crate::on_demand::OnDemandProbes;
@@ -31,7 +31,7 @@ use crate::route::plan::{
 };
 use crate::route::{
     Affinity, Asked, Bypass, CacheStatus, ClientNet, Conflict, Failure, Judgement, Part, Reply,
-    SourceFailure, TagKey, Targets as _,
+    SourceFailure, Targets as _,
 };
 use crate::scrape::Scraper;
 use crate::upstream::UpstreamPool;
@@ -481,32 +481,11 @@ fn entry(standing: &Standing, range_wait: Duration, now: Instant) -> EntryState<
     }
 }
 
-/// The answer to a request of which this copy does not meet the conditions; nothing where it
-/// does. `how` is how the copy would come.
-pub(super) fn judged(
-    tags: TagKey,
-    asked: &Asked,
-    copy: CopyId,
-    modified: Option<SystemTime>,
-    how: CacheStatus,
-) -> Option<Reply> {
-    if asked.conditions.is_empty() {
-        return None;
-    }
-    let judgement = asked.conditions.judge(copy, modified);
-    let reply = judgement.reply(&tags.tag(copy), modified)?;
-    Some(match HeaderValue::from_str(&how.to_string()) {
-        Ok(how) => reply.with(CACHE_STATUS, how),
-        Err(_) => reply,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::proxy::scene::{Cached, SIZE, Scene, name, node, request};
     use crate::route::TEST_KEY;
-    use http::StatusCode;
 
     const NO_PROBES: &str = "limits: {unknown_name_probe: 0s}";
 
@@ -629,29 +608,5 @@ mod tests {
         // The right to fill comes back with who had it.
         drop(first);
         check(&scene, &request(3, "GET", &[]), &format!("{from}, claimed")).await;
-    }
-
-    #[test]
-    fn conditions_end_in_replies_that_say_how_it_came() {
-        let copy = CopyId::new("10.0.0.1:8899", SIZE, None);
-        let tag = TEST_KEY.tag(copy);
-        let judged = |header: &str| {
-            let asked = request(1, "GET", &[&header.replace("TAG", &tag)]).asked;
-            let how = CacheStatus::Bypass(Bypass::Condition);
-            judged(TEST_KEY, &asked, copy, None, how)
-        };
-        for header in ["range: bytes=5-", "if-match: TAG", "if-none-match: \"x\""] {
-            assert!(judged(header).is_none(), "{header}");
-        }
-        for (header, status) in [
-            ("if-none-match: TAG", StatusCode::NOT_MODIFIED),
-            ("if-match: \"x\"", StatusCode::PRECONDITION_FAILED),
-        ] {
-            let reply = judged(header).expect("a reply");
-            assert_eq!(reply.status, status, "{header}");
-            let how = reply.headers.iter().find(|(name, _)| *name == CACHE_STATUS);
-            let how = how.map(|(_, value)| value.to_str().expect("text"));
-            assert_eq!(how, Some("snapedge; fwd=bypass; detail=condition"));
-        }
     }
 }

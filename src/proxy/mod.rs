@@ -10,6 +10,7 @@ mod cache_phases;
 mod cache_read;
 mod calls;
 mod circles;
+mod conditions;
 mod context;
 mod endings;
 mod fills;

@@ -49,15 +49,14 @@ pub struct SnapshotProxy {
 
 impl SnapshotProxy {
     /// A proxy on what the scraper publishes, with a cache or without one, which is filled by the
-    /// queue or by requests.
+    /// queue or by requests. The last two are told of each request.
     pub fn new(
         live: &Arc<Live>,
         scraper: &Scraper,
         upstreams: Arc<UpstreamPool>,
         cache: Option<&'static ArchiveStorage>,
         queue: Option<FillQueue>,
-        drain: Arc<Drain>,
-        traffic: Arc<Traffic>,
+        (drain, traffic): (Arc<Drain>, Arc<Traffic>),
     ) -> Self {
         let counts = Arc::clone(&traffic.counts);
         let (nodes, views) = (scraper.nodes(), scraper.published());

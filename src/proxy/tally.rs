@@ -20,7 +20,7 @@ pub(super) struct Tally {
     pub(super) started: Instant,
     /// The archive that is asked for.
     pub(super) name: Option<ArchiveName>,
-    /// Its place among those that run, where it carries an archive.
+    /// The place among those that run, where it carries an archive.
     pub(super) running: Option<Running>,
     /// When the head of the answer went out.
     answered: Option<Instant>,

@@ -10,7 +10,7 @@ use super::request_id::RequestId;
 use crate::metrics::SourceClass;
 use crate::snapshot::ArchiveName;
 
-/// Parts of the list, each with a lock of its own: a look holds up the beginning and the end of few.
+/// Parts of the list, each with a lock of its own, so that a look holds up few.
 const PARTS: usize = 16;
 
 /// The archives on their way. Bytes are counted without a lock.
@@ -107,7 +107,7 @@ impl Transfers {
         Running { transfers: Arc::clone(self), number, transfer }
     }
 
-    /// Each of them, in no order.
+    /// Every transfer, in no order.
     pub fn all(&self) -> Vec<Arc<Transfer>> {
         let of = |part: &Mutex<HashMap<_, _>>| locked(part).values().cloned().collect::<Vec<_>>();
         self.parts.iter().flat_map(of).collect()

@@ -1,7 +1,9 @@
 //! How many calls were made, by their methods: those that the configuration lists.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::route::{Ask, Calls, Outcome, Reply, RpcError};
 
 /// What methods are counted as that the configuration does not list.
 const OTHER: &str = "other";
@@ -36,8 +38,29 @@ impl CallEnd {
 pub struct CallCounts(Mutex<BTreeMap<(Box<str>, CallEnd), u64>>);
 
 impl CallCounts {
+    /// The answer to a request of which no call is answered, which is counted as one call.
+    pub(super) fn refuse(&self, error: RpcError) -> Reply {
+        let limited = matches!(error, RpcError::Rate(_) | RpcError::Busy);
+        let end = if limited { CallEnd::Limited } else { CallEnd::Refused };
+        self.count(None, end);
+        error.reply()
+    }
+
+    /// The answer to calls, each of which is counted.
+    pub(super) fn reply(&self, calls: Calls, known: &HashMap<Ask, Outcome>) -> Reply {
+        for (method, is_answered) in calls.ends(known) {
+            let end = match (method, is_answered) {
+                (_, true) => CallEnd::Answered,
+                (Some(_), false) => CallEnd::Failed,
+                (None, false) => CallEnd::Refused,
+            };
+            self.count(method, end);
+        }
+        calls.reply(known)
+    }
+
     /// Counts one more, of a method that is on the list or of another one.
-    pub(super) fn count(&self, method: Option<&str>, end: CallEnd) {
+    fn count(&self, method: Option<&str>, end: CallEnd) {
         let key = (Box::from(method.unwrap_or(OTHER)), end);
         *self.lock().entry(key).or_default() += 1;
     }

@@ -15,7 +15,7 @@ use tokio::time::{Instant as Deadline, timeout, timeout_at};
 use super::asker::Asker;
 use super::backoff::Backoff;
 use super::body::Bodies;
-use super::counts::{CallCounts, CallEnd};
+use super::counts::CallCounts;
 use super::fair_share::{FairSemaphore, Share};
 use super::genesis::Genesis;
 use super::shared_calls::{self, SharedCalls};
@@ -146,17 +146,17 @@ impl NodeProxy {
         let asker = self.led(asker)?;
         // Before its body is read, which is not worth the while of who is over the rate.
         if let Err(error) = self.charge(asker.client, 1) {
-            return Ok(self.refuse(error));
+            return Ok(self.counts.refuse(error));
         }
         let patience = asker.read_timeout();
         let read = self.bodies.read(session, asker.client, rules.max_body, patience);
         let body = match read.await {
             Ok(body) => body,
-            Err(error) => return Ok(self.refuse(error)),
+            Err(error) => return Ok(self.counts.refuse(error)),
         };
         // Once all of it is there: nobody is to keep a place by dripping.
         let place = timeout(asker.patience(), self.places.take(asker.client, 1)).await;
-        let Ok(Some(place)) = place else { return Ok(self.refuse(RpcError::Busy)) };
+        let Ok(Some(place)) = place else { return Ok(self.counts.refuse(RpcError::Busy)) };
         // One view for all that is told of this moment.
         let view = self.published.load_full();
         let offered = view.best(asker.group).map_err(|_| Failure::UnknownGroup)?;
@@ -166,7 +166,7 @@ impl NodeProxy {
         });
         let (reply, room) = match calls {
             Ok(calls) => self.calls(calls, &asker, &view).await,
-            Err(error) => (self.refuse(error), None),
+            Err(error) => (self.counts.refuse(error), None),
         };
         let kept = Kept { body: reply.body, _place: place, _room: room };
         Ok(Reply { body: Bytes::from_owner(kept), ..reply })
@@ -222,7 +222,7 @@ impl NodeProxy {
         // Shared with all whose first node is the same: a client that stays with one is told of no
         // slot that lies before what it was told already.
         let first = self.nodes_for(asker, view).next().map(|(target, _)| target);
-        let Some(first) = first else { return (self.reply(calls, &known), None) };
+        let Some(first) = first else { return (self.counts.reply(calls, &known), None) };
         for _ in 0..MAX_JOINED {
             let (mut leads, mut coming) = (Vec::new(), Vec::new());
             for ask in calls.asks() {
@@ -249,31 +249,10 @@ impl NodeProxy {
         if room.is_none() {
             match self.room_for(&known, asker).await {
                 Ok(share) => room = share,
-                Err(error) => return (self.refuse(error), None),
+                Err(error) => return (self.counts.refuse(error), None),
             }
         }
-        (self.reply(calls, &known), room)
-    }
-
-    /// The answer to a request of which no call is answered.
-    fn refuse(&self, error: RpcError) -> Reply {
-        let limited = matches!(error, RpcError::Rate(_) | RpcError::Busy);
-        let end = if limited { CallEnd::Limited } else { CallEnd::Refused };
-        self.counts.count(None, end);
-        error.reply()
-    }
-
-    /// The answer to calls.
-    fn reply(&self, calls: Calls, known: &HashMap<Ask, Outcome>) -> Reply {
-        for (method, is_answered) in calls.ends(known) {
-            let end = match (method, is_answered) {
-                (_, true) => CallEnd::Answered,
-                (Some(_), false) => CallEnd::Failed,
-                (None, false) => CallEnd::Refused,
-            };
-            self.counts.count(method, end);
-        }
-        calls.reply(known)
+        (self.counts.reply(calls, &known), room)
     }
 
     /// Asks what nobody else does, and tells those who wait for it.

@@ -40,7 +40,7 @@ pub struct ProbeState {
     pub reason: Option<String>,
     /// Probes since it was found.
     pub probes: u64,
-    /// Those of them that failed, by a word for why.
+    /// Probes that failed, by a word for why.
     pub failed: BTreeMap<&'static str, u64>,
 }
 
@@ -50,7 +50,7 @@ pub(super) enum Probed {
     /// The target listed so many archives, of which the newest is of this slot; and why that is of
     /// no use, where there are none.
     Listed(usize, Option<Slot>, Option<String>),
-    /// It did not: a word for those who count, and words for people.
+    /// The target did not answer: a word for those who count, and words for people.
     Failed(&'static str, String),
 }
 

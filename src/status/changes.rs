@@ -51,7 +51,7 @@ pub fn of_targets(before: Option<&[Target]>, after: &[Target]) -> Vec<Change> {
         changes.extend(moved(was, target));
     }
     let new = by_name(after);
-    for (key @ (group, name), _) in &old {
+    for key @ (group, name) in old.keys() {
         if !new.contains_key(key) {
             let text = format!("Target {name} left group {group}.");
             changes.push((EventKind::TargetGone, text));

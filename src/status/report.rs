@@ -55,7 +55,7 @@ pub struct Status {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
-    /// It does what it is there for.
+    /// The edge does what it is there for.
     Healthy,
     /// Something needs somebody to look.
     Degraded,
@@ -71,7 +71,7 @@ pub enum Health {
 /// The configuration that is followed.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Configuration {
-    /// Its file, where it was read from one.
+    /// The file, where it was read from one.
     pub file: Option<String>,
     /// When it was taken.
     pub since: String,
@@ -86,17 +86,17 @@ pub struct Configuration {
 /// One group.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Group {
-    /// Its name.
+    /// The name of the group.
     pub name: String,
     /// What the short names lead to.
     pub offered: Option<Pair>,
     /// What they will lead to once it is in the cache, where that is something else.
     pub wanted: Option<Pair>,
-    /// Slots between the newest archive that is offered and the newest slot that is known: that of the
-    /// cluster, or the newest that a target lists.
+    /// Slots between the newest archive that is offered and the newest slot that is known: that of
+    /// the cluster, or the newest that a target lists.
     pub age_slots: Option<u64>,
-    /// Seconds since the newest archive that is offered was made, or was seen first where its time is
-    /// not known.
+    /// Seconds since the newest archive that is offered was made, or was seen first where its time
+    /// is not known.
     pub age_seconds: Option<f64>,
     /// Seconds since something else than before was offered.
     pub unchanged_seconds: Option<f64>,
@@ -120,7 +120,7 @@ pub struct Pair {
 /// An archive.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Archive {
-    /// Its file name.
+    /// The file name.
     pub name: String,
     /// The slot that it leads to.
     pub slot: u64,
@@ -135,7 +135,7 @@ pub struct Archive {
 /// One target.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Target {
-    /// Its group.
+    /// The group of the target.
     pub group: String,
     /// Host and port, or the path of a local directory.
     pub target: String,
@@ -186,17 +186,17 @@ pub enum TargetKind {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TargetState {
-    /// Its probes fail, and its archives are no longer offered.
+    /// Probes fail, and the target's archives are no longer offered.
     Down,
-    /// Its last probe failed, and what it listed before is still offered.
+    /// The last probe failed, and what the target listed before is still offered.
     Failing,
-    /// It answers and lists archives, but transfers from it failed, and it rests.
+    /// Transfers from the target failed, and it rests; it answers and lists archives.
     Ejected,
-    /// It answers, and lists no archives.
+    /// The target answers, and lists no archives.
     Empty,
-    /// It was not probed yet.
+    /// The target was not probed yet.
     Unknown,
-    /// It answers and lists archives.
+    /// The target answers and lists archives.
     Up,
     /// A word that this version does not know.
     #[serde(other)]
@@ -229,7 +229,7 @@ pub struct Fill {
 /// The cache.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Cache {
-    /// Its directory.
+    /// The directory.
     pub directory: String,
     /// Bytes of whole archives.
     pub used_bytes: u64,
@@ -248,7 +248,7 @@ pub struct Cache {
 /// A whole archive in the cache.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Cached {
-    /// Its file name.
+    /// The file name.
     pub name: String,
     /// The group of the target that it came from.
     pub group: String,
@@ -262,8 +262,8 @@ pub struct Cached {
     pub readers: usize,
     /// Whether short names lead to it, or are to.
     pub offered: bool,
-    /// Seconds until its lease ends, where it has one: nobody is led to it any more, and it is kept for
-    /// those who were.
+    /// Seconds until its lease ends, where it has one: nobody is led to it any more, and it is kept
+    /// for those who were.
     pub lease_seconds: Option<f64>,
 }
 

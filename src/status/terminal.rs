@@ -1,14 +1,13 @@
 //! What `snapedge status` prints, as lines of text. Pure: a status in, lines out.
 //! Whatever text a status contains comes from others, and is made printable here.
 
-use std::time::Duration;
-
 use console::{Style, measure_text_width, truncate_str};
 use serde::Serialize;
 
+use super::amounts::{amount, bytes, duration, rate};
 use super::report::{
     Archive, Cache, Cached, Event, Fill, Group, Health, Limit, Pair, Status, Target, TargetState,
-    Traffic, Transfer, Unit,
+    Traffic, Transfer,
 };
 
 /// Most characters of one text that comes from a status.
@@ -425,18 +424,13 @@ fn limits(status: &Status) -> impl Iterator<Item = &Limit> {
     status.limits.iter().filter(|limit| limit.used > 0 || limit.refused > 0)
 }
 
-/// So much of what a limit is counted in.
-fn amount(of: u64, unit: Unit) -> String {
-    match unit {
-        Unit::BytesPerSecond => rate(of),
-        Unit::Count | Unit::Other => of.to_string(),
-    }
-}
-
 fn limit(limit: &Limit) -> Row {
     vec![
         ("limit", printable(&limit.name)),
-        ("used", format!("{} of {}", amount(limit.used, limit.unit), amount(limit.limit, limit.unit))),
+        (
+            "used",
+            format!("{} of {}", amount(limit.used, limit.unit), amount(limit.limit, limit.unit)),
+        ),
         ("refused", limit.refused.to_string()),
     ]
 }
@@ -471,39 +465,9 @@ fn word(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default().trim_matches('"').to_owned()
 }
 
-/// Bytes as `512 B`, `1.5 KiB`, `27.1 GiB`, never rounded up.
-fn bytes(bytes: u64) -> String {
-    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
-    let Some((shift, unit)) = units.into_iter().find(|(shift, _)| bytes >> shift > 0) else {
-        return format!("{bytes} B");
-    };
-    let tenths = (u128::from(bytes) * 10) >> shift;
-    format!("{}.{} {unit}", tenths / 10, tenths % 10)
-}
-
-/// Bytes per second as `12.3 MiB/s`.
-fn rate(per_second: u64) -> String {
-    format!("{}/s", bytes(per_second))
-}
-
 fn part(done: u64, length: Option<u64>) -> String {
     let length = length.map_or_else(|| "unknown length".to_owned(), bytes);
     format!("{} of {length}", bytes(done))
-}
-
-/// Seconds as `34ms`, `12s`, `3m20s`, `5h3m`, `2d4h`, never rounded up.
-fn duration(seconds: f64) -> String {
-    let Ok(time) = Duration::try_from_secs_f64(seconds.max(0.0)) else {
-        return "very long".to_owned();
-    };
-    let whole = time.as_secs();
-    match whole {
-        0 if seconds > 0.0 => format!("{}ms", time.as_millis()),
-        0..60 => format!("{whole}s"),
-        60..3600 => format!("{}m{}s", whole / 60, whole % 60),
-        3600..86_400 => format!("{}h{}m", whole / 3600, whole / 60 % 60),
-        _ => format!("{}d{}h", whole / 86_400, whole / 3600 % 24),
-    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! Who may import whom, and where each thing of the outside is at home.
 
 /// Which modules of the crate a module may import, besides itself. A new module needs a row.
-pub(super) const IMPORTS: [(&str, &[&str]); 26] = [
+pub(super) const IMPORTS: [(&str, &[&str]); 28] = [
     ("clock", &[]),
     ("drain", &[]),
     ("error_chain", &[]),
     ("hops", &[]),
     ("limit", &[]),
+    ("metrics", &[]),
     ("snapshot", &[]),
+    ("status", &["error_chain"]),
     ("check", &["snapshot"]),
     ("index", &["hops", "limit", "snapshot", "clock"]),
     ("published", &["index", "snapshot"]),
@@ -16,7 +18,7 @@ pub(super) const IMPORTS: [(&str, &[&str]); 26] = [
     ("access", &["hops", "config", "index"]),
     ("route", &["hops", "snapshot", "index", "config", "access", "clock", "limit"]),
     ("configured", &["config", "hops", "route"]),
-    ("log_level", &[]),
+    ("logging", &["config"]),
     ("cache", &["check", "config", "index", "snapshot", "clock"]),
     ("ledger", &["check", "config", "index", "snapshot"]),
     (
@@ -85,7 +87,7 @@ pub(super) const IMPORTS: [(&str, &[&str]); 26] = [
         ],
     ),
     ("rpc", &["config", "configured", "hops", "index", "limit", "published", "route", "scrape"]),
-    ("listener", &["config", "drain", "fd_limit", "limit", "route", "upstream"]),
+    ("listener", &["config", "drain", "fd_limit", "limit", "metrics", "route", "upstream"]),
     (
         "proxy",
         &[
@@ -94,6 +96,8 @@ pub(super) const IMPORTS: [(&str, &[&str]); 26] = [
             "error_chain",
             "hops",
             "listener",
+            "logging",
+            "metrics",
             "rpc",
             "api",
             "fill",
@@ -118,7 +122,7 @@ pub(super) const IMPORTS: [(&str, &[&str]); 26] = [
 /// What may import anything, and what nothing above may import.
 pub(super) const ON_TOP: [&str; 4] = ["app", "cli", "demo", "main"];
 
-pub(super) const PURE: [&str; 15] = [
+pub(super) const PURE: [&str; 21] = [
     "src/hops.rs",
     "src/snapshot/",
     "src/index/",
@@ -134,14 +138,20 @@ pub(super) const PURE: [&str; 15] = [
     "src/upstream/health.rs",
     "src/upstream/slots.rs",
     "src/error_chain.rs",
+    "src/app/offers.rs",
+    "src/metrics/",
+    "src/status/amounts.rs",
+    "src/status/changes.rs",
+    "src/status/report.rs",
+    "src/status/terminal.rs",
 ];
 pub(super) const IMPURE: [&str; 6] =
     ["tokio", "std::fs", "std::net::Tcp", "std::net::Udp", "Instant::now", "SystemTime::now"];
 
 pub(super) const WITH_PINGORA: [&str; 12] = [
-    "src/log_level.rs",
     "src/rpc/",
     "src/listener/",
+    "src/logging/process.rs",
     "src/proxy/",
     "src/fill/",
     "src/upstream/",

@@ -20,18 +20,15 @@ fn with_log(directory: &tempfile::TempDir) -> String {
     )
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn requests_and_bytes_are_those_of_the_access_log_to_the_last_one() {
-    let (name, newer) = (full(1000), incremental(1000, 1100));
-    let archives = [(&*name, Content::framed(1, 4 << 20)), (&*newer, Content::framed(2, 1 << 20))];
-    let origin = Origin::run(Program::Sidecar, &archives).await;
-    let directory = tempfile::tempdir().expect("a directory");
-    let edge = Running::start(&config(&with_log(&directory), &[&origin])).await;
-    offers(&edge).await;
+fn whole(count: usize) -> i64 {
+    i64::try_from(count).expect("few")
+}
 
+/// All that clients ask for, forty times at once, by some that stay and some that leave.
+async fn everything(edge: &Running, name: &str, newer: &str) {
     let mut load = tokio::task::JoinSet::new();
     for round in 0..40_usize {
-        let (name, newer, address) = (name.clone(), newer.clone(), edge.address);
+        let (name, newer, address) = (name.to_owned(), newer.to_owned(), edge.address);
         load.spawn(async move {
             let asks = [
                 Ask::get("/snapshot.tar.bz2"),
@@ -56,6 +53,18 @@ async fn requests_and_bytes_are_those_of_the_access_log_to_the_last_one() {
     while let Some(done) = load.join_next().await {
         done.expect("no fault");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_and_bytes_are_those_of_the_access_log_to_the_last_one() {
+    let (name, newer) = (full(1000), incremental(1000, 1100));
+    let archives = [(&*name, Content::framed(1, 4 << 20)), (&*newer, Content::framed(2, 1 << 20))];
+    let origin = Origin::run(Program::Sidecar, &archives).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let edge = Running::start(&config(&with_log(&directory), &[&origin])).await;
+    offers(&edge).await;
+
+    everything(&edge, &name, &newer).await;
     // One that breaks off by the target's fault.
     origin.fail(Fault::CloseAfter(500_000));
     let parts = Ask::get(format!("/{}", full(1000))).with("range", "bytes=5-").from(9);
@@ -69,36 +78,39 @@ async fn requests_and_bytes_are_those_of_the_access_log_to_the_last_one() {
         let counted = samples.sum("snapedge_requests_total");
         tokio::time::sleep(Duration::from_millis(300)).await;
         let again = Samples::of(edge.internal).await.sum("snapedge_requests_total");
-        if again == counted && lines(&log).len() as f64 == counted {
+        if again == counted && whole(lines(&log).len()) == counted {
             break samples;
         }
         assert!(Instant::now() < deadline, "{counted} requests, {} lines", lines(&log).len());
     };
     let lines = lines(&log);
     let sum =
-        |key: &str| lines.iter().map(|line| line[key].as_u64().expect("a number")).sum::<u64>();
-    assert_eq!(sum("bytes") as f64, samples.sum("snapedge_sent_bytes_total"));
+        |key: &str| lines.iter().map(|line| line[key].as_i64().expect("a number")).sum::<i64>();
+    assert_eq!(sum("bytes"), samples.sum("snapedge_sent_bytes_total"));
     for route in ["short_form", "archive", "api", "health", "other"] {
         let of_route = lines.iter().filter(|line| line["route"] == route);
         let (count, bytes) = of_route.fold((0, 0), |(count, bytes), line| {
-            (count + 1, bytes + line["bytes"].as_u64().expect("a number"))
+            (count + 1, bytes + line["bytes"].as_i64().expect("a number"))
         });
         assert!(count >= 40, "{route}: {count}");
         let label = format!("snapedge_sent_bytes_total{{route=\"{route}\"}}");
-        assert_eq!(bytes as f64, samples.get(&label), "{route}");
+        assert_eq!(bytes, samples.get(&label), "{route}");
     }
     for end in ["done", "client_left", "source_failed", "refused"] {
         let count = lines.iter().filter(|line| line["end"] == end).count();
         let label = format!("snapedge_ends_total{{end=\"{end}\"}}");
-        assert_eq!(count as f64, samples.get(&label), "{end}");
+        assert_eq!(whole(count), samples.get(&label), "{end}");
     }
-    assert_eq!(samples.sum("snapedge_ends_total"), lines.len() as f64);
+    assert_eq!(samples.sum("snapedge_ends_total"), whole(lines.len()));
     let left = lines.iter().filter(|line| line["end"] == "client_left").count();
     // Of some the rest was on its way when they left.
     assert!(left >= 10, "{left}");
-    assert_eq!(samples.get("snapedge_log_lines_dropped_total{log=\"access\"}"), 0.0);
-    let received = samples.sum("snapedge_target_received_bytes_total");
-    assert!(received >= f64::from(5 << 20), "{received}");
+    assert_eq!(samples.get("snapedge_log_lines_dropped_total{log=\"access\"}"), 0);
+    eventually("what came from the target is seen at the next look", || async {
+        let samples = Samples::of(edge.internal).await;
+        samples.sum("snapedge_target_received_bytes_total") >= 5 << 20
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,6 +137,10 @@ async fn series_do_not_grow_by_what_clients_send() {
     for number in 0..50 {
         ask(number).await;
     }
+    eventually("a look", || async {
+        Samples::of(edge.internal).await.sum("snapedge_offered_slot") > 0
+    })
+    .await;
     // Of the process there are as many as before in any case.
     let series = async || {
         let samples = Samples::of(edge.internal).await;
@@ -148,7 +164,7 @@ async fn what_targets_and_fills_do_is_counted() {
     let edge = Running::start(&config(&with_log(&directory), &[&good, &bad])).await;
     offers(&edge).await;
     let samples = Samples::of(edge.internal).await;
-    assert_eq!(samples.get("snapedge_ready"), 1.0);
+    assert_eq!(samples.get("snapedge_ready"), 1);
     bad.fail(Fault::Status(500));
     for client in 1..20 {
         let part = Ask::get(format!("/{name}")).with("range", "bytes=5-99").from(client);
@@ -160,16 +176,16 @@ async fn what_targets_and_fills_do_is_counted() {
     let of = |metric: &str, target| format!("{metric}{{group=\"a\",target=\"{target}\"}}");
     eventually("all of it is counted", || async {
         let samples = Samples::of(edge.internal).await;
-        failed(&samples) >= 1.0
+        failed(&samples) >= 1
             && samples.get("snapedge_source_failures_total{cause=\"status\"}") == failed(&samples)
-            && samples.get("snapedge_fills_started_total") == 1.0
-            && samples.get("snapedge_fills_promoted_total") == 1.0
-            && samples.get("snapedge_cache_archives{group=\"a\",kind=\"full\"}") == 1.0
-            && samples.get("snapedge_cache_bytes") == f64::from(4 << 20)
-            && samples.get(&of("snapedge_target_ejections_total", bad)) >= 1.0
-            && samples.get(&of("snapedge_target_received_bytes_total", good)) >= f64::from(4 << 20)
-            && samples.get(&of("snapedge_target_up", good)) == 1.0
-            && samples.get("snapedge_offered_slot{group=\"a\",kind=\"full\"}") == 1000.0
+            && samples.get("snapedge_fills_started_total") == 1
+            && samples.get("snapedge_fills_promoted_total") == 1
+            && samples.get("snapedge_cache_archives{group=\"a\",kind=\"full\"}") == 1
+            && samples.get("snapedge_cache_bytes") == 4 << 20
+            && samples.get(&of("snapedge_target_ejections_total", bad)) >= 1
+            && samples.get(&of("snapedge_target_received_bytes_total", good)) >= 4 << 20
+            && samples.get(&of("snapedge_target_up", good)) == 1
+            && samples.get("snapedge_offered_slot{group=\"a\",kind=\"full\"}") == 1000
     })
     .await;
 }

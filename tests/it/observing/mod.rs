@@ -9,14 +9,15 @@ mod status;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::support::client::Ask;
 use super::support::edge::QUICK;
-use super::support::eventually;
 use super::support::origin::Origin;
 use super::support::process::Running;
+use super::support::{PATIENCE, eventually};
 
 /// A configuration of a process, before these origins, with further keys, a line each.
 pub fn config(extra: &str, origins: &[&Origin]) -> String {
@@ -24,9 +25,8 @@ pub fn config(extra: &str, origins: &[&Origin]) -> String {
         origins.iter().map(|origin| format!("'{}'", origin.address())).collect();
     let quick = QUICK.replace("listen: ['127.0.0.1:0']\n", "");
     let targets = targets.join(", ");
-    format!(
-        "{quick}{extra}\ntarget_groups:\n  - {{group: a, static_targets: {{targets: [{targets}]}}}}\n"
-    )
+    let group = format!("{{group: a, static_targets: {{targets: [{targets}]}}}}");
+    format!("{quick}{extra}\ntarget_groups:\n  - {group}\n")
 }
 
 /// The samples of metrics, by their name and labels.
@@ -49,15 +49,15 @@ impl Samples {
         Self::parse(&String::from_utf8(answer.body).expect("text"))
     }
 
-    /// The value of one series; 0 where there is none.
-    fn get(&self, series: &str) -> f64 {
-        self.0.get(series).copied().unwrap_or(0.0)
+    /// The value of one series, in whole; 0 where there is none.
+    fn get(&self, series: &str) -> i64 {
+        self.0.get(series).copied().unwrap_or(0.0).round() as i64
     }
 
     /// The sum over all series of a metric.
-    fn sum(&self, name: &str) -> f64 {
+    fn sum(&self, name: &str) -> i64 {
         let of = |series: &&String| series.split('{').next() == Some(name);
-        self.0.iter().filter(|(series, _)| of(series)).map(|(_, value)| value).sum()
+        self.0.keys().filter(of).map(|series| self.get(series)).sum()
     }
 }
 
@@ -69,16 +69,16 @@ async fn status(internal: SocketAddr) -> Value {
 
 /// Waits until the status is as wanted, and tells it.
 async fn shows(edge: &Running, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-    let seen = std::cell::RefCell::new(Value::Null);
-    eventually(what, || async {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
         let answer = Ask::get("/status").send(edge.internal).await;
-        let Ok(status) = serde_json::from_slice(&answer.body) else { return false };
-        let holds = is_so(&status);
-        seen.replace(status);
-        holds
-    })
-    .await;
-    seen.into_inner()
+        let status = serde_json::from_slice(&answer.body).unwrap_or_default();
+        if is_so(&status) {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "never seen: {what}, but {status}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Waits until the short name leads somewhere.

@@ -81,13 +81,13 @@ async fn a_target_is_seen_to_die_and_to_come_back() {
     };
     let up = shows(&edge, "both are up", |status| status["groups"][0]["targets_up"] == 2).await;
     assert_eq!(up["health"], "healthy");
-    one.fail_probes(Fault::Status(500));
+    one.fail_probes(Fault::CloseBeforeHead);
     let down = shows(&edge, "one is down", is("down")).await;
     assert_eq!(down["targets"][0]["target"], *target, "trouble comes first");
     let reason = down["targets"][0]["reason"].as_str().expect("a reason");
-    assert!(reason.contains("500"), "{reason}");
+    assert!(reason.contains("see that the port"), "{reason}");
     assert_eq!(down["health"], "healthy", "the other one has all of it");
-    other.fail_probes(Fault::Status(500));
+    other.fail_probes(Fault::CloseBeforeHead);
     let none = shows(&edge, "nothing is up", |status| status["health"] == "degraded").await;
     assert!(none["reasons"][0].as_str().expect("why").contains("Group a"), "{}", none["reasons"]);
     one.fail_probes(None);

@@ -1,6 +1,7 @@
 //! Edges behind edges: in tiers, in circles, and each before itself.
 
 mod circles;
+mod copies;
 mod ghosts;
 mod loads;
 mod said;
