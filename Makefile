@@ -21,7 +21,7 @@ FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-covera
 	-Cllvm-args=-sanitizer-coverage-pc-table \
 	-Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1
 
-.PHONY: help demo test check fmt tidy clippy unit doc deny crash fuzz bench bench-hit bench-fill tools
+.PHONY: help demo test check fmt tidy clippy unit doc deny alerts crash fuzz bench bench-hit bench-fill tools
 
 ## List the targets.
 help:
@@ -71,6 +71,13 @@ deny: tools
 	$(CARGO) deny --locked check --deny unmatched-skip --deny unnecessary-skip \
 		--deny license-not-encountered --deny license-exception-not-encountered \
 		licenses bans sources
+
+## Alerts and their tests, by Prometheus' own promtool, which has to be installed.
+alerts:
+	@command -v promtool >/dev/null || { \
+		echo "missing: promtool, on Debian: apt-get install prometheus" >&2; exit 1; }
+	promtool check rules conf/alerts.yml
+	promtool test rules tests/alerts.test.yml
 
 ## Kill the program 200 times in the middle of its work, and look at what it leaves.
 crash: tools

@@ -27,8 +27,8 @@ pub(super) fn start_log(level: LevelFilter) -> Result<(), log::SetLoggerError> {
 }
 
 /// Prints what to try, with commands that work as they are.
-pub(super) fn introduce(listen: SocketAddr) {
-    say(&introduction(reachable(listen)));
+pub(super) fn introduce(listen: SocketAddr, internal: Option<SocketAddr>) {
+    say(&introduction(reachable(listen), internal));
 }
 
 /// Prints to standard output. That nobody reads it, as in `snapedge demo | head -1`, is no reason
@@ -48,9 +48,12 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-fn introduction(address: SocketAddr) -> String {
+fn introduction(address: SocketAddr, internal: Option<SocketAddr>) -> String {
     let (full, incremental) = ("snapshot.tar.bz2", "incremental-snapshot.tar.bz2");
     let url = format!("http://{address}");
+    let look = internal.map_or_else(String::new, |internal| {
+        format!("  snapedge status --connect {internal}    # or http://{internal}/ in a browser\n")
+    });
     format!(
         "
 An edge on {url}, in front of two nodes and a sidecar. One of the nodes lags, and all
@@ -64,7 +67,7 @@ download of an archive is a `hit`. In another terminal, try
   wget --trust-server-names {url}/{full}
   aria2c -x4 -Z {url}/{full} {url}/{incremental}
   curl -s '{url}/v1/best_snapshots?max=3'
-
+{look}
 ctrl-c stops
 "
     )
@@ -75,7 +78,9 @@ mod tests {
     use super::*;
 
     fn check(listen: &str, expected: &str) {
-        let text = introduction(reachable(listen.parse().unwrap()));
+        let internal = "127.0.0.1:4".parse().unwrap();
+        let text = introduction(reachable(listen.parse().unwrap()), Some(internal));
+        assert!(text.contains("  snapedge status --connect 127.0.0.1:4 "), "{text}");
         assert!(text.contains(&format!("curl -sI {expected}/snapshot.tar.bz2\n")), "{text}");
     }
 

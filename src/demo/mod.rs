@@ -132,6 +132,7 @@ fn compose(
         alarm: Arc::clone(alarm),
         published: Arc::clone(&services.published),
         addresses: services.addresses(),
+        internal: services.internal.iter().flat_map(Bound::addresses).next(),
     };
     for origin in origins {
         server.add_service(origin);
@@ -140,6 +141,10 @@ fn compose(
     server.add_service(services.public).add_dependency(&producer);
     server.add_service(services.scraper).add_dependency(&producer);
     server.add_service(services.trials);
+    server.add_service(services.observer);
+    if let Some(fetcher) = services.fetcher {
+        server.add_service(fetcher);
+    }
     if let Some(internal) = services.internal {
         server.add_service(internal);
     }

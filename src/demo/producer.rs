@@ -58,6 +58,8 @@ pub(super) struct Producer {
     pub(super) published: Arc<Published>,
     /// Where the edge offers it.
     pub(super) addresses: Vec<SocketAddr>,
+    /// Where the operator looks.
+    pub(super) internal: Option<SocketAddr>,
 }
 
 impl Producer {
@@ -106,7 +108,7 @@ impl BackgroundService for Producer {
         ready.notify_ready();
         self.offered(newest).await;
         if let Some(address) = self.addresses.first() {
-            console::introduce(*address);
+            console::introduce(*address, self.internal);
         }
         tokio::select! {
             () = self.keep() => {}

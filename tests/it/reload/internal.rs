@@ -51,7 +51,10 @@ async fn each_path_has_its_methods_and_none_is_public() {
         ("POST", "/healthz", 405, Some("GET, HEAD")),
         ("DELETE", "/readyz", 405, Some("GET, HEAD")),
         ("GET", "/reload", 405, Some("POST")),
-        ("GET", "/", 404, None),
+        ("GET", "/", 200, None),
+        ("POST", "/", 405, Some("GET, HEAD")),
+        ("PUT", "/metrics", 405, Some("GET, HEAD")),
+        ("GET", "/nothing", 404, None),
         ("GET", "/v1/snapshots", 404, None),
         ("POST", "/reload", 200, None),
     ] {
