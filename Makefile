@@ -21,7 +21,7 @@ FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-covera
 	-Cllvm-args=-sanitizer-coverage-pc-table \
 	-Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1
 
-.PHONY: help demo test check fmt tidy clippy unit doc deny alerts crash fuzz bench bench-hit bench-fill tools
+.PHONY: help demo test check fmt tidy clippy unit doc deny alerts crash fuzz bench bench-hit bench-fill bench-observing tools
 
 ## List the targets.
 help:
@@ -105,6 +105,10 @@ bench: tools
 ## CPU time of a cached archive beside nginx with `sendfile on`, which has to be installed.
 bench-hit: tools
 	$(CARGO) bench --locked --bench hit_vs_nginx
+
+## CPU time of being seen: metrics and the access log, on and off.
+bench-observing: tools
+	$(CARGO) bench --locked --bench observing
 
 ## What a shared fetch costs, beside the origin alone.
 bench-fill: tools

@@ -37,7 +37,7 @@ impl Edge {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let config = format!(
             "listen: ['{address}']\nproxy_snapshot_cache_dir: '{}'\n\
-             cache: {{sharing: shared, min_free_space: 0B}}\nlog: {{level: warn}}\n\
+             cache: {{sharing: shared, min_free_space: 0B}}\nlog: {{level: warn, access: off}}\n\
              server: {{h2c: true, grace_period: 0s}}\ntarget_groups: [{{group: bench, \
              static_targets: {{targets: ['{origin}']}}}}]\n",
             directory.path().join("cache").display(),
