@@ -70,6 +70,13 @@ impl Drain {
     }
 }
 
+impl UnderWay {
+    /// Whether it is to be among the last.
+    pub fn is_ending(&self) -> bool {
+        self.0.is_begun()
+    }
+}
+
 impl Drop for UnderWay {
     fn drop(&mut self) {
         if self.0.under_way.fetch_sub(1, Ordering::AcqRel) == 1 {

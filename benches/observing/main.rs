@@ -115,7 +115,8 @@ impl Contender {
         let (before, began) = (all()?, Instant::now());
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| -> Result<()> {
-            let scraper = self.metrics.map(|metrics| scope.spawn(|| scrape(metrics, &over)));
+            let over = &over;
+            let scraper = self.metrics.map(|metrics| scope.spawn(move || scrape(metrics, over)));
             let clients: Vec<_> = (0..CLIENTS)
                 .map(|_| scope.spawn(|| ask_often(self.address, requests / CLIENTS)))
                 .collect();

@@ -85,6 +85,8 @@ impl Observer {
             targets(&made, &seen)?;
             fills(&made, &seen.status.fills)?;
             cache(&made, parts, &seen.status)?;
+            let silence = seen.looked.disk_silence.map(|silence| silence.as_secs_f64());
+            made.one(&m::CACHE_SILENT, silence)?;
             transfers(&made, &seen)?;
         }
         sources(&made, parts)?;
@@ -204,10 +206,8 @@ fn targets(made: &Made, Seen { status, looked }: &Seen) -> prometheus::Result<()
         state.failed.iter().map(move |(cause, count)| (labels(*cause), float(*count)))
     });
     made.put(&m::TARGET_PROBE_FAILURES, failed.collect::<Vec<_>>())?;
-    let carried = &looked.behind.delivering;
-    // Of a target that is no longer probed its last transfers may still run.
-    let known = carried.iter().filter(|(id, _)| probes.contains_key(id));
-    let known: Vec<_> = known.map(|(id, of)| ([&*id.group, &*id.authority], of)).collect();
+    let carried = looked.behind.delivering.iter();
+    let known: Vec<_> = carried.map(|(id, of)| ([&*id.group, &*id.authority], of)).collect();
     made.put(&m::TARGET_EJECTIONS, known.iter().map(|(id, of)| (*id, float(of.ejections))))?;
     made.put(&m::TARGET_RECEIVED, known.iter().map(|(id, of)| (*id, float(of.received))))
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::cache::Contents;
 use crate::clock::Now;
 use crate::config::{Config, Limits};
-use crate::index::{Generation, GroupView, TargetId, View};
+use crate::index::{Generation, GroupView, Source, TargetId, View};
 use crate::metrics::{LimitName, SourceClass};
 use crate::proxy::Transfer;
 use crate::published::Published;
@@ -55,6 +55,8 @@ pub(super) struct Looked {
     pub(super) traffic: Sums,
     /// Where the bytes of each transfer come from, once that is known.
     pub(super) running: Vec<SourceClass>,
+    /// How long the disk of the cache has been silent, where there is one.
+    pub(super) disk_silence: Option<Duration>,
     pub(super) behind: Behind,
 }
 
@@ -92,8 +94,7 @@ impl Parts {
         let configured = self.reloader.live.load_full();
         let (config, view) = (&configured.config, self.published.load_full());
         let probes = self.states.all();
-        let delivering: BTreeMap<TargetId, Delivering> =
-            self.upstreams.delivering(now.instant).into_iter().collect();
+        let delivering = self.upstreams.delivering(probes.keys(), now.instant);
         let none = Delivering::default();
         let mut targets: Vec<Target> = probes
             .iter()
@@ -107,7 +108,7 @@ impl Parts {
         let groups = config.group_names();
         offers.keep(&groups);
         let groups = groups.iter().map(|name| {
-            let about = About { name, view: &view, probes: &probes, targets: &targets };
+            let about = About { name, view: &view, targets: &targets };
             about.group(offers, newest, now)
         });
         let groups = groups.collect();
@@ -126,6 +127,7 @@ impl Parts {
             }),
             transfers: transfers.iter().map(|of| transfer(of, now.instant)).collect(),
             limits: self.limits(&config.limits, &delivering),
+            disk_silence: None,
             running: transfers
                 .iter()
                 .filter_map(|of| of.answer().map(|answer| answer.source))
@@ -183,7 +185,6 @@ impl Parts {
 struct About<'a> {
     name: &'a Arc<str>,
     view: &'a View,
-    probes: &'a BTreeMap<TargetId, ProbeState>,
     targets: &'a [Target],
 }
 
@@ -192,12 +193,8 @@ impl About<'_> {
         let none = GroupView::default();
         let view = self.view.group(self.name).unwrap_or(&none);
         let own = || self.targets.iter().filter(|target| *target.group == **self.name);
-        let listed = self
-            .probes
-            .iter()
-            .filter(|(id, _)| id.group == *self.name)
-            .filter_map(|(_, state)| state.slot.map(|slot| slot.0))
-            .max();
+        // Not what any target claims: only what others support is ever wanted.
+        let known = view.wanted.map(|wanted| wanted.tip().slot().0);
         let newest = view.best.map(|best| best.tip());
         let since = offers.note(self.name, view.best, now);
         let made = newest.map(|name| self.made(&name, since.seen));
@@ -208,28 +205,30 @@ impl About<'_> {
             offered: view.best.map(|best| self.pair(best)),
             wanted: view.wanted.filter(|_| view.wanted != view.best).map(|next| self.pair(next)),
             age_slots: newest
-                .zip(cluster.or(listed))
+                .zip(cluster.or(known))
                 .map(|(name, newest)| newest.saturating_sub(name.slot().0)),
             age_seconds: made.map(seconds),
             unchanged_seconds: since.changed.map(seconds),
             targets: own().count(),
-            targets_up: own().filter(|target| target.state == TargetState::Up).count(),
+            targets_up: own().filter(|target| answers(target)).count(),
             conflicts: view.conflicts.len(),
         }
     }
 
-    /// When an archive was made, as the first of its targets says that it has it, or when it was
-    /// seen first.
+    /// When an archive was made, as the target in the middle of those of the group says, of which
+    /// some may have another clock; or when it was seen first.
     fn made(&self, name: &ArchiveName, seen: SystemTime) -> SystemTime {
-        let sources = self.view.sources(name).iter();
-        sources.filter_map(|source| source.listed.modified).min().unwrap_or(seen)
+        let own = |source: &&Arc<Source>| source.target.group == *self.name;
+        let sources = self.view.sources(name).iter().filter(own);
+        let mut times: Vec<_> = sources.filter_map(|source| source.listed.modified).collect();
+        times.sort_unstable();
+        times.get(times.len().saturating_sub(1) / 2).copied().unwrap_or(seen)
     }
 
     fn pair(&self, of: Generation) -> Pair {
         let archive = |name: &ArchiveName| {
-            let own = |group: &Arc<str>| group == self.name;
-            let sources = self.view.sources(name).iter();
-            let sources: Vec<_> = sources.filter(|source| own(&source.target.group)).collect();
+            let own = |source: &&Arc<Source>| source.target.group == *self.name;
+            let sources: Vec<_> = self.view.sources(name).iter().filter(own).collect();
             Archive {
                 name: name.to_string(),
                 slot: name.slot().0,
@@ -240,6 +239,11 @@ impl About<'_> {
         };
         Pair { full: archive(&of.full), incremental: of.incremental.as_ref().map(archive) }
     }
+}
+
+/// Whether a target answered its last probe and lists archives.
+fn answers(target: &Target) -> bool {
+    matches!(target.state, TargetState::Up | TargetState::Ejected)
 }
 
 fn target(

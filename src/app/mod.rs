@@ -139,7 +139,7 @@ impl Services {
             doubts.failed(),
         );
         let (access, reporter) = (Arc::clone(&accesses), scraper.reporter());
-        let upstreams = Arc::new(UpstreamPool::new(&live, access, reporter, doubts));
+        let upstreams = Arc::new(UpstreamPool::new(&live, access, reporter, doubts, &counts));
         let (carriers, views) = (Arc::clone(&upstreams), Arc::clone(&published));
         let trials = Trials::new(carriers, views, scraper.ledgers());
         let fetcher = cache.map(|cache| {

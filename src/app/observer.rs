@@ -11,7 +11,7 @@ use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, timeout};
 
 use super::gather::{Looked, Parts, rate, shown};
 use super::offers::Offers;
@@ -20,13 +20,14 @@ use crate::clock::Now;
 use crate::metrics::LimitName;
 use crate::status::changes::{self, Change};
 use crate::status::report::{
-    Configuration, Event, EventKind, Health, Limit, Sample, Status, TargetState, VERSION,
+    Configuration, Event, EventKind, Health, Limit, Sample, Status, Target, TargetState, VERSION,
 };
 
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Looks for one sample of the history.
-const LOOKS_OF_A_SAMPLE: usize = 10;
+/// Time of one sample of the history, and over which rates are measured; a little less than ten
+/// looks take, so that the tenth is not too early.
+const SAMPLE: Duration = Duration::from_millis(9_900);
 /// Samples that are kept: an hour of them.
 const SAMPLES: usize = 360;
 /// Events that are kept.
@@ -61,13 +62,15 @@ struct Notes {
     contents: Option<Contents>,
     /// When the disk said that, and what it is asked now.
     disk: Disk,
-    looks: usize,
+    /// When the last sample was taken.
+    sampled: Option<Instant>,
     sums: VecDeque<(Instant, u64, u64)>,
     history: VecDeque<Sample>,
     events: VecDeque<Event>,
     fills: u64,
     reloads: (u64, u64),
-    refused: BTreeMap<String, Instant>,
+    /// When refusals for each bound were told last, and how many there had been by then.
+    refused: BTreeMap<String, (Instant, u64)>,
     draining: bool,
 }
 
@@ -88,8 +91,10 @@ impl Disk {
             self.asked = Some(asked);
             return None;
         };
+        let contents =
+            answer.inspect_err(|fault| log::error!("a look at the cache ended: {fault}")).ok()?;
         self.answered = Some(Instant::now());
-        answer.inspect_err(|fault| log::error!("a look at the cache ended: {fault}")).ok()
+        Some(contents)
     }
 }
 
@@ -133,12 +138,14 @@ impl Observer {
         let now = Now::read();
         let contents = notes.contents.as_ref();
         let mut looked = self.parts.look(contents, &mut notes.offers, now);
+        let asked = notes.disk.answered.unwrap_or(self.parts.started.instant);
+        let silence = now.instant.saturating_duration_since(asked);
+        looked.disk_silence = self.parts.reloader.store.as_ref().map(|_| silence);
         let before = self.seen.load_full();
         Self::measure(notes, &mut looked, now);
         self.note_changes(notes, before.as_deref(), &looked, now);
         let status = self.told(notes, &looked, now);
         self.seen.store(Some(Arc::new(Seen { status, looked })));
-        notes.looks += 1;
     }
 
     /// Rates over the last ten seconds, and a sample each ten.
@@ -146,7 +153,10 @@ impl Observer {
         let traffic = &mut looked.traffic;
         let (sent, received) = (traffic.sent_bytes, traffic.received_bytes);
         notes.sums.push_back((now.instant, sent, received));
-        while notes.sums.len() > LOOKS_OF_A_SAMPLE + 1 {
+        let is_old =
+            |(at, ..): &(Instant, u64, u64)| now.instant.saturating_duration_since(*at) > SAMPLE;
+        // The first one that is left is what the sums were about ten seconds ago.
+        while notes.sums.get(1).is_some_and(is_old) {
             notes.sums.pop_front();
         }
         if let Some((since, sent_then, received_then)) = notes.sums.front().copied() {
@@ -160,7 +170,10 @@ impl Observer {
         if let Some(limit) = looked.limits.iter_mut().find(of_rate) {
             limit.used = traffic.sent_rate;
         }
-        if notes.looks.is_multiple_of(LOOKS_OF_A_SAMPLE) {
+        let is_due = |at: Instant| now.instant.saturating_duration_since(at) >= SAMPLE;
+        if notes.sampled.is_none_or(is_due) {
+            // Of what is missed none is made up.
+            notes.sampled = Some(now.instant);
             let ages = looked.groups.iter().filter_map(|group| group.age_seconds);
             if notes.history.len() >= SAMPLES {
                 notes.history.pop_front();
@@ -185,16 +198,17 @@ impl Observer {
         self.note_cache(notes, old, looked, now);
         let mut happened = changes::of_groups(groups, &looked.groups);
         happened.extend(changes::of_targets(old.map(|old| &*old.targets), &looked.targets));
-        let limits = old.map_or(&[][..], |old| &old.limits);
-        happened.extend(changes::of_limits(limits, &looked.limits, |name| {
-            let last = notes.refused.get(name);
-            let is_due = last
-                .is_none_or(|last| now.instant.saturating_duration_since(*last) >= REFUSAL_PAUSE);
-            if is_due {
-                notes.refused.insert(name.to_owned(), now.instant);
+        for limit in &looked.limits {
+            let told = notes.refused.get(&limit.name).copied();
+            let lately = |(at, _): &(Instant, u64)| {
+                now.instant.saturating_duration_since(*at) < REFUSAL_PAUSE
+            };
+            let before = told.map_or(0, |(_, refused)| refused);
+            if let (None, Some(change)) = (told.filter(lately), changes::of_limit(limit, before)) {
+                notes.refused.insert(limit.name.clone(), (now.instant, limit.refused));
+                happened.push(change);
             }
-            is_due
-        }));
+        }
         for change in happened {
             notes.tell(change, wall);
         }
@@ -230,8 +244,8 @@ impl Observer {
             notes.tell((EventKind::Reloaded, text), at);
         }
         if failed > notes.reloads.1 {
-            let why = reloads.last_error().unwrap_or_default();
-            let text = format!("A configuration was not taken: {why}.");
+            let why = reloads.last_error().map_or_else(String::new, |why| format!(": {why}"));
+            let text = format!("A configuration was not taken{why}.");
             notes.tell((EventKind::ReloadFailed, text), at);
         }
         notes.reloads = (taken, failed);
@@ -240,7 +254,7 @@ impl Observer {
     fn told(&self, notes: &Notes, looked: &Looked, now: Now) -> Status {
         let Parts { started, reloader, reference, .. } = &self.parts;
         let (file, reloads) = (&reloader.file, &reloader.counts);
-        let (health, reasons) = self.health(notes, looked, now.instant);
+        let (health, reasons) = self.health(looked);
         let mut transfers = looked.transfers.clone();
         transfers.sort_by_key(|transfer| std::cmp::Reverse((transfer.length, transfer.sent)));
         transfers.truncate(MAX_TRANSFERS);
@@ -274,13 +288,13 @@ impl Observer {
         }
     }
 
-    fn health(&self, notes: &Notes, looked: &Looked, now: Instant) -> (Health, Vec<String>) {
+    fn health(&self, looked: &Looked) -> (Health, Vec<String>) {
         let mut reasons = Vec::new();
         for group in &looked.groups {
             let name = &group.name;
             if group.offered.is_none() {
                 reasons.push(format!("Group {name} offers nothing."));
-            } else if group.targets_up == 0 {
+            } else if !looked.targets.iter().any(|target| target.group == *name && serves(target)) {
                 reasons.push(format!("Group {name} has no target that is up."));
             }
             let most = self.parts.reloader.live.load().config.max_snapshot_age;
@@ -293,8 +307,7 @@ impl Observer {
         if let Some(error) = self.parts.reloader.counts.last_error() {
             reasons.push(format!("The last reload was not taken: {error}."));
         }
-        let silent = |at: Instant| now.saturating_duration_since(at) > DISK_SILENCE;
-        if self.parts.reloader.store.is_some() && notes.disk.answered.is_some_and(silent) {
+        if looked.disk_silence.is_some_and(|silence| silence > DISK_SILENCE) {
             reasons.push("The disk of the cache does not answer.".to_owned());
         }
         if self.parts.reloader.drain.is_begun() {
@@ -318,13 +331,18 @@ impl Observer {
     }
 }
 
+/// Whether a target's archives are offered.
+fn serves(target: &Target) -> bool {
+    matches!(target.state, TargetState::Up | TargetState::Ejected | TargetState::Failing)
+}
+
 /// How a fill ended.
 fn ended(end: &FillEnd) -> Change {
     let FillEnd { name, target, written, failed, .. } = end;
     match failed {
         None => (EventKind::Promoted, format!("{name} from target {target} is in the cache.")),
-        Some(why) => {
-            let kind = match why.cause() {
+        Some((cause, why)) => {
+            let kind = match *cause {
                 "unsound" => EventKind::Unsound,
                 _ => EventKind::FillFailed,
             };
@@ -338,12 +356,14 @@ fn ended(end: &FillEnd) -> Change {
 #[async_trait]
 impl BackgroundService for Observer {
     async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut looks = tokio::time::interval(INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
-            self.look().await;
             tokio::select! {
                 _ = shutdown.wait_for(|stop| *stop) => return,
-                () = tokio::time::sleep(INTERVAL) => {}
+                _ = looks.tick() => {}
             }
+            self.look().await;
         }
     }
 }

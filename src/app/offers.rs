@@ -43,7 +43,8 @@ impl Offers {
         if offer.best != best {
             (offer.best, offer.since.changed) = (best, Some(now.wall));
         }
-        if offer.newest != newest {
+        // An archive that is back after a moment is as old as it was.
+        if newest.is_some() && offer.newest != newest {
             (offer.newest, offer.since.seen) = (newest, now.wall);
         }
         offer.since
@@ -78,7 +79,8 @@ mod tests {
         assert_eq!(note(Some(one), 5), (5, Some(5)));
         assert_eq!(note(Some(one), 9), (5, Some(5)));
         assert_eq!(note(Some(pair), 10), (10, Some(10)));
-        assert_eq!(note(None, 20), (20, Some(20)));
+        assert_eq!(note(None, 20), (10, Some(20)));
+        assert_eq!(note(Some(pair), 21), (10, Some(21)), "no newer than it was");
         offers.keep(&[]);
         assert!(offers.0.is_empty());
     }

@@ -134,7 +134,11 @@ impl ReloadCounts {
             }
             Err(error) => {
                 self.failed.fetch_add(1, Ordering::Relaxed);
-                last.error = Some(chain(error));
+                // Those of which nothing was read say nothing of the configuration.
+                if !matches!(error, ReloadError::Draining | ReloadError::Busy | ReloadError::NoFile)
+                {
+                    last.error = Some(chain(error));
+                }
             }
         }
     }

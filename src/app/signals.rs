@@ -37,17 +37,21 @@ impl BackgroundService for Signals {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let mut listened = self.listened.lock().await;
         let Listened { hangup, reopen } = &mut *listened;
-        loop {
-            tokio::select! {
-                _ = shutdown.wait_for(|stop| *stop) => return,
-                Some(()) = reopen.recv() => {
-                    self.reloader.traffic.log.reopen();
-                    continue;
-                }
-                Some(()) = hangup.recv() => {}
+        let reloads = async {
+            while hangup.recv().await.is_some() {
+                // What came of it is in the log.
+                let _ = self.reloader.reload().await;
             }
-            // What came of it is in the log.
-            let _ = self.reloader.reload().await;
+        };
+        // Beside the reloads, which may take their time.
+        let reopens = async {
+            while reopen.recv().await.is_some() {
+                self.reloader.traffic.log.reopen();
+            }
+        };
+        tokio::select! {
+            _ = shutdown.wait_for(|stop| *stop) => {}
+            ((), ()) = async { tokio::join!(reloads, reopens) } => {}
         }
     }
 }

@@ -27,8 +27,8 @@ pub struct FillEnd {
     pub target: TargetId,
     /// Bytes that were written.
     pub written: u64,
-    /// Nothing where the archive is whole.
-    pub failed: Option<Abandoned>,
+    /// Nothing where the archive is whole; else a word for why, and words for people.
+    pub failed: Option<(&'static str, String)>,
 }
 
 /// Counts since the start of the process; they never go back.
@@ -69,13 +69,18 @@ impl FillCounts {
         self.ends().iter().filter(|end| end.number > number).cloned().collect()
     }
 
+    /// Counts an archive that was not taken, for one of these causes.
+    pub fn refuse(&self, cause: &'static str) {
+        count(&self.refused, &REFUSALS, cause);
+    }
+
     pub(super) fn begin(&self) {
         self.started.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts an archive that was not taken, for one of the [`REFUSALS`].
-    pub(super) fn refuse(&self, cause: &'static str) {
-        count(&self.refused, &REFUSALS, cause);
+    /// Counts an archive that no source began to deliver. Where one did, its fill counts itself.
+    pub fn barren(&self, name: ArchiveName, target: &TargetId, why: String) {
+        self.note(name, target, 0, Some((Abandoned::SourceFailed.cause(), why)));
     }
 
     pub(super) fn end(
@@ -85,9 +90,19 @@ impl FillCounts {
         written: u64,
         failed: Option<Abandoned>,
     ) {
-        match failed {
+        self.note(name, target, written, failed.map(|why| (why.cause(), why.to_string())));
+    }
+
+    fn note(
+        &self,
+        name: ArchiveName,
+        target: &TargetId,
+        written: u64,
+        failed: Option<(&'static str, String)>,
+    ) {
+        match &failed {
             None => drop(self.promoted.fetch_add(1, Ordering::Relaxed)),
-            Some(why) => count(&self.failed, &Abandoned::CAUSES, why.cause()),
+            Some((cause, _)) => count(&self.failed, &Abandoned::CAUSES, cause),
         }
         let (at, target) = (SystemTime::now(), target.clone());
         let mut ends = self.ends();
@@ -104,7 +119,7 @@ impl FillCounts {
     }
 }
 
-fn count(counts: &[AtomicU64], causes: &[&'static str], cause: &'static str) {
+fn count(counts: &[AtomicU64], causes: &[&'static str], cause: &str) {
     let place = causes.iter().position(|known| *known == cause);
     if let Some(count) = place.and_then(|place| counts.get(place)) {
         count.fetch_add(1, Ordering::Relaxed);

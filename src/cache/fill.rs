@@ -118,7 +118,6 @@ impl Fill {
         log::info!("cache: refresh of {name} from target {target} started, {length} bytes");
         let inspection = reservation.inspection().map_err(Refusal::Disk)?;
         let shared = reservation.shared();
-        shared.counts.begin();
         shared.measure(&reservation.record().name, progress.subscribe());
         let writer = Writer {
             reservation,
@@ -135,6 +134,7 @@ impl Fill {
             let _ = done.send(writer.run());
         };
         thread.spawn(run).map_err(Refusal::Thread)?;
+        shared.counts.begin();
         let fill = Self { steps, block: BytesMut::new(), written: 0, length, reason, shared };
         Ok((fill, Ending(ending)))
     }

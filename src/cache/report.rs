@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::retention::Retention;
+use super::retention::{Entry, Retention, lease_end};
 use super::shared::{Filling, Shared};
 use crate::index::{TargetId, Worth};
 use crate::snapshot::ArchiveName;
@@ -68,11 +68,12 @@ impl Shared {
         let settings = self.settings();
         let entries = self.entries(now);
         let state = self.state();
-        let lease = |stale_since: Option<Instant>, last_read: Option<Instant>, readers: usize| {
-            let Retention::Leased(lease) = settings.retention else { return None };
-            let busy = (readers > 0).then_some(now);
-            let since = [Some(stale_since?), last_read, busy].into_iter().flatten().max()?;
-            Some((since + lease).saturating_duration_since(now))
+        let lease = |entry: &Entry| match settings.retention {
+            Retention::UntilRefresh => None,
+            Retention::Leased(lease) => {
+                let end = lease_end(entry, &entries, lease, now)?;
+                Some(end.saturating_duration_since(now))
+            }
         };
         let whole = entries.iter().filter_map(|entry| {
             let record = state.whole.get(&entry.name)?.sealed.record();
@@ -84,8 +85,7 @@ impl Shared {
                 sealed: record.sealed,
                 readers: entry.readers,
                 offered,
-                lease: lease(entry.stale_since, entry.last_read, entry.readers)
-                    .filter(|_| !offered),
+                lease: lease(entry).filter(|_| !offered),
             })
         });
         let whole = whole.collect();

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use tokio::sync::watch;
 
 use super::abandoned::{Abandoned, Stopped, WhenSuperseded, disk};
+use super::counts::FillCounts;
 use super::growing::Growing;
 use super::inspection::Inspection;
 use super::intact::{check_blocks, check_length};
@@ -128,6 +129,11 @@ impl Claim {
         Self { shared, name }
     }
 
+    /// What becomes of fills of its store.
+    pub fn counts(&self) -> Arc<FillCounts> {
+        Arc::clone(&self.shared.counts)
+    }
+
     /// Notes whose copy is being asked for, so that others ask for the same.
     pub fn asks(&self, target: &TargetId) {
         self.shared.note_source(&self.name, target);
@@ -135,11 +141,6 @@ impl Claim {
 
     /// Makes room for the archive: stale ones go, and its length is reserved. Blocks.
     pub fn reserve(self, announced: Announced) -> Result<Reservation, Refusal> {
-        let shared = Arc::clone(&self.shared);
-        self.reserved(announced).inspect_err(|refusal| shared.counts.refuse(refusal.cause()))
-    }
-
-    fn reserved(self, announced: Announced) -> Result<Reservation, Refusal> {
         let mark = announced.mark();
         let Announced { target, length, copy, modified, .. } = announced;
         let removed = self.shared.make_way(&self.name, length)?;

@@ -49,11 +49,8 @@ pub(super) struct Ended {
 /// latest after another lease.
 pub(super) fn ended(entries: &[Entry], lease: Duration, now: Instant) -> Ended {
     let mut ended = Ended::default();
-    for entry in entries.iter().filter(|entry| is_followed(entry, entries)) {
-        let Some(stale_since) = entry.stale_since else { continue };
-        let busy = (entry.readers > 0).then_some(now);
-        let since = [Some(stale_since), entry.last_read, busy].into_iter().flatten().max();
-        let end = since.unwrap_or(now) + lease;
+    for entry in entries {
+        let Some(end) = lease_end(entry, entries, lease, now) else { continue };
         if end <= now && entry.readers == 0 {
             ended.names.insert(entry.name);
         } else {
@@ -61,6 +58,20 @@ pub(super) fn ended(entries: &[Entry], lease: Duration, now: Instant) -> Ended {
         }
     }
     ended
+}
+
+/// When the lease of an archive ends, as far as that can be told while it is read; nothing where it
+/// has none as yet: it is the best, or there is nothing after it.
+pub(super) fn lease_end(
+    entry: &Entry,
+    entries: &[Entry],
+    lease: Duration,
+    now: Instant,
+) -> Option<Instant> {
+    let stale_since = entry.stale_since.filter(|_| is_followed(entry, entries))?;
+    let busy = (entry.readers > 0).then_some(now);
+    let since = [Some(stale_since), entry.last_read, busy].into_iter().flatten().max();
+    Some(since.unwrap_or(now) + lease)
 }
 
 /// Archives that were the best and were overtaken: a newer one is complete as well.

@@ -43,7 +43,7 @@ pub(super) struct Shared {
     pub(super) distrusted: watch::Sender<Arc<[Distrusted]>>,
     loads: Arc<Semaphore>,
     pub(super) sealing: Arc<AtomicUsize>,
-    pub(super) counts: FillCounts,
+    pub(super) counts: Arc<FillCounts>,
 }
 
 /// An archive all of whose bytes came, until it is found or given up.
@@ -121,7 +121,7 @@ impl Shared {
             distrusted: watch::Sender::default(),
             loads: sealed::loads(),
             sealing: Arc::default(),
-            counts: FillCounts::default(),
+            counts: Arc::default(),
         }
     }
 

@@ -183,8 +183,7 @@ impl Store {
     /// Whether there could be room for an archive of so many bytes, whatever would have to go for
     /// it. Blocks.
     pub fn could_hold(&self, name: &ArchiveName, length: u64) -> Result<(), Refusal> {
-        let held = self.0.could_hold(name, length);
-        held.inspect_err(|refusal| self.0.counts.refuse(refusal.cause()))
+        self.0.could_hold(name, length)
     }
 
     /// What is there. Blocks, and for as long as the disk does.

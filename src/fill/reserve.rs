@@ -1,9 +1,10 @@
 //! Room in the cache for an archive that has begun to come.
 
 use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{Announced, Claim, Refusal, Reservation, Store};
+use crate::cache::{Announced, Claim, FillCounts, Refusal, Reservation, Store};
 use crate::index::Source;
 use crate::route::{ArchiveHead, Bypass};
 use crate::snapshot::ArchiveName;
@@ -33,7 +34,8 @@ pub async fn prepare<T: Send + 'static>(
     patience: Duration,
     begin: impl FnOnce(Reservation) -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
-    in_time(name, patience, move || claim.reserve(announced).and_then(begin)).await
+    let counts = claim.counts();
+    in_time(name, counts, patience, move || claim.reserve(announced).and_then(begin)).await
 }
 
 /// Whether there could be room for an archive of so many bytes, before anybody is asked for it. A
@@ -46,12 +48,13 @@ pub(super) async fn could_hold(
     length: u64,
     patience: Duration,
 ) -> Result<Claim, Refusal> {
-    let store = store.clone();
-    in_time(name, patience, move || store.could_hold(&name, length).map(|()| claim)).await
+    let (store, counts) = (store.clone(), claim.counts());
+    in_time(name, counts, patience, move || store.could_hold(&name, length).map(|()| claim)).await
 }
 
 async fn in_time<T: Send + 'static>(
     name: ArchiveName,
+    counts: Arc<FillCounts>,
     patience: Duration,
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
@@ -62,6 +65,7 @@ async fn in_time<T: Send + 'static>(
         Err(_) => Err(Refusal::Slow(patience)),
     };
     if let Err(refusal) = &done {
+        counts.refuse(refusal.cause());
         let cause = refusal.source().map(|cause| format!(": {cause}")).unwrap_or_default();
         log::info!("cache: refresh of {name} refused: {refusal}{cause}");
     }

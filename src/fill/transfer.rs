@@ -175,10 +175,14 @@ impl FillContext {
             let asked = could_hold(&self.store, job.name, claim, length, patience).await;
             claim = asked.map_err(refused)?;
         }
-        let mut walk = Walk::new(sources);
+        let (mut walk, mut last) = (Walk::new(sources), None);
         let (source, slot, Opened { body, head, validator }) = loop {
             if walk.source().is_none() {
-                return Err(failed(walk.failure().cloned().unwrap_or(SourceFailure::Gone)));
+                let failure = walk.failure().cloned().unwrap_or(SourceFailure::Gone);
+                if let Some(target) = last {
+                    self.store.counts().barren(job.name, &target, failure.to_string());
+                }
+                return Err(failed(failure));
             }
             let busy = |busy| FillFailure::Failed(Failure::Busy(busy));
             job.reach(Stage::Waiting);
@@ -193,6 +197,7 @@ impl FillContext {
                 Ok(opened) => break (source, slot, opened),
                 Err(failure) => {
                     self.upstreams.refused(&source, &Method::GET, &failure);
+                    last = Some(source.target.clone());
                     walk.next(failure);
                 }
             }
@@ -223,6 +228,7 @@ impl FillContext {
                     let at = fill.written();
                     log::warn!("{} from target {target} broke off at {at}: {failure}", job.name);
                     let is_its_fault = body.is_targets_fault(&failure);
+                    self.upstreams.count(&failure);
                     if is_its_fault {
                         self.upstreams.failed(&target, &failure, Instant::now());
                     }

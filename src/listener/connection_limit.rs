@@ -299,6 +299,8 @@ mod tests {
 
     use super::*;
     use crate::listener::heads::Heads;
+    use crate::listener::speech::Left;
+    use crate::metrics::RequestCounts;
 
     fn client(number: u8) -> IpAddr {
         IpAddr::V4(Ipv4Addr::new(127, 0, 0, number))
@@ -314,7 +316,9 @@ mod tests {
 
     fn connection(number: u8, now: Instant) -> Arc<Connection> {
         let heads = Heads::new(1);
-        Arc::new(Connection::of(&Limits::default(), client(number), &heads, &Arc::default(), now))
+        let counts = RequestCounts::new().expect("good definitions");
+        let left = Arc::new(Left::new(Arc::new(counts)));
+        Arc::new(Connection::of(&Limits::default(), client(number), &heads, &left, now))
     }
 
     /// A connection of a client and its place.

@@ -45,12 +45,12 @@ use self::connection::{Connection, Malformed};
 pub use self::connection_limit::ConnectionLimit;
 use self::dismissal::Dismissal;
 use self::heads::Heads;
-pub use self::serving::Serving;
+pub use self::serving::{Cut, Serving};
 use self::speech::{Left, Protocols};
 use self::stream::Watched;
 use crate::config::Limits;
 use crate::limit::LogLimiter;
-use crate::metrics::RequestCounts;
+use crate::metrics::{ClosedReason, RequestCounts};
 
 /// What clients connect to. Clones are the same.
 pub struct Listener<A>(Arc<Shared<A>>);
@@ -105,7 +105,8 @@ impl<A> Listener<A> {
     pub fn new(limits: &Limits, h2c: bool, app: A, counts: Arc<RequestCounts>) -> Self {
         let app = Arc::new(app);
         let http = ArcSwap::from_pointee(Http::new(Arc::clone(&app), limits, h2c));
-        let (heads, left) = (Heads::new(limits.max_request_head), Arc::default());
+        let heads = Heads::new(limits.max_request_head);
+        let left = Arc::new(Left::new(Arc::clone(&counts)));
         let (places, malformed) = (ConnectionLimit::new(limits), Mutex::default());
         Self(Arc::new(Shared { app, http, places, malformed, heads, left, counts }))
     }
@@ -160,7 +161,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Listener<A> {
         let watched = Box::new(watched);
         connection.attend(http.process_new(watched, shutdown)).await;
         if let Some(malformed) = connection.malformed() {
+            counts.closed(ClosedReason::Malformed);
             self.complain(client.to_canonical(), malformed);
+        } else if let Some(why) = connection.cut() {
+            counts.closed(why.into());
         }
         None
     }

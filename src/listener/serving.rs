@@ -15,6 +15,17 @@ use super::watch::Why;
 use crate::route::{self, Busy, Failure, Receipt, Route};
 use crate::upstream::Taker;
 
+/// Why a client is left in the middle of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The client takes too little.
+    Slow,
+    /// Another client needs the place.
+    Crowded,
+    /// The client sent too much.
+    Unruly,
+}
+
 /// A request whose head is there, for as long as it is served.
 #[derive(Debug)]
 pub struct Serving {
@@ -83,12 +94,21 @@ impl Serving {
         Presence(Arc::clone(&self.connection))
     }
 
+    /// Whether and why the client was left.
+    pub fn cut(&self) -> Option<Cut> {
+        Some(match self.connection.cut()? {
+            Why::Crowded => Cut::Crowded,
+            Why::Unruly => Cut::Unruly,
+            Why::Slow | Why::Idle | Why::Late => Cut::Slow,
+        })
+    }
+
     /// Whether and why the client was left, in words for the log.
     pub fn broken(&self) -> Option<&'static str> {
-        Some(match self.connection.cut()? {
-            Why::Crowded => " (broken off, another client needed the place)",
-            Why::Unruly => " (broken off, the client sent too much)",
-            Why::Slow | Why::Idle | Why::Late => " (broken off, the client took too little)",
+        Some(match self.cut()? {
+            Cut::Crowded => " (broken off, another client needed the place)",
+            Cut::Unruly => " (broken off, the client sent too much)",
+            Cut::Slow => " (broken off, the client took too little)",
         })
     }
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::frames::{Calm, Frames, PREFACE};
 use super::heads::{Excess, Heads, Held, Scan};
 use crate::limit::LogLimiter;
+use crate::metrics::{LimitName, RequestCounts};
 
 /// After how many seconds a client may find room for a long head again.
 const SOME_SECONDS: u32 = 10;
@@ -172,13 +173,19 @@ impl Multiplexed {
 }
 
 /// How many clients were left for what they said.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Left {
     heads: Mutex<LogLimiter>,
     frames: Mutex<LogLimiter>,
+    counts: Arc<RequestCounts>,
 }
 
 impl Left {
+    /// Nobody yet.
+    pub(super) fn new(counts: Arc<RequestCounts>) -> Self {
+        Self { heads: Mutex::default(), frames: Mutex::default(), counts }
+    }
+
     /// Counts one, and says now and then how many there were.
     pub(super) fn note(&self, unruly: Unruly, client: IpAddr, now: Instant) {
         let (refusals, what) = match unruly {
@@ -186,6 +193,9 @@ impl Left {
             Unruly::Head(Excess::All) => (&self.heads, "one too many that is long"),
             Unruly::Restless => (&self.frames, "frames of HTTP/2 that ask for nothing"),
         };
+        if unruly == Unruly::Head(Excess::All) {
+            self.counts.refused(LimitName::Heads);
+        }
         let count = refusals.lock().unwrap_or_else(PoisonError::into_inner).count(now);
         match (count, unruly) {
             (None, _) => {}

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::speech::Heard;
 use super::stall_budget::StallBudget;
 use crate::config::Limits;
+use crate::metrics::ClosedReason;
 
 /// How often a connection is looked at that has a request, at least.
 const TICK: Duration = Duration::from_secs(1);
@@ -52,6 +53,16 @@ pub(super) enum Why {
     Crowded,
     /// The client said too much, and was told so.
     Unruly,
+}
+
+impl From<Why> for ClosedReason {
+    fn from(why: Why) -> Self {
+        match why {
+            Why::Late | Why::Idle | Why::Slow => Self::Slow,
+            Why::Crowded => Self::Crowded,
+            Why::Unruly => Self::Unruly,
+        }
+    }
 }
 
 /// What a connection does with its place.

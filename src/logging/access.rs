@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use serde_json::{Map, Value};
 
 use super::error::LogError;
-use super::process::ACCESS;
+use super::process::{self, ACCESS};
 use super::sink::{Output, Sink};
 use crate::config::{AccessTo, Log, LogFormat};
 
@@ -71,8 +71,8 @@ pub struct Entry<'a> {
 #[derive(Debug)]
 pub struct AccessLog {
     way: ArcSwap<Way>,
-    /// Lines that were dropped by sinks of before.
-    dropped: AtomicU64,
+    /// Lines that no file took.
+    dropped: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -89,13 +89,17 @@ pub struct Opened(Way);
 
 impl Way {
     /// A file that is open already is used on.
-    fn open(settings: &Log, before: Option<&Self>) -> Result<Self, LogError> {
+    fn open(
+        settings: &Log,
+        before: Option<&Self>,
+        dropped: &Arc<AtomicU64>,
+    ) -> Result<Self, LogError> {
         let (format, to) = (settings.format, settings.access.clone());
         let open = before.filter(|before| before.to == to).and_then(|before| before.file.clone());
         let file = match (&to, open) {
             (AccessTo::File(path), None) => {
                 let failed = |source| LogError::File { path: path.clone(), source };
-                Some(Sink::open(Output::File(path.clone())).map_err(failed)?)
+                Some(Sink::open(Output::File(path.clone()), dropped).map_err(failed)?)
             }
             (_, open) => open,
         };
@@ -106,22 +110,19 @@ impl Way {
 impl AccessLog {
     /// Opens the log that the configuration wants.
     pub fn open(settings: &Log) -> Result<Self, LogError> {
-        let way = ArcSwap::from_pointee(Way::open(settings, None)?);
-        Ok(Self { way, dropped: AtomicU64::new(0) })
+        let dropped = Arc::default();
+        let way = ArcSwap::from_pointee(Way::open(settings, None, &dropped)?);
+        Ok(Self { way, dropped })
     }
 
     /// Opens what another configuration wants. Nothing is written there before [`AccessLog::take`].
     pub fn prepare(&self, settings: &Log) -> Result<Opened, LogError> {
-        Way::open(settings, Some(&self.way.load())).map(Opened)
+        Way::open(settings, Some(&self.way.load()), &self.dropped).map(Opened)
     }
 
     /// Writes there from now on. What was written before is where it was.
     pub fn take(&self, Opened(way): Opened) {
-        let before = self.way.swap(Arc::new(way));
-        let now = self.way.load();
-        if let Some(sink) = before.file.as_ref().filter(|_| before.to != now.to) {
-            self.dropped.fetch_add(sink.dropped(), Ordering::Relaxed);
-        }
+        self.way.store(Arc::new(way));
     }
 
     /// Opens the file anew, since it was renamed.
@@ -140,25 +141,22 @@ impl AccessLog {
 
     /// Lines that were not written, since the disk is too slow or fails.
     pub fn dropped(&self) -> u64 {
-        let now = self.way.load().file.as_ref().map_or(0, Sink::dropped);
-        self.dropped.load(Ordering::Relaxed).saturating_add(now)
+        self.dropped.load(Ordering::Relaxed)
     }
 
     /// Writes one line.
     pub fn write(&self, entry: &Entry<'_>) {
         let way = self.way.load();
-        match (&way.to, &way.file, way.format) {
+        let line = |prefix: &str, suffix: &str| match way.format {
+            LogFormat::Text => format!("{prefix}{:.3}{suffix} {entry}\n", now()),
+            LogFormat::Json => format!("{}\n", entry.object(now())),
+        };
+        match (&way.to, &way.file, process::sink()) {
             (AccessTo::Off, ..) | (AccessTo::File(_), None, _) => {}
-            (AccessTo::Stderr, _, LogFormat::Text) => log::info!(target: ACCESS, "{entry}"),
-            (AccessTo::Stderr, _, LogFormat::Json) => {
-                log::info!(target: ACCESS, "{}", entry.object(now()));
-            }
-            (AccessTo::File(_), Some(file), LogFormat::Text) => {
-                file.write(format!("{:.3} {entry}\n", now()));
-            }
-            (AccessTo::File(_), Some(file), LogFormat::Json) => {
-                file.write(format!("{}\n", entry.object(now())));
-            }
+            (AccessTo::File(_), Some(file), _) => file.write(line("", "")),
+            (AccessTo::Stderr, _, Some(stderr)) => stderr.write(line("[", " INFO  access]")),
+            // Whoever writes the log there is has his own way with it.
+            (AccessTo::Stderr, _, None) => log::info!(target: ACCESS, "{entry}"),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The log of the process, on standard error. What is written, and how, can be changed while the
 //! process runs.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal, Write};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -14,7 +16,7 @@ use super::error::LogError;
 use super::sink::{Output, Sink};
 use crate::config;
 
-/// The module under which lines of the access log appear where that is on standard error.
+/// The module under which lines of the access log appear in a log that another program writes.
 pub const ACCESS: &str = "access";
 
 /// A module whose log is turned off. It writes an error for every client that leaves while it is
@@ -32,10 +34,14 @@ const BOUNDED_MODULES: [&str; 3] =
 /// A module that writes the heads of requests, credentials and all, where its log is at `trace`.
 const TELLING_MODULE: &str = "pingora_core::protocols::http::v1::client";
 
+/// Most bytes of a message in an object, which would be none if it were cut later.
+const MAX_MESSAGE: usize = 8 << 10;
+
 /// The log of the process.
 struct Replaceable {
     logger: ArcSwap<Logger>,
     sink: Sink,
+    dropped: Arc<AtomicU64>,
 }
 
 static LOG: OnceLock<Replaceable> = OnceLock::new();
@@ -70,12 +76,21 @@ impl Write for ToSink {
 
 /// Begins to write on standard error what the configuration wants to be told. `RUST_LOG` says more.
 pub fn start(settings: &config::Log) -> Result<(), LogError> {
-    let sink = Sink::open(Output::Stderr).map_err(LogError::Thread)?;
+    let dropped = Arc::default();
+    let sink = Sink::open(Output::Stderr, &dropped).map_err(LogError::Thread)?;
     let logger = logger(settings, &sink);
     let most = logger.filter();
-    let log = LOG.get_or_init(|| Replaceable { logger: ArcSwap::from_pointee(logger), sink });
+    let logger = ArcSwap::from_pointee(logger);
+    let log = LOG.get_or_init(|| Replaceable { logger, sink, dropped });
     log::set_logger(log).map_err(|_| LogError::Begun)?;
     log::set_max_level(most);
+    // The one of the library waits for whoever reads standard error.
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace = Backtrace::capture();
+        let is_there = backtrace.status() == BacktraceStatus::Captured;
+        let backtrace = if is_there { format!("\n{backtrace}") } else { String::new() };
+        log::error!("a fault of this program, please report it: {panic}{backtrace}");
+    }));
     Ok(())
 }
 
@@ -90,7 +105,12 @@ pub fn set(settings: &config::Log) {
 
 /// Lines that were not written, since whoever takes them is too slow.
 pub fn dropped() -> u64 {
-    LOG.get().map_or(0, |log| log.sink.dropped())
+    LOG.get().map_or(0, |log| log.dropped.load(Ordering::Relaxed))
+}
+
+/// The way to standard error, where [`start`] began it.
+pub(super) fn sink() -> Option<&'static Sink> {
+    LOG.get().map(|log| &log.sink)
 }
 
 pub(super) fn flush(patience: Duration) {
@@ -113,8 +133,6 @@ fn logger(settings: &config::Log, sink: &Sink) -> Logger {
     }
     logger
         .filter_module(NOISY_MODULE, LevelFilter::Off)
-        // Whether there is an access log does not depend on what else is written.
-        .filter_module(ACCESS, LevelFilter::Info)
         .parse_default_env()
         // After what `RUST_LOG` says, so that it cannot be turned on.
         .filter_module(TELLING_MODULE, level.min(LevelFilter::Debug))
@@ -132,16 +150,19 @@ fn style() -> WriteStyle {
     if wanted && io::stderr().is_terminal() { WriteStyle::Always } else { WriteStyle::Never }
 }
 
-/// One object in a line. Those of the access log are objects already.
+/// One object in a line.
 fn json(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
-    if record.target() == ACCESS {
-        return writeln!(out, "{}", record.args());
+    let mut message = record.args().to_string();
+    if message.len() > MAX_MESSAGE {
+        let cut = (0..=MAX_MESSAGE).rev().find(|at| message.is_char_boundary(*at));
+        message.truncate(cut.unwrap_or(0));
+        message.push_str("...");
     }
     let line = serde_json::json!({
         "time": format!("{:.3}", jiff::Timestamp::now()),
         "level": record.level().as_str().to_lowercase(),
         "module": record.target(),
-        "message": record.args().to_string(),
+        "message": message,
     });
     writeln!(out, "{line}")
 }

@@ -2,17 +2,22 @@
 //! write never waits for the disk, or for whoever reads the pipe.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::time::Duration;
 
+use rustix::fs::OFlags;
+
 /// Most lines that wait to be written. Of more, the new ones are dropped and counted.
 const QUEUE: usize = 4096;
 /// Most bytes of one line; what is longer is cut.
 const MAX_LINE: usize = 16 << 10;
+/// Bytes that are written at once, where so many wait.
+const BLOCK: usize = 32 << 10;
 
 /// Where lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,9 +35,9 @@ pub(super) struct Sink {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
-    dropped: AtomicU64,
+    dropped: Arc<AtomicU64>,
     reopen: AtomicBool,
 }
 
@@ -49,7 +54,14 @@ impl Output {
         match self {
             Self::Stderr => Ok(Box::new(io::stderr())),
             Self::File(path) => {
-                let file: File = OpenOptions::new().append(true).create(true).open(path)?;
+                let mut options = OpenOptions::new();
+                // A pipe that nobody reads is an error, and one that is full drops lines; a file
+                // is written as it always is.
+                options
+                    .append(true)
+                    .create(true)
+                    .custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+                let file: File = options.open(path)?;
                 Ok(Box::new(file))
             }
         }
@@ -58,12 +70,13 @@ impl Output {
 
 impl Sink {
     /// Opens the output and starts the thread, which ends when the last sink is dropped and
-    /// everything is written.
-    pub(super) fn open(output: Output) -> io::Result<Self> {
+    /// everything is written. Lines that are not written are counted there.
+    pub(super) fn open(output: Output, dropped: &Arc<AtomicU64>) -> io::Result<Self> {
         let file = output.open()?;
         let (steps, inbox) = sync_channel(QUEUE);
-        let shared = Arc::<Shared>::default();
-        let writer = Writer { output, file: BufWriter::new(file), shared: Arc::clone(&shared) };
+        let (dropped, reopen) = (Arc::clone(dropped), AtomicBool::new(false));
+        let shared = Arc::new(Shared { dropped, reopen });
+        let writer = Writer::new(output, file, Arc::clone(&shared));
         std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.run(&inbox))?;
         Ok(Self { steps, shared })
     }
@@ -95,20 +108,23 @@ impl Sink {
         let (done, flushed) = sync_channel(1);
         self.steps.try_send(Step::Flush(done)).is_ok() && flushed.recv_timeout(patience).is_ok()
     }
-
-    /// Lines that were not written.
-    pub(super) fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Ordering::Relaxed)
-    }
 }
 
 struct Writer {
     output: Output,
-    file: BufWriter<Box<dyn Write + Send>>,
+    file: Box<dyn Write + Send>,
+    /// What is to be written, in whole lines.
+    buffer: Vec<u8>,
+    /// Whether the last thing in the file is a part of a line.
+    is_torn: bool,
     shared: Arc<Shared>,
 }
 
 impl Writer {
+    fn new(output: Output, file: Box<dyn Write + Send>, shared: Arc<Shared>) -> Self {
+        Self { output, file, buffer: Vec::new(), is_torn: false, shared }
+    }
+
     fn run(mut self, inbox: &Receiver<Step>) {
         loop {
             let step = match inbox.try_recv() {
@@ -137,30 +153,43 @@ impl Writer {
     }
 
     fn write(&mut self, line: &str) {
-        if self.file.write_all(line.as_bytes()).is_err() {
-            self.lost(1);
+        self.buffer.extend_from_slice(line.as_bytes());
+        if self.buffer.len() >= BLOCK {
+            self.flush();
         }
     }
 
+    /// Writes what waits. What cannot be written is counted and forgotten: it would be tried again
+    /// for ever.
     fn flush(&mut self) {
-        if self.file.flush().is_err() {
-            self.lost(1);
+        if self.buffer.is_empty() {
+            return;
         }
-    }
-
-    /// Counts what could not be written, and forgets it: it would be tried again for ever.
-    fn lost(&mut self, lines: u64) {
-        self.shared.dropped.fetch_add(lines, Ordering::Relaxed);
-        let empty: Box<dyn Write + Send> = Box::new(io::sink());
-        let full = std::mem::replace(&mut self.file, BufWriter::new(empty));
-        let (file, _unwritten) = full.into_parts();
-        self.file = BufWriter::new(file);
+        if self.is_torn {
+            self.buffer.insert(0, b'\n');
+        }
+        let mut written = 0;
+        while let Some(rest) = self.buffer.get(written..).filter(|rest| !rest.is_empty()) {
+            match self.file.write(rest) {
+                Ok(0) => break,
+                Ok(bytes) => written += bytes,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        let (done, rest) = self.buffer.split_at(written.min(self.buffer.len()));
+        self.is_torn = done.last().map_or(self.is_torn, |last| *last != b'\n');
+        let lost = rest.split(|byte| *byte == b'\n').count() - 1;
+        // Of what was begun anew the first end is that of the line before.
+        let lost = lost - usize::from(done.is_empty() && self.is_torn && lost > 0);
+        self.shared.dropped.fetch_add(lost as u64, Ordering::Relaxed);
+        self.buffer.clear();
     }
 
     fn reopen(&mut self) {
         self.flush();
         match self.output.open() {
-            Ok(file) => self.file = BufWriter::new(file),
+            Ok(file) => (self.file, self.is_torn) = (file, false),
             Err(error) => {
                 // It goes on in the file of before.
                 log::error!("cannot open the access log anew, it stays as it is: {error}");
@@ -181,7 +210,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let (path, old) = (directory.path().join("log"), directory.path().join("log.1"));
         std::fs::write(&path, "before\n").expect("written");
-        let sink = Sink::open(Output::File(path.clone())).expect("open");
+        let dropped = Arc::<AtomicU64>::default();
+        let sink = Sink::open(Output::File(path.clone()), &dropped).expect("open");
         sink.write("one\n".to_owned());
         sink.write("two\n".to_owned());
         assert!(sink.flush(PATIENCE));
@@ -199,20 +229,17 @@ mod tests {
         sink.reopen();
         sink.write("five\n".to_owned());
         assert!(sink.flush(PATIENCE));
-        assert_eq!(sink.dropped(), 0);
+        assert_eq!(dropped.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn what_is_too_long_is_cut_and_what_is_too_much_is_dropped_and_counted() {
         let (reader, writer) = UnixStream::pair().expect("a pair");
         let (steps, inbox) = sync_channel(QUEUE);
-        let shared = Arc::<Shared>::default();
-        let file: Box<dyn Write + Send> = Box::new(writer);
-        let thread = Writer {
-            output: Output::Stderr,
-            file: BufWriter::new(file),
-            shared: Arc::clone(&shared),
-        };
+        let dropped = Arc::<AtomicU64>::default();
+        let reopen = AtomicBool::new(false);
+        let shared = Arc::new(Shared { dropped: Arc::clone(&dropped), reopen });
+        let thread = Writer::new(Output::Stderr, Box::new(writer), Arc::clone(&shared));
         let thread = std::thread::spawn(move || thread.run(&inbox));
         let sink = Sink { steps, shared };
         // Nobody reads: what the socket takes, the queue, and no more.
@@ -220,8 +247,9 @@ mod tests {
         for _ in 0..2 * QUEUE {
             sink.write(line.clone());
         }
-        assert!(sink.dropped() > 0 && !sink.flush(Duration::from_millis(50)));
-        let dropped = sink.dropped();
+        let dropped = || dropped.load(Ordering::Relaxed);
+        assert!(dropped() > 0 && !sink.flush(Duration::from_millis(50)));
+        let dropped = dropped();
         drop(sink);
         let all = io::read_to_string(reader).expect("text");
         thread.join().expect("no panic");
@@ -230,12 +258,56 @@ mod tests {
         assert!(lines.iter().all(|line| line.len() < MAX_LINE && line.ends_with("x...")));
     }
 
+    /// A disk that takes so many bytes, then nothing, and then all again.
+    struct Full(Arc<std::sync::Mutex<(Vec<u8>, usize)>>);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut disk = self.0.lock().expect("no panic");
+            let (written, room) = &mut *disk;
+            let taken = bytes.len().min(*room);
+            if taken == 0 {
+                return Err(ErrorKind::StorageFull.into());
+            }
+            written.extend_from_slice(&bytes[..taken]);
+            *room -= taken;
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
-    fn a_disk_that_fails_costs_the_lines_that_it_failed() {
-        let Ok(sink) = Sink::open(Output::File("/dev/full".into())) else { return };
-        sink.write("lost\n".to_owned());
-        assert!(sink.flush(PATIENCE));
-        assert_eq!(sink.dropped(), 1);
-        assert!(Sink::open(Output::File("/nowhere/at/all".into())).is_err());
+    fn a_disk_that_fails_costs_the_lines_that_it_did_not_take() {
+        let disk = Arc::new(std::sync::Mutex::new((Vec::new(), 14)));
+        let dropped = Arc::<AtomicU64>::default();
+        let reopen = AtomicBool::new(false);
+        let shared = Arc::new(Shared { dropped: Arc::clone(&dropped), reopen });
+        let full = Full(Arc::clone(&disk));
+        let mut writer = Writer::new(Output::Stderr, Box::new(full), shared);
+        let dropped = || dropped.load(Ordering::Relaxed);
+        for number in 1..=5 {
+            writer.write(&format!("line {number}\n"));
+        }
+        // Two lines of seven bytes fit.
+        writer.flush();
+        assert_eq!(dropped(), 3);
+        disk.lock().expect("no panic").1 = 3;
+        writer.write("line 6\nline 7\n");
+        writer.flush();
+        assert_eq!(dropped(), 5, "half a line is none");
+        writer.write("line 8\n");
+        writer.flush();
+        assert_eq!(dropped(), 6);
+        disk.lock().expect("no panic").1 = 1000;
+        writer.write("line 9\n");
+        writer.flush();
+        assert_eq!(dropped(), 6);
+        let text = String::from_utf8(disk.lock().expect("no panic").0.clone()).expect("text");
+        assert_eq!(text, "line 1\nline 2\nlin\nline 9\n");
+        let dropped = Arc::default();
+        assert!(Sink::open(Output::File("/nowhere/at/all".into()), &dropped).is_err());
     }
 }

@@ -64,9 +64,9 @@ definitions! {
     ENDS = Counter "snapedge_ends_total" ["end"]
         "How requests ended.";
     SOURCE_FAILURES = Counter "snapedge_source_failures_total" ["cause"]
-        "Tries of targets for a client that brought no archive, or not all of it.";
+        "Tries of targets, for clients and the cache, that brought no archive or not all of it.";
     FAILOVERS = Counter "snapedge_failovers_total" ["cause"]
-        "Requests that went on to another target after such a failure.";
+        "Times that a request went on to another target after such a failure.";
 
     LIMIT = Gauge "snapedge_limit" ["limit"]
         "A bound of the configuration that can be reached.";
@@ -74,6 +74,9 @@ definitions! {
         "How much of that bound is used.";
     REFUSALS = Counter "snapedge_refusals_total" ["limit"]
         "Requests and connections that were refused for a bound.";
+
+    CONNECTIONS_CLOSED = Counter "snapedge_connections_closed_total" ["reason"]
+        "Connections that were closed for what their client did, or that brought no request.";
 
     FILLS_STARTED = Counter "snapedge_fills_started_total" []
         "Archives that began to come into the cache.";
@@ -100,12 +103,14 @@ definitions! {
         "Bytes that stay free there, `cache.min_free_space`.";
     CACHE_MAX = Gauge "snapedge_cache_max_bytes" []
         "Most bytes of the cache, `cache.max_size`; missing where that is not set.";
+    CACHE_SILENT = Gauge "snapedge_cache_silent_seconds" []
+        "Time since the disk of the cache answered last.";
     CACHE_ARCHIVES = Gauge "snapedge_cache_archives" ["group", "kind"]
         "Whole archives in the cache.";
     CACHE_LEASES = Gauge "snapedge_cache_leases" []
         "Whole archives that nobody is led to any more, kept for those who were.";
     CACHE_REFUSALS = Counter "snapedge_cache_refusals_total" ["reason"]
-        "Archives that the cache did not take, and that were carried past it.";
+        "Times that the cache did not take an archive, which is carried past it then.";
 
     OFFERED_SLOT = Gauge "snapedge_offered_slot" ["group", "kind"]
         "Slot of the archive that short names lead to.";

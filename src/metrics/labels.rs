@@ -102,6 +102,8 @@ label! {
         Refused = "refused",
         /// Others waited for its place, and its client took too little or had more than its share.
         Dismissed = "dismissed",
+        /// The process ended.
+        Stopped = "stopped",
         /// A fault of this program.
         Internal = "internal",
     }
@@ -124,6 +126,20 @@ label! {
         ClientConnections = "per_client_connections",
         /// Bytes of the heads of all requests.
         Heads = "heads",
+    }
+}
+
+label! {
+    /// Why a connection ended that its client had not closed, or that brought no request.
+    ClosedReason {
+        /// What came was no request, or not all of one.
+        Malformed = "malformed",
+        /// The client took too little of an answer.
+        Slow = "slow",
+        /// Another client needed the place.
+        Crowded = "crowded",
+        /// The client sent too much.
+        Unruly = "unruly",
     }
 }
 

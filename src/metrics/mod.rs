@@ -7,5 +7,5 @@ mod labels;
 mod requests;
 
 pub use definitions::*;
-pub use labels::{CacheResult, End, LimitName, MethodClass, RouteClass, SourceClass};
+pub use labels::{CacheResult, ClosedReason, End, LimitName, MethodClass, RouteClass, SourceClass};
 pub use requests::{Ended, RequestCounts};

@@ -9,10 +9,12 @@ use prometheus::{
 };
 
 use super::definitions::{
-    Definition, ENDS, FAILOVERS, FIRST_BYTE, REFUSALS, REQUESTS, SENT_BYTES, SOURCE_FAILURES,
-    TRANSFER_RATE,
+    CONNECTIONS_CLOSED, Definition, ENDS, FAILOVERS, FIRST_BYTE, REFUSALS, REQUESTS, SENT_BYTES,
+    SOURCE_FAILURES, TRANSFER_RATE,
 };
-use super::labels::{CacheResult, End, LimitName, MethodClass, RouteClass, SourceClass};
+use super::labels::{
+    CacheResult, ClosedReason, End, LimitName, MethodClass, RouteClass, SourceClass,
+};
 
 /// The statuses that are counted by themselves, and 0 for no answer.
 const STATUSES: [u16; 29] = [
@@ -66,6 +68,7 @@ pub struct RequestCounts {
     rates: Vec<Histogram>,
     ends: Vec<IntCounter>,
     refusals: Vec<IntCounter>,
+    closed: Vec<IntCounter>,
     source_failures: IntCounterVec,
     failovers: IntCounterVec,
     registry: Registry,
@@ -101,6 +104,8 @@ impl RequestCounts {
         register(Box::new(ends.clone()))?;
         let refusals = counters(&REFUSALS)?;
         register(Box::new(refusals.clone()))?;
+        let closed = counters(&CONNECTIONS_CLOSED)?;
+        register(Box::new(closed.clone()))?;
         let source_failures = counters(&SOURCE_FAILURES)?;
         register(Box::new(source_failures.clone()))?;
         let failovers = counters(&FAILOVERS)?;
@@ -121,6 +126,10 @@ impl RequestCounts {
             refusals: LimitName::ALL
                 .iter()
                 .map(|bound| refusals.with_label_values(&[bound.as_str()]))
+                .collect(),
+            closed: ClosedReason::ALL
+                .iter()
+                .map(|reason| closed.with_label_values(&[reason.as_str()]))
                 .collect(),
             requests,
             source_failures,
@@ -182,11 +191,20 @@ impl RequestCounts {
         }
     }
 
-    /// Counts a try that brought no archive, or not all of it, and whether another one followed.
-    pub fn source_failed(&self, cause: &'static str, goes_on: bool) {
+    /// Counts a try of a target that brought no archive, or not all of it.
+    pub fn source_failed(&self, cause: &'static str) {
         self.source_failures.with_label_values(&[cause]).inc();
-        if goes_on {
-            self.failovers.with_label_values(&[cause]).inc();
+    }
+
+    /// Counts that a request goes on to another target for that.
+    pub fn failed_over(&self, cause: &'static str) {
+        self.failovers.with_label_values(&[cause]).inc();
+    }
+
+    /// Counts a connection that ended otherwise than by its client's will.
+    pub fn closed(&self, reason: ClosedReason) {
+        if let Some(counter) = self.closed.get(reason as usize) {
+            counter.inc();
         }
     }
 
@@ -241,8 +259,10 @@ mod tests {
         counts.end(&Ended { status: 299, end: End::ClientLeft, ..ended });
         counts.sent(RouteClass::Archive, 5);
         counts.refused(LimitName::Rate);
-        counts.source_failed("timeout", true);
-        counts.source_failed("timeout", false);
+        counts.source_failed("timeout");
+        counts.source_failed("timeout");
+        counts.failed_over("timeout");
+        counts.closed(ClosedReason::Malformed);
         let text = shown(&counts);
         let labels = r#"{cache="hit",method="get",route="archive",status="200"}"#;
         for line in [
@@ -253,6 +273,7 @@ mod tests {
             r#"snapedge_refusals_total{limit="total_rate"} 1"#,
             r#"snapedge_source_failures_total{cause="timeout"} 2"#,
             r#"snapedge_failovers_total{cause="timeout"} 1"#,
+            r#"snapedge_connections_closed_total{reason="malformed"} 1"#,
             r#"snapedge_first_byte_seconds_bucket{route="archive",le="0.0025"} 3"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");

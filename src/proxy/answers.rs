@@ -127,7 +127,9 @@ impl Archives {
             }
         }
         let goes_on = forward.next(failure);
-        self.counts.source_failed(cause, goes_on);
+        if goes_on {
+            self.counts.failed_over(cause);
+        }
         goes_on
     }
 

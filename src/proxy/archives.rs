@@ -50,7 +50,7 @@ pub(super) struct Archives {
     pub(super) queue: Option<FillQueue>,
     /// For archives that the index does not know.
     pub(super) probes: OnDemandProbes,
-    /// Where tries are counted that came to nothing.
+    /// Where it is counted that another source is tried.
     pub(super) counts: Arc<RequestCounts>,
 }
 
@@ -283,7 +283,6 @@ impl Archives {
                 Ok(archive) => archive,
                 Err(failure) => {
                     self.upstreams.refused(source, &request.asked.method, &failure);
-                    self.counts.source_failed(failure.cause(), false);
                     failed = failed.or(failure);
                     continue;
                 }

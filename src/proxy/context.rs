@@ -39,7 +39,7 @@ pub struct Context {
     /// What it asks for, until it has come to an end of its own.
     pub(super) open: Option<Open>,
     /// What the end of the process waits for.
-    pub(super) _under_way: UnderWay,
+    under_way: UnderWay,
 }
 
 impl Context {
@@ -57,7 +57,7 @@ impl Context {
             permit: None,
             serving: None,
             open: None,
-            _under_way: under_way,
+            under_way,
         }
     }
 
@@ -74,16 +74,25 @@ pub(super) struct Open {
     pub(super) uri: Uri,
 }
 
-/// A request that was dismissed has no other end than this.
+/// A request that is dropped where it stands has no other end than this: it was dismissed for
+/// others, or the process ends.
 impl Drop for Context {
     fn drop(&mut self) {
         let Some(Open { client, method, uri }) = self.open.take() else { return };
-        let (mut status, mut upstream) = (0, None);
+        let (end, why, remark) = if std::thread::panicking() {
+            (End::Internal, Abandoned::Ended, " (broken off by a fault)")
+        } else if self.under_way.is_ending() {
+            (End::Stopped, Abandoned::Ended, " (broken off, the process ends)")
+        } else {
+            let remark = " (broken off, others wait for its place)";
+            (End::Dismissed, Abandoned::Overtaken, remark)
+        };
+        let mut upstream = None;
         if let Phase::Forward(forward) = &self.phase {
-            forward.abandon(Abandoned::Overtaken);
-            status = forward.delivered.as_ref().map_or(0, |head| head.status.as_u16());
+            forward.abandon(why);
             upstream = forward.source().map(|source| &*source.target.authority);
         }
+        let bytes = self.tally.counted();
         let ending = Ending {
             client,
             connection: None,
@@ -91,11 +100,11 @@ impl Drop for Context {
             uri: &uri,
             asked: None,
             answer: None,
-            status,
-            bytes: self.tally.counted(),
+            status: self.tally.head().map_or(0, |(status, _)| status),
+            bytes,
             upstream,
-            end: End::Dismissed,
-            remark: " (broken off, others wait for its place)",
+            end,
+            remark,
         };
         self.traffic.end(&mut self.tally, &ending);
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::CONTENT_LENGTH;
+use http::{Method, StatusCode};
 use pingora::Error;
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
@@ -33,11 +34,13 @@ fn length_of(head: &ResponseHeader) -> Option<u64> {
     head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Whether all of the body went out. A client that leaves after the last byte is an error to
+/// Whether all of the answer went out. A client that leaves after the last byte is an error to
 /// Pingora, and has all of it.
 pub(super) fn has_all(session: &Session) -> bool {
-    let length = session.response_written().and_then(length_of);
-    length.is_some_and(|length| session.body_bytes_sent() as u64 >= length)
+    let Some(head) = session.response_written() else { return false };
+    let is_bare =
+        session.req_header().method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED;
+    is_bare || length_of(head).is_some_and(|length| session.body_bytes_sent() as u64 >= length)
 }
 
 /// Remembers how a transfer ended, and tells the target that its bytes came from.
@@ -54,10 +57,9 @@ pub(super) fn note_end(
             if let Some(e) = e {
                 forward.abandon(cache_fill::ending(e));
             }
-            let (Some(source), Some(delivery)) =
-                (forward.source().cloned(), forward.delivery.take())
-            else {
-                return None;
+            let source = forward.source().cloned()?;
+            let Some(delivery) = forward.delivery.take() else {
+                return Some(Arc::clone(&source.target.authority));
             };
             match e.map_or_else(|| forward.delivered(), |_| Delivered::Little) {
                 Delivered::All => archives.upstreams.delivered(&source, forward.began()),

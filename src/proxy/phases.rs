@@ -75,11 +75,12 @@ impl SnapshotProxy {
     }
 }
 
-async fn write_head(session: &mut Session, ctx: &Context, told: &ArchiveHead) -> Result<()> {
+async fn write_head(session: &mut Session, ctx: &mut Context, told: &ArchiveHead) -> Result<()> {
     let mut head = head::archive(told)?;
     let (enabled, tags) = (session.cache.enabled(), ctx.configured.keys.tags);
     cache_phases::label(&ctx.phase, enabled, tags, &mut head)?;
     head.insert_header(REQUEST_ID, ctx.tally.id.to_string())?;
+    ctx.tally.answer_with(&head, Instant::now());
     session.write_response_header(Box::new(head), true).await?;
     session.write_response_body(None::<Bytes>, true).await
 }
@@ -187,10 +188,14 @@ impl ProxyHttp for SnapshotProxy {
         upstream_response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        if upstream_response.status.is_informational() {
+            // It goes to nobody, see `request_filter`.
+            return Ok(());
+        }
         let (enabled, tags) = (session.cache.enabled(), ctx.configured.keys.tags);
         cache_phases::label(&ctx.phase, enabled, tags, upstream_response)?;
         upstream_response.insert_header(REQUEST_ID, ctx.tally.id.to_string())?;
-        ctx.tally.answer(Instant::now());
+        ctx.tally.answer_with(upstream_response, Instant::now());
         if let (Some(running), Some(answer)) =
             (&ctx.tally.running, endings::answer(&ctx.phase, upstream_response))
         {
@@ -348,8 +353,8 @@ impl ProxyHttp for SnapshotProxy {
             // Some bytes are with the client: no other source may supply the rest.
             if let Some(source) = forward.source() {
                 log::warn!("{} from target {} broke off: {e}", forward.name, source.target);
-                self.traffic.counts.source_failed(failure.cause(), false);
                 let now = Instant::now();
+                self.archives.upstreams.count(&failure);
                 if forward.is_targets_fault(&failure, now) {
                     self.archives.upstreams.broke(source, forward.reached(), &failure, now);
                 }
@@ -427,7 +432,7 @@ impl ProxyHttp for SnapshotProxy {
             _ if e.is_none() || status >= 300 || is_told => "",
             serving => serving.as_ref().and_then(Serving::broken).unwrap_or(" (broken off)"),
         };
-        let slow = ctx.serving.as_ref().and_then(Serving::broken).is_some();
+        let cut = ctx.serving.as_ref().and_then(Serving::cut);
         let has_all = is_told || endings::has_all(session);
         let request = session.req_header();
         let ending = Ending {
@@ -440,7 +445,7 @@ impl ProxyHttp for SnapshotProxy {
             status,
             bytes: session.body_bytes_sent() as u64,
             upstream: upstream.as_deref(),
-            end: ctx.tally.end(e, has_all, slow),
+            end: ctx.tally.end(e, has_all, cut),
             remark,
         };
         self.traffic.end(&mut ctx.tally, &ending);

@@ -131,7 +131,7 @@ impl Scene {
         );
         let (events, inbox) = tokio::sync::mpsc::channel(16);
         let reporter = Reporter::new(events);
-        let pool = UpstreamPool::new(&live, accesses, reporter, Doubts::default());
+        let pool = UpstreamPool::new(&live, accesses, reporter, Doubts::default(), &counts());
         let cache = (cached == Cached::Exclusive).then(|| storage(&directory.path().join("cache")));
         let archives = Archives::new(&live, &scraper, Arc::new(pool), cache, None, counts());
         let (catalog, ledgers) = (Catalog::default(), scraper.ledgers());

@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use http::Method;
-use pingora::{Error, ErrorSource};
+use http::{HeaderValue, Method};
+use pingora::http::ResponseHeader;
+use pingora::{Error, ErrorSource, ErrorType};
 
+use super::head::CACHE_STATUS;
 use super::request_id::RequestId;
 use super::transfers::Running;
+use crate::listener::Cut;
 use crate::metrics::{CacheResult, End, Ended, LimitName, MethodClass, RequestCounts, RouteClass};
 use crate::route::{Busy, Failure};
 use crate::snapshot::ArchiveName;
@@ -24,6 +27,8 @@ pub(super) struct Tally {
     pub(super) running: Option<Running>,
     /// When the head of the answer went out.
     answered: Option<Instant>,
+    /// The status of that head and what it says of the cache, where it is that of an archive.
+    head: Option<(u16, CacheResult)>,
     /// Bytes of the body that were counted as sent.
     counted: u64,
     refused: Option<LimitName>,
@@ -63,6 +68,7 @@ impl Tally {
             name: None,
             running: None,
             answered: None,
+            head: None,
             counted: 0,
             refused: None,
             ended: None,
@@ -72,6 +78,18 @@ impl Tally {
     /// Notes that the head of the answer goes out.
     pub(super) fn answer(&mut self, now: Instant) {
         self.answered.get_or_insert(now);
+    }
+
+    /// Notes that the head of an archive goes out.
+    pub(super) fn answer_with(&mut self, head: &ResponseHeader, now: Instant) {
+        self.answer(now);
+        let cache = head.headers.get(CACHE_STATUS).map(HeaderValue::as_bytes);
+        self.head = Some((head.status.as_u16(), CacheResult::of(cache)));
+    }
+
+    /// The status of the head that went out, and what it said of the cache.
+    pub(super) fn head(&self) -> Option<(u16, CacheResult)> {
+        self.head
     }
 
     /// Notes why there is no archive, or nothing at all.
@@ -120,21 +138,19 @@ impl Tally {
         }
     }
 
-    /// How it ended: `has_all` is whether the client has the whole answer, `slow` whether it was
-    /// left for taking too little.
-    pub(super) fn end(&self, error: Option<&Error>, has_all: bool, slow: bool) -> End {
-        match (self.ended, error) {
-            (Some(End::Done) | None, None) => End::Done,
-            (Some(End::Done), Some(_)) if has_all => End::Done,
-            (Some(ended), _) if ended != End::Done => ended,
-            (_, Some(_)) if has_all => End::Done,
-            (_, Some(_)) if slow => End::ClientSlow,
-            (_, Some(error)) => match error.esource() {
-                ErrorSource::Downstream => End::ClientLeft,
-                ErrorSource::Upstream => End::SourceFailed,
-                ErrorSource::Internal | ErrorSource::Unset => End::Internal,
-            },
-            (Some(ended), None) => ended,
+    /// How it ended: `has_all` is whether the client has the whole answer, `cut` why it was left.
+    pub(super) fn end(&self, error: Option<&Error>, has_all: bool, cut: Option<Cut>) -> End {
+        let known = self.ended.filter(|ended| *ended != End::Done);
+        let (Some(error), None) = (error, known) else { return known.unwrap_or(End::Done) };
+        match (cut, error.esource()) {
+            _ if has_all => End::Done,
+            (Some(Cut::Slow), _) => End::ClientSlow,
+            (Some(Cut::Crowded), _) => End::Dismissed,
+            (Some(Cut::Unruly), _) => End::Refused,
+            _ if *error.etype() == ErrorType::WriteTimedout => End::ClientSlow,
+            (None, ErrorSource::Downstream) => End::ClientLeft,
+            (None, ErrorSource::Upstream) => End::SourceFailed,
+            (None, ErrorSource::Internal | ErrorSource::Unset) => End::Internal,
         }
     }
 
@@ -182,32 +198,31 @@ mod tests {
         };
         let mut done = tally();
         done.done();
-        for (tally, error, has_all, slow, expected) in [
-            (tally(), None, true, false, End::Done),
-            (tally(), None, false, false, End::Done),
-            (tally(), Some(&down), false, false, End::ClientLeft),
-            (tally(), Some(&down), false, true, End::ClientSlow),
+        let late = Error::new_down(ErrorType::WriteTimedout);
+        let sources = || failed(Failure::Sources(SourceFailure::Gone));
+        for (tally, error, has_all, cut, expected) in [
+            (tally(), None, true, None, End::Done),
+            (tally(), None, false, None, End::Done),
+            (tally(), Some(&down), false, None, End::ClientLeft),
+            (tally(), Some(&down), false, Some(Cut::Slow), End::ClientSlow),
+            (tally(), Some(&down), false, Some(Cut::Crowded), End::Dismissed),
+            (tally(), Some(&down), false, Some(Cut::Unruly), End::Refused),
+            (tally(), Some(&late), false, None, End::ClientSlow),
             // Who leaves after the last byte has all of it.
-            (tally(), Some(&down), true, false, End::Done),
-            (tally(), Some(&up), false, false, End::SourceFailed),
-            (tally(), Some(&inside), false, false, End::Internal),
-            (failed(Failure::Busy(Busy::Rate)), None, true, false, End::Refused),
-            (failed(Failure::Busy(Busy::Targets)), Some(&up), true, false, End::Refused),
-            (
-                failed(Failure::Sources(SourceFailure::Gone)),
-                Some(&up),
-                true,
-                false,
-                End::SourceFailed,
-            ),
-            (failed(Failure::OtherCopy), None, true, false, End::SourceFailed),
-            (failed(Failure::Internal), None, true, false, End::Internal),
-            (failed(Failure::NotHeld), None, true, false, End::Done),
-            (failed(Failure::NotHeld), Some(&down), false, false, End::ClientLeft),
+            (tally(), Some(&down), true, None, End::Done),
+            (tally(), Some(&up), false, None, End::SourceFailed),
+            (tally(), Some(&inside), false, None, End::Internal),
+            (failed(Failure::Busy(Busy::Rate)), None, true, None, End::Refused),
+            (failed(Failure::Busy(Busy::Targets)), Some(&up), true, None, End::Refused),
+            (sources(), Some(&up), true, None, End::SourceFailed),
+            (failed(Failure::OtherCopy), None, true, None, End::SourceFailed),
+            (failed(Failure::Internal), None, true, None, End::Internal),
+            (failed(Failure::NotHeld), None, true, None, End::Done),
+            (failed(Failure::NotHeld), Some(&down), false, None, End::ClientLeft),
             // A 304 in place of an archive is the end of a try, and an error to Pingora.
-            (done, Some(&up), true, false, End::Done),
+            (done, Some(&up), true, None, End::Done),
         ] {
-            assert_eq!(tally.end(error.map(|e| &**e), has_all, slow), expected, "{tally:?}");
+            assert_eq!(tally.end(error.map(|e| &**e), has_all, cut), expected, "{tally:?}");
         }
     }
 

@@ -65,7 +65,11 @@ impl Traffic {
         let asked = |name| asked?.get(name).map(HeaderValue::as_bytes);
         let told = |name| answer?.get(name).map(HeaderValue::as_bytes);
         let status_line = told(CACHE_STATUS);
-        let cache = CacheResult::of(status_line);
+        // Of a request that was dropped the head is gone.
+        let cache = match (answer, tally.head()) {
+            (None, Some((_, cache))) => cache,
+            _ => CacheResult::of(status_line),
+        };
         let last = Final { method, status, cache, end, bytes };
         tally.close(&last, now, &self.counts);
         self.log.write(&Entry {

@@ -35,7 +35,9 @@ impl CallEnd {
 
 /// Counts since the start of the process; they never go back.
 #[derive(Debug, Default)]
-pub struct CallCounts(Mutex<BTreeMap<(Box<str>, CallEnd), u64>>);
+pub struct CallCounts(Mutex<ByMethod>);
+
+type ByMethod = BTreeMap<Box<str>, BTreeMap<CallEnd, u64>>;
 
 impl CallCounts {
     /// The answer to a request of which no call is answered, which is counted as one call.
@@ -61,16 +63,24 @@ impl CallCounts {
 
     /// Counts one more, of a method that is on the list or of another one.
     fn count(&self, method: Option<&str>, end: CallEnd) {
-        let key = (Box::from(method.unwrap_or(OTHER)), end);
-        *self.lock().entry(key).or_default() += 1;
+        let (method, mut counts) = (method.unwrap_or(OTHER), self.lock());
+        if let Some(of_method) = counts.get_mut(method) {
+            *of_method.entry(end).or_default() += 1;
+        } else {
+            counts.insert(method.into(), BTreeMap::from([(end, 1)]));
+        }
     }
 
     /// The counts of each method and end that there were.
     pub fn all(&self) -> Vec<(Box<str>, CallEnd, u64)> {
-        self.lock().iter().map(|((method, end), count)| (method.clone(), *end, *count)).collect()
+        let counts = self.lock();
+        let of_method = counts.iter().flat_map(|(method, counts)| {
+            counts.iter().map(|(end, count)| (method.clone(), *end, *count))
+        });
+        of_method.collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(Box<str>, CallEnd), u64>> {
+    fn lock(&self) -> MutexGuard<'_, ByMethod> {
         // No change of it can panic half-way.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use super::report::{EventKind, Group, Limit, Pair, Target, TargetState};
 
+/// Targets that are told of one by one where so many do the same at once.
+const MANY: usize = 10;
+
 /// Something that happened: what kind of thing that is, and a sentence.
 pub type Change = (EventKind, String);
 
@@ -57,7 +60,29 @@ pub fn of_targets(before: Option<&[Target]>, after: &[Target]) -> Vec<Change> {
             changes.push((EventKind::TargetGone, text));
         }
     }
-    changes
+    summed(&changes)
+}
+
+/// One change for all of a kind where there are many of it at once, which would leave nothing else
+/// to be seen.
+fn summed(changes: &[Change]) -> Vec<Change> {
+    let kinds = [
+        (EventKind::TargetFound, "targets joined their groups"),
+        (EventKind::TargetGone, "targets left their groups"),
+        (EventKind::TargetUp, "targets offer archives"),
+        (EventKind::TargetDown, "targets are down or offer nothing"),
+        (EventKind::TargetEjected, "targets are ejected"),
+        (EventKind::TargetReturned, "targets may carry transfers again"),
+    ];
+    let mut sums = Vec::new();
+    for (kind, what) in kinds {
+        let of_kind = || changes.iter().filter(|(other, _)| *other == kind);
+        match of_kind().count() {
+            0..=MANY => sums.extend(of_kind().cloned()),
+            count => sums.push((kind, format!("{count} {what}."))),
+        }
+    }
+    sums
 }
 
 /// What became of one target.
@@ -92,23 +117,12 @@ fn moved(was: TargetState, target: &Target) -> Option<Change> {
     })
 }
 
-/// Bounds for which somebody was refused since, whose last event is a minute ago or more.
-pub fn of_limits(
-    before: &[Limit],
-    after: &[Limit],
-    mut is_due: impl FnMut(&str) -> bool,
-) -> Vec<Change> {
-    let mut changes = Vec::new();
-    for limit in after {
-        let old = before.iter().find(|old| old.name == limit.name);
-        let more = limit.refused.saturating_sub(old.map_or(0, |old| old.refused));
-        if more > 0 && is_due(&limit.name) {
-            let Limit { name, limit, .. } = limit;
-            let text = format!("{more} requests were refused for limits.{name} ({limit}).");
-            changes.push((EventKind::Refused, text));
-        }
-    }
-    changes
+/// Refusals for a bound since there had been so many; nothing where there are none.
+pub fn of_limit(limit: &Limit, before: u64) -> Option<Change> {
+    let Limit { name, limit, refused, .. } = limit;
+    let more = refused.saturating_sub(before);
+    let text = format!("{more} requests or connections were refused for limits.{name} ({limit}).");
+    (more > 0).then_some((EventKind::Refused, text))
 }
 
 #[cfg(test)]
@@ -186,8 +200,8 @@ mod tests {
             told,
             [
                 "Target b joined group g.",
+                "Target a left group g.",
                 "Target b of group g is down: it hangs.",
-                "Target a left group g."
             ]
         );
         assert!(of_targets(None, &[target("a", Unknown)]).is_empty(), "the first look");
@@ -208,13 +222,28 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_told_where_that_is_due() {
+    fn many_targets_that_come_at_once_are_one_event() {
+        let many = |state| -> Vec<Target> {
+            (0..50).map(|number| target(&format!("t{number}"), state)).collect()
+        };
+        let told = of_targets(Some(&[]), &many(TargetState::Up));
+        let texts: Vec<&str> = told.iter().map(|(_, text)| &**text).collect();
+        assert_eq!(texts, ["50 targets joined their groups.", "50 targets offer archives."]);
+        let told = of_targets(Some(&many(TargetState::Up)), &many(TargetState::Down));
+        assert_eq!(told.len(), 1, "{told:?}");
+        let told = of_targets(Some(&many(TargetState::Up)), &[]);
+        assert_eq!(told, [(EventKind::TargetGone, "50 targets left their groups.".to_owned())]);
+    }
+
+    #[test]
+    fn refusals_are_told_since_they_were_told_last() {
         let limit = |refused| {
             let (name, unit) = ("x".to_owned(), Unit::Count);
             Limit { name, used: 1, limit: 4, unit, refused }
         };
-        let told = |before, after, due: bool| of_limits(&[limit(before)], &[limit(after)], |_| due);
-        assert_eq!(told(1, 3, true).len(), 1);
-        assert!(told(3, 3, true).is_empty() && told(1, 3, false).is_empty());
+        let told = |before, after| of_limit(&limit(after), before).map(|(_, text)| text);
+        let text = "2 requests or connections were refused for limits.x (4).";
+        assert_eq!(told(1, 3).as_deref(), Some(text));
+        assert_eq!((told(3, 3), told(0, 0)), (None, None));
     }
 }

@@ -93,7 +93,7 @@ pub struct Group {
     /// What they will lead to once it is in the cache, where that is something else.
     pub wanted: Option<Pair>,
     /// Slots between the newest archive that is offered and the newest slot that is known: that of
-    /// the cluster, or the newest that a target lists.
+    /// the cluster, or that of the archive that will be offered next.
     pub age_slots: Option<u64>,
     /// Seconds since the newest archive that is offered was made, or was seen first where its time
     /// is not known.
@@ -102,7 +102,7 @@ pub struct Group {
     pub unchanged_seconds: Option<f64>,
     /// Targets that were found.
     pub targets: usize,
-    /// Targets that answered their last probe and list archives.
+    /// Targets that answered their last probe and list archives, ejected ones too.
     pub targets_up: usize,
     /// Slots at which targets list archives of different hashes.
     pub conflicts: usize,

@@ -1,6 +1,6 @@
 //! Targets as those who download from them see them: how to connect, and how each of them did.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +23,7 @@ use crate::config::{Balance, Limits};
 use crate::configured::{Configured, Live};
 use crate::hops::{CDN_LOOP, CdnLoop};
 use crate::index::{Source, TargetId};
+use crate::metrics::RequestCounts;
 use crate::published::Reporter;
 use crate::route::{Busy, ChoiceKey, RangeRequest, SourceFailure, TargetStats, Targets};
 use crate::snapshot::ArchiveName;
@@ -51,6 +52,8 @@ pub struct UpstreamPool {
     reporter: Reporter,
     /// Told of what did not deliver.
     doubts: Doubts,
+    /// Where tries are counted that came to nothing.
+    counts: Arc<RequestCounts>,
     /// Number of tries so far; none shares a connection with another.
     tries: AtomicU64,
 }
@@ -70,6 +73,7 @@ impl UpstreamPool {
         accesses: Arc<Accesses>,
         reporter: Reporter,
         doubts: Doubts,
+        counts: &Arc<RequestCounts>,
     ) -> Self {
         Self {
             pool: SlotPool::new(&live.load().config.limits),
@@ -82,6 +86,7 @@ impl UpstreamPool {
             accesses,
             reporter,
             doubts,
+            counts: Arc::clone(counts),
         }
     }
 
@@ -211,8 +216,14 @@ impl UpstreamPool {
         }
     }
 
+    /// Counts a try that brought no archive, or not all of it.
+    pub fn count(&self, failure: &SourceFailure) {
+        self.counts.source_failed(failure.cause());
+    }
+
     /// Notes that a source failed before any of its bytes was used.
     pub fn refused(&self, source: &Source, method: &Method, failure: &SourceFailure) {
+        self.count(failure);
         let name = source.listed.name;
         // Outside of the macro, which looks at nothing where nothing is logged.
         let described = self.described(source, failure);
@@ -264,9 +275,13 @@ impl UpstreamPool {
         self.pool.received()
     }
 
-    /// How each target does of which anything was asked.
-    pub fn delivering(&self, now: Instant) -> Vec<(TargetId, Delivering)> {
-        self.pool.all(now)
+    /// How those of these targets do of which anything was asked.
+    pub fn delivering<'a>(
+        &self,
+        targets: impl Iterator<Item = &'a TargetId>,
+        now: Instant,
+    ) -> BTreeMap<TargetId, Delivering> {
+        self.pool.delivering(targets, now)
     }
 
     /// Whether a target carries transfers that have brought something.

@@ -1,5 +1,6 @@
 //! What each target carries: as many transfers at once as it may, and those who wait for one.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -159,8 +160,12 @@ impl SlotPool {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// How each target does of which anything was asked.
-    pub(super) fn all(&self, now: Instant) -> Vec<(TargetId, Delivering)> {
+    /// How those of these targets do of which anything was asked.
+    pub(super) fn delivering<'a>(
+        &self,
+        targets: impl Iterator<Item = &'a TargetId>,
+        now: Instant,
+    ) -> BTreeMap<TargetId, Delivering> {
         let slots = self.slots();
         let delivering = |member: &Member| Delivering {
             transfers: member.load.all(),
@@ -169,7 +174,10 @@ impl SlotPool {
             ejections: member.health.ejections(),
             rate: member.health.rate(now),
         };
-        slots.members.iter().map(|(target, member)| (target.clone(), delivering(member))).collect()
+        let known = |target: &TargetId| {
+            slots.members.get(target).map(|member| (target.clone(), delivering(member)))
+        };
+        targets.filter_map(known).collect()
     }
 
     /// Whether a target carries transfers that have brought something.

@@ -49,6 +49,7 @@ pub(super) const IMPORTS: [(&str, &[&str]); 28] = [
             "config",
             "configured",
             "limit",
+            "metrics",
             "error_chain",
             "published",
         ],
@@ -170,7 +171,8 @@ pub(super) const WITH_RUSTLS: [&str; 3] =
 pub(super) const WITH_DNS: [&str; 1] = ["src/scrape/discovery/dns.rs"];
 /// Files as memory, and what only a disk's caller needs.
 pub(super) const WITH_MAPPING: [&str; 1] = ["src/cache/mapping.rs"];
-pub(super) const WITH_RUSTIX: [&str; 3] = ["src/cache/", "src/fd_limit.rs", "src/ledger/"];
+pub(super) const WITH_RUSTIX: [&str; 4] =
+    ["src/cache/", "src/fd_limit.rs", "src/ledger/", "src/logging/sink.rs"];
 
 pub(super) const VAGUE: [&str; 8] =
     ["utils", "util", "common", "helpers", "helper", "manager", "managers", "misc"];
