@@ -24,6 +24,7 @@ mod report;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -150,7 +151,7 @@ impl Measurement {
 fn main() -> Result<()> {
     let options = Options::parse(std::env::args().skip(1))?;
     let nginx = if Path::new(NGINX).exists() { Path::new(NGINX) } else { Path::new("nginx") };
-    let Ok(version) = process::version(nginx) else {
+    let Ok(version) = version_of(nginx) else {
         println!(
             "hit_vs_nginx: skipped, there is no nginx; on Debian: apt-get install nginx-light"
         );
@@ -181,6 +182,13 @@ fn main() -> Result<()> {
     let Measurement { repeated, disturbed, .. } = measurement;
     println!("{repeated} turns were done again, {disturbed} count although others disturbed them");
     Ok(())
+}
+
+/// What a program says of itself, if it is there.
+fn version_of(program: &Path) -> Result<String> {
+    let output = Command::new(program).arg("-v").output()?;
+    ensure!(output.status.success());
+    Ok(String::from_utf8_lossy(&output.stderr).trim().to_owned())
 }
 
 /// nginx, and every build of snapedge, ready to be asked. All of them serve one file.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 /// The step in which the kernel tells CPU time, of user space's hertz: the same on every
 /// architecture that Rust has a standard library for.
@@ -27,13 +27,6 @@ pub(super) struct Used {
     pub(super) cpu: Duration,
     /// Bytes that came from a disk.
     pub(super) read: u64,
-}
-
-/// What a program says of itself, if it is there.
-pub(super) fn version(program: &Path) -> Result<String> {
-    let output = Command::new(program).arg("-v").output()?;
-    ensure!(output.status.success());
-    Ok(String::from_utf8_lossy(&output.stderr).trim().to_owned())
 }
 
 impl Process {

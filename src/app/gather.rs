@@ -232,7 +232,7 @@ impl About<'_> {
             Archive {
                 name: name.to_string(),
                 slot: name.slot().0,
-                size: sources.iter().find_map(|source| source.listed.size),
+                size: sources.first().and_then(|source| self.view.told(source).size),
                 cached: self.view.is_cached(name, Some(self.name)),
                 sources: sources.len(),
             }

@@ -2,10 +2,10 @@
 //!
 //! It is for the operator and the operator's programs, and never on a public address by default.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use http::header::{
@@ -20,18 +20,18 @@ use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use pingora::services::listening::Service;
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::sync::oneshot;
 
 use super::exposition;
 use super::observer::Observer;
 use super::reload::{ReloadError, Reloader, Taken};
 use crate::config::{Config, InternalListen};
 use crate::error_chain::chain;
+use crate::limit::LogLimiter;
 use crate::listener::{BindError, Bound};
 use crate::published::Published;
 
-/// Most connections at once.
+/// Most connections at once. Of more, the ones that came first make room.
 const MAX_CONNECTIONS: usize = 64;
 /// Longest that one of them is kept, however slowly it asks.
 const LONGEST_CONNECTION: Duration = Duration::from_secs(600);
@@ -46,7 +46,41 @@ const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resour
 /// The internal listener.
 pub struct Internal {
     pages: Arc<Pages>,
-    places: Semaphore,
+    places: Mutex<Places>,
+}
+
+/// The connections that there are, those that came first at the front.
+#[derive(Default)]
+struct Places {
+    open: VecDeque<(u64, oneshot::Sender<()>)>,
+    next: u64,
+    crowded: LogLimiter,
+}
+
+impl Places {
+    /// Takes a place. Where there is none the connection that came first makes room: who asks is
+    /// answered at once, and whoever holds connections holds up nobody.
+    fn take(&mut self, now: Instant) -> (u64, oneshot::Receiver<()>) {
+        if self.open.len() >= MAX_CONNECTIONS
+            && let Some((_, oldest)) = self.open.pop_front()
+        {
+            // It may have ended just now.
+            let _ = oldest.send(());
+            if let Some(count) = self.crowded.count(now) {
+                log::warn!(
+                    "the internal listener has {MAX_CONNECTIONS} connections, {count} made room"
+                );
+            }
+        }
+        let (leave, told) = oneshot::channel();
+        self.next += 1;
+        self.open.push_back((self.next, leave));
+        (self.next, told)
+    }
+
+    fn leave(&mut self, number: u64) {
+        self.open.retain(|(other, _)| *other != number);
+    }
 }
 
 /// What is served there.
@@ -129,7 +163,7 @@ pub(super) fn bind(
     let bind = |address: SocketAddr| {
         let (reloader, published) = (Arc::clone(reloader), Arc::clone(published));
         let pages = Arc::new(Pages { reloader, published, observer: Arc::clone(observer) });
-        let internal = Internal { pages, places: Semaphore::new(MAX_CONNECTIONS) };
+        let internal = Internal { pages, places: Mutex::default() };
         let mut service = Service::new("internal".to_owned(), internal);
         service.threads = Some(1);
         // It answers until the end, so that it can be seen that this is near.
@@ -147,6 +181,13 @@ pub(super) fn bind(
     }
 }
 
+impl Internal {
+    fn places(&self) -> MutexGuard<'_, Places> {
+        // No change of it can panic half-way.
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[async_trait]
 impl ServerApp for Internal {
     async fn process_new(
@@ -154,9 +195,15 @@ impl ServerApp for Internal {
         stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        // Without a place the stream is dropped, which closes it.
-        let _place = self.places.try_acquire().ok()?;
-        timeout(LONGEST_CONNECTION, self.pages.process_new(stream, shutdown)).await.ok().flatten()
+        let (number, told_to_leave) = self.places().take(Instant::now());
+        // A stream that is dropped is closed.
+        let stream = tokio::select! {
+            served = self.pages.process_new(stream, shutdown) => served,
+            _ = told_to_leave => None,
+            () = tokio::time::sleep(LONGEST_CONNECTION) => None,
+        };
+        self.places().leave(number);
+        stream
     }
 }
 
@@ -380,6 +427,23 @@ mod tests {
         ] {
             assert_eq!(Call::of(path), None, "{path}");
         }
+    }
+
+    #[test]
+    fn whoever_came_first_makes_room() {
+        let (mut places, now) = (Places::default(), Instant::now());
+        let (first, mut told) = places.take(now);
+        let mut others: Vec<_> = (1..MAX_CONNECTIONS).map(|_| places.take(now)).collect();
+        assert!(told.try_recv().is_err(), "there is room for all of them");
+        let (_, mut last) = places.take(now);
+        assert!(told.try_recv().is_ok() && last.try_recv().is_err());
+        assert!(others.iter_mut().all(|(_, told)| told.try_recv().is_err()));
+        // Who has left is nobody's room.
+        places.leave(first);
+        places.leave(others[0].0);
+        let (_, mut newest) = places.take(now);
+        assert!(newest.try_recv().is_err() && others[1].1.try_recv().is_err());
+        assert_eq!(places.open.len(), MAX_CONNECTIONS);
     }
 
     #[test]

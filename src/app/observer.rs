@@ -17,6 +17,7 @@ use super::gather::{Looked, Parts, rate, shown};
 use super::offers::Offers;
 use crate::cache::{Contents, FillEnd, Store};
 use crate::clock::Now;
+use crate::index::TargetId;
 use crate::metrics::LimitName;
 use crate::status::changes::{self, Change};
 use crate::status::report::{
@@ -103,7 +104,10 @@ impl Notes {
         if self.events.len() >= EVENTS {
             self.events.pop_front();
         }
-        self.events.push_back(Event { time: shown(at), kind, text });
+        // What a fill noted is told a moment later than it was.
+        let time = shown(at);
+        let later = self.events.iter().rev().take_while(|event| event.time > time).count();
+        self.events.insert(self.events.len() - later, Event { time, kind, text });
     }
 }
 
@@ -340,14 +344,21 @@ fn serves(target: &Target) -> bool {
 fn ended(end: &FillEnd) -> Change {
     let FillEnd { name, target, written, failed, .. } = end;
     match failed {
-        None => (EventKind::Promoted, format!("{name} from target {target} is in the cache.")),
+        None => {
+            let TargetId { group, authority } = target;
+            let text = format!("{name} from target {authority} of group {group} is in the cache.");
+            (EventKind::Promoted, text)
+        }
         Some((cause, why)) => {
             let kind = match *cause {
                 "unsound" => EventKind::Unsound,
                 _ => EventKind::FillFailed,
             };
-            let text =
-                format!("{name} from target {target} was given up after {written} bytes: {why}.");
+            let TargetId { group, authority } = target;
+            let text = format!(
+                "{name} from target {authority} of group {group} was given up after {written} \
+                 bytes: {why}."
+            );
             (kind, text)
         }
     }

@@ -23,6 +23,7 @@ const MAX_RANGE: usize = 100;
 const MAX_AGENT: usize = 150;
 const MAX_CACHE: usize = 150;
 const MAX_COPY: usize = 100;
+const MAX_ID: usize = 64;
 
 /// What is told of one request.
 #[derive(Clone, Copy)]
@@ -59,6 +60,8 @@ pub struct Entry<'a> {
     pub range: Option<&'a [u8]>,
     /// The client's program, as it was sent.
     pub agent: Option<&'a [u8]>,
+    /// What the client calls the request, such as another edge before this one.
+    pub received_id: Option<&'a [u8]>,
     /// How it ended.
     pub end: &'static str,
     /// The bound that it was refused for.
@@ -123,6 +126,8 @@ impl AccessLog {
     /// Writes there from now on. What was written before is where it was.
     pub fn take(&self, Opened(way): Opened) {
         self.way.store(Arc::new(way));
+        // One that is open already may have been moved away.
+        self.reopen();
     }
 
     /// Opens the file anew, since it was renamed.
@@ -197,6 +202,7 @@ impl Entry<'_> {
             ("cache", self.cache.map(|text| cut(text, MAX_CACHE))),
             ("range", self.range.map(|text| cut(text, MAX_RANGE))),
             ("user_agent", self.agent.map(|text| cut(text, MAX_AGENT))),
+            ("received_request_id", self.received_id.map(|text| cut(text, MAX_ID))),
             ("limit", self.limit.map(str::to_owned)),
         ];
         for (name, value) in optional {
@@ -230,6 +236,7 @@ impl fmt::Display for Entry<'_> {
             ("range", self.range, MAX_RANGE),
             ("agent", self.agent, MAX_AGENT),
             ("cache", self.cache, MAX_CACHE),
+            ("received", self.received_id, MAX_ID),
         ];
         for (name, value, most) in quoted {
             if let Some(value) = value {
@@ -311,6 +318,7 @@ mod tests {
             cache: None,
             range: None,
             agent: None,
+            received_id: None,
             end: "client_slow",
             limit: None,
             remark: " (broken off)",

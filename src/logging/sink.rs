@@ -117,12 +117,15 @@ struct Writer {
     buffer: Vec<u8>,
     /// Whether the last thing in the file is a part of a line.
     is_torn: bool,
+    /// Whether the last thing that was written was not, and that was said.
+    is_failing: bool,
     shared: Arc<Shared>,
 }
 
 impl Writer {
     fn new(output: Output, file: Box<dyn Write + Send>, shared: Arc<Shared>) -> Self {
-        Self { output, file, buffer: Vec::new(), is_torn: false, shared }
+        let (is_torn, is_failing) = (false, false);
+        Self { output, file, buffer: Vec::new(), is_torn, is_failing, shared }
     }
 
     fn run(mut self, inbox: &Receiver<Step>) {
@@ -168,15 +171,19 @@ impl Writer {
         if self.is_torn {
             self.buffer.insert(0, b'\n');
         }
-        let mut written = 0;
+        let (mut written, mut failed) = (0, None);
         while let Some(rest) = self.buffer.get(written..).filter(|rest| !rest.is_empty()) {
             match self.file.write(rest) {
                 Ok(0) => break,
                 Ok(bytes) => written += bytes,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => break,
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
             }
         }
+        self.tell(failed);
         let (done, rest) = self.buffer.split_at(written.min(self.buffer.len()));
         self.is_torn = done.last().map_or(self.is_torn, |last| *last != b'\n');
         let lost = rest.split(|byte| *byte == b'\n').count() - 1;
@@ -186,13 +193,27 @@ impl Writer {
         self.buffer.clear();
     }
 
+    /// Says once that lines are lost, and again when they were not for a while. Of standard error
+    /// there is nobody to tell.
+    fn tell(&mut self, failed: Option<io::Error>) {
+        let was_failing = std::mem::replace(&mut self.is_failing, failed.is_some());
+        if let (Output::File(path), false, Some(error)) = (&self.output, was_failing, failed) {
+            let path = path.display();
+            log::error!("cannot write the access log `{path}`, lines are lost: {error}");
+        }
+    }
+
     fn reopen(&mut self) {
         self.flush();
         match self.output.open() {
             Ok(file) => (self.file, self.is_torn) = (file, false),
             Err(error) => {
-                // It goes on in the file of before.
-                log::error!("cannot open the access log anew, it stays as it is: {error}");
+                let Output::File(path) = &self.output else { return };
+                let path = path.display();
+                log::error!(
+                    "cannot open the access log `{path}` anew, lines go on into the file of \
+                     before: {error}"
+                );
             }
         }
     }

@@ -17,9 +17,9 @@ use super::labels::{
 };
 
 /// The statuses that are counted by themselves, and 0 for no answer.
-const STATUSES: [u16; 29] = [
+const STATUSES: [u16; 30] = [
     0, 200, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 408, 410, 411, 412, 413,
-    414, 415, 416, 421, 429, 431, 500, 502, 503, 504,
+    414, 415, 416, 421, 429, 431, 500, 502, 503, 504, 508,
 ];
 /// What others are counted as.
 const OTHER_STATUS: &str = "other";

@@ -135,7 +135,9 @@ impl ProxyHttp for SnapshotProxy {
         let reply = circles::introduce(reply, &ctx.came, &ctx.configured.edge);
         ctx.tally.answer(Instant::now());
         let limits = &ctx.configured.config.limits;
-        head::write_in_time(session, reply, ctx.tally.id, limits).await?;
+        // Nobody but the client can be the reason that it is not written.
+        let written = head::write_in_time(session, reply, ctx.tally.id, limits).await;
+        written.map_err(Error::into_down)?;
         Ok(true)
     }
 

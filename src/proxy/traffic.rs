@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{ETAG, RANGE, USER_AGENT};
+use http::header::{ETAG, HeaderName, RANGE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use super::head::CACHE_STATUS;
-use super::request_id::RequestIds;
+use super::request_id::{REQUEST_ID, RequestIds};
 use super::tally::{Final, Tally};
 use super::transfers::Transfers;
 use crate::logging::{AccessLog, Entry};
@@ -62,8 +62,8 @@ impl Traffic {
         let Ending { client, connection, method, uri, asked, answer, .. } = *ending;
         let Ending { status, bytes, upstream, end, remark, .. } = *ending;
         let now = Instant::now();
-        let asked = |name| asked?.get(name).map(HeaderValue::as_bytes);
-        let told = |name| answer?.get(name).map(HeaderValue::as_bytes);
+        let asked = |name: HeaderName| asked?.get(name).map(HeaderValue::as_bytes);
+        let told = |name: HeaderName| answer?.get(name).map(HeaderValue::as_bytes);
         let status_line = told(CACHE_STATUS);
         // Of a request that was dropped the head is gone.
         let cache = match (answer, tally.head()) {
@@ -89,6 +89,7 @@ impl Traffic {
             cache: status_line,
             range: asked(RANGE),
             agent: asked(USER_AGENT),
+            received_id: asked(REQUEST_ID),
             end: end.as_str(),
             limit: tally.refused().map(LimitName::as_str),
             remark,

@@ -60,6 +60,11 @@ async fn a_line_tells_who_asked_for_what_and_what_came_of_it() {
         let answer = Ask::get(path).with("x-request-id", "mine").send(edge.address).await;
         ids.push(answer.header("x-request-id").expect(path).to_owned());
     }
+    // What the client calls it, as an edge before this one does, is there as well.
+    eventually("the client's id", || async {
+        super::lines(&log).iter().any(|line| line["received_request_id"] == "mine")
+    })
+    .await;
     ids.sort();
     ids.dedup();
     assert!(ids.len() == 5 && !ids.contains(&"mine".to_owned()), "{ids:?}");

@@ -1,7 +1,11 @@
 //! Who may look, and where.
 
+use std::net::{IpAddr, Ipv4Addr};
+
+use tokio::io::AsyncWriteExt;
+
 use super::super::support::body::Content;
-use super::super::support::client::{Ask, last};
+use super::super::support::client::{Ask, connect, last};
 use super::super::support::full;
 use super::super::support::origin::{Origin, Program};
 use super::super::support::process::Running;
@@ -87,4 +91,25 @@ async fn answers_say_what_a_browser_may_do_with_them() {
     for outside in ["http://", "https://", "src=", "@import", "url(", " style=", " onclick="] {
         assert!(!text.replace("http://www.w3.org", "").contains(outside), "{outside}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_holds_connections_shuts_nobody_out() {
+    let (_origin, edge) = running().await;
+    let mut held = Vec::new();
+    for number in 0..200 {
+        let mut stream = connect(IpAddr::V4(Ipv4Addr::LOCALHOST), edge.internal).await;
+        if number % 2 == 0 {
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: loc").await.expect("sent");
+        }
+        held.push(stream);
+        if number % 10 == 0 {
+            for path in ["/healthz", "/metrics", "/status"] {
+                assert_eq!(Ask::get(path).send(edge.internal).await.status, 200, "{number} {path}");
+            }
+        }
+    }
+    assert_eq!(Ask::post("/reload", "").send(edge.internal).await.status, 200);
+    let said = edge.log().matches("made room").count();
+    assert!((1..4).contains(&said), "{said} lines: {}", edge.log());
 }

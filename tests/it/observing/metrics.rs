@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use tokio::io::AsyncWriteExt;
+
 use super::super::support::body::Content;
-use super::super::support::client::{Ask, Ended};
+use super::super::support::client::{Ask, Ended, connect};
 use super::super::support::origin::{Fault, Origin, Program};
 use super::super::support::process::Running;
 use super::super::support::{PATIENCE, eventually, full, incremental};
-use super::{Samples, config, lines, offers};
+use super::{Samples, config, events, lines, offers, shows};
 
 /// A cache in a directory, and an access log there.
 fn with_log(directory: &tempfile::TempDir) -> String {
@@ -188,4 +190,87 @@ async fn what_targets_and_fills_do_is_counted() {
             && samples.get("snapedge_offered_slot{group=\"a\",kind=\"full\"}") == 1000
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_that_are_not_met_are_no_failures() {
+    let name = full(1000);
+    let origin = Origin::run(Program::Sidecar, &[(&name, Content::new(1, 1 << 20))]).await;
+    let edge = Running::start(&config("log: {access: off}", &[&origin])).await;
+    offers(&edge).await;
+    let path = format!("/{name}");
+    let tag = Ask::head(&*path).send(edge.address).await;
+    let tag = tag.header("etag").expect("a tag").to_owned();
+    for (method, header, value, status) in [
+        ("GET", "if-none-match", &*tag, 304),
+        ("HEAD", "if-none-match", &tag, 304),
+        ("GET", "if-match", "\"x\"", 412),
+        ("HEAD", "if-match", "\"x\"", 412),
+        ("GET", "range", "bytes=99999999-", 416),
+    ] {
+        let ask = Ask::method(method, &*path).with(header, value);
+        assert_eq!(ask.send(edge.address).await.status, status, "{method} {header}");
+    }
+    eventually("all of them are done", || async {
+        let samples = Samples::of(edge.internal).await;
+        let done = samples.get("snapedge_ends_total{end=\"done\"}");
+        done >= 6 && done == samples.sum("snapedge_ends_total")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fill_that_no_target_delivers_is_counted_and_told() {
+    let name = full(1000);
+    let origin = Origin::run(Program::Sidecar, &[(&name, Content::framed(1, 1 << 20))]).await;
+    origin.fail(Fault::Status(500));
+    let directory = tempfile::tempdir().expect("a directory");
+    let extra = format!(
+        "log: {{access: off}}\nproxy_snapshot_cache_dir: '{}'\n\
+         cache: {{sharing: shared, prefetch: all, min_free_space: 0B}}",
+        directory.path().display()
+    );
+    let edge = Running::start(&config(&extra, &[&origin])).await;
+    eventually("it is counted", || async {
+        let samples = Samples::of(edge.internal).await;
+        samples.get("snapedge_fills_failed_total{reason=\"source_failed\"}") >= 1
+            && samples.get("snapedge_source_failures_total{cause=\"status\"}") >= 1
+            && samples.sum("snapedge_fills_started_total") == 0
+    })
+    .await;
+    let is_told = |status: &serde_json::Value| {
+        events(status).iter().any(|(kind, text)| kind == "fill_failed" && text.contains(&name))
+    };
+    shows(&edge, "the event", is_told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_and_leaves_at_once_is_no_fault_of_the_program() {
+    let name = full(1000);
+    let origin = Origin::run(Program::Sidecar, &[(&name, Content::new(1, 1 << 20))]).await;
+    let edge = Running::start(&config("log: {access: off}", &[&origin])).await;
+    offers(&edge).await;
+    let archive = format!("/{name}");
+    for round in 0..400 {
+        let path =
+            ["/snapshot.tar.bz2", "/health", "/v1/snapshots", "/nothing", &archive][round % 5];
+        let mut stream = connect(Ipv4Addr::LOCALHOST.into(), edge.address).await;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        if round % 2 == 0 {
+            // What is unread then resets the connection.
+            stream.set_zero_linger().expect("an option");
+        }
+    }
+    eventually("all have ended", || async {
+        Samples::of(edge.internal).await.sum("snapedge_ends_total") >= 300
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let samples = Samples::of(edge.internal).await;
+    for end in ["internal", "source_failed", "refused"] {
+        assert_eq!(samples.get(&format!("snapedge_ends_total{{end=\"{end}\"}}")), 0, "{end}");
+    }
+    let failed = samples.0.keys().filter(|series| series.contains("status=\"5"));
+    assert_eq!(failed.collect::<Vec<_>>(), Vec::<&String>::new());
 }
