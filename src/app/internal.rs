@@ -2,8 +2,8 @@
 //!
 //! It is for the operator and the operator's programs, and never on a public address by default.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ use crate::limit::LogLimiter;
 use crate::listener::{BindError, Bound};
 use crate::published::Published;
 
-/// Most connections at once. Of more, the ones that came first make room.
+/// Most connections at once. Of more, some make room.
 const MAX_CONNECTIONS: usize = 64;
 /// Longest that one of them is kept, however slowly it asks.
 const LONGEST_CONNECTION: Duration = Duration::from_secs(600);
@@ -49,23 +49,33 @@ pub struct Internal {
     places: Mutex<Places>,
 }
 
-/// The connections that there are, those that came first at the front.
+/// One connection: who has it, and how it is told to end.
+struct Place {
+    number: u64,
+    client: IpAddr,
+    leave: oneshot::Sender<()>,
+}
+
+/// The connections that there are, in the order in which they came.
 #[derive(Default)]
 struct Places {
-    open: VecDeque<(u64, oneshot::Sender<()>)>,
+    open: Vec<Place>,
     next: u64,
     crowded: LogLimiter,
 }
 
 impl Places {
-    /// Takes a place. Where there is none the connection that came first makes room: who asks is
-    /// answered at once, and whoever holds connections holds up nobody.
-    fn take(&mut self, now: Instant) -> (u64, oneshot::Receiver<()>) {
-        if self.open.len() >= MAX_CONNECTIONS
-            && let Some((_, oldest)) = self.open.pop_front()
-        {
-            // It may have ended just now.
-            let _ = oldest.send(());
+    /// Takes a place. Where there is none, of the address that has the most connections the one
+    /// that came first makes room: who holds connections holds up nobody but himself.
+    fn take(&mut self, client: IpAddr, now: Instant) -> (u64, oneshot::Receiver<()>) {
+        if self.open.len() >= MAX_CONNECTIONS {
+            let of = |client| self.open.iter().filter(|place| place.client == client).count();
+            let most = self.open.iter().map(|place| of(place.client)).max();
+            let oldest = self.open.iter().position(|place| Some(of(place.client)) == most);
+            if let Some(oldest) = oldest.map(|at| self.open.remove(at)) {
+                // It may have ended just now.
+                let _ = oldest.leave.send(());
+            }
             if let Some(count) = self.crowded.count(now) {
                 log::warn!(
                     "the internal listener has {MAX_CONNECTIONS} connections, {count} made room"
@@ -74,12 +84,12 @@ impl Places {
         }
         let (leave, told) = oneshot::channel();
         self.next += 1;
-        self.open.push_back((self.next, leave));
+        self.open.push(Place { number: self.next, client, leave });
         (self.next, told)
     }
 
     fn leave(&mut self, number: u64) {
-        self.open.retain(|(other, _)| *other != number);
+        self.open.retain(|place| place.number != number);
     }
 }
 
@@ -195,7 +205,10 @@ impl ServerApp for Internal {
         stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        let (number, told_to_leave) = self.places().take(Instant::now());
+        let socket = stream.get_socket_digest();
+        let address = socket.as_ref().and_then(|socket| socket.peer_addr()?.as_inet());
+        let client = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), SocketAddr::ip);
+        let (number, told_to_leave) = self.places().take(client, Instant::now());
         // A stream that is dropped is closed.
         let stream = tokio::select! {
             served = self.pages.process_new(stream, shutdown) => served,
@@ -430,19 +443,22 @@ mod tests {
     }
 
     #[test]
-    fn whoever_came_first_makes_room() {
+    fn who_has_the_most_connections_makes_room_with_the_oldest() {
         let (mut places, now) = (Places::default(), Instant::now());
-        let (first, mut told) = places.take(now);
-        let mut others: Vec<_> = (1..MAX_CONNECTIONS).map(|_| places.take(now)).collect();
-        assert!(told.try_recv().is_err(), "there is room for all of them");
-        let (_, mut last) = places.take(now);
-        assert!(told.try_recv().is_ok() && last.try_recv().is_err());
-        assert!(others.iter_mut().all(|(_, told)| told.try_recv().is_err()));
+        let client = |number| IpAddr::V4(Ipv4Addr::new(10, 0, 0, number));
+        let (_, mut own) = places.take(client(1), now);
+        let mut others: Vec<_> =
+            (1..MAX_CONNECTIONS).map(|_| places.take(client(2), now)).collect();
+        assert!(others[0].1.try_recv().is_err(), "there is room for all of them");
+        let (_, mut last) = places.take(client(3), now);
+        assert!(others[0].1.try_recv().is_ok() && last.try_recv().is_err());
+        let (_, mut more) = places.take(client(2), now);
+        assert!(others[1].1.try_recv().is_ok() && more.try_recv().is_err());
+        assert!(own.try_recv().is_err(), "it came first, and is the only one of its address");
         // Who has left is nobody's room.
-        places.leave(first);
-        places.leave(others[0].0);
-        let (_, mut newest) = places.take(now);
-        assert!(newest.try_recv().is_err() && others[1].1.try_recv().is_err());
+        places.leave(others[2].0);
+        let (_, mut newest) = places.take(client(2), now);
+        assert!(newest.try_recv().is_err() && others[3].1.try_recv().is_err());
         assert_eq!(places.open.len(), MAX_CONNECTIONS);
     }
 

@@ -33,6 +33,8 @@ const SAMPLE: Duration = Duration::from_millis(9_900);
 const SAMPLES: usize = 360;
 /// Events that are kept.
 const EVENTS: usize = 200;
+/// Most events that one of a moment ago is told before.
+const LATE: usize = 16;
 /// Most targets, fills and transfers that are told of one by one.
 const MAX_TARGETS: usize = 1000;
 const MAX_TRANSFERS: usize = 100;
@@ -101,13 +103,22 @@ impl Disk {
 
 impl Notes {
     fn tell(&mut self, (kind, text): Change, at: SystemTime) {
+        self.insert(Event { time: shown(at), kind, text }, 0);
+    }
+
+    /// Tells of something that was a moment ago, before what came after it.
+    fn tell_late(&mut self, (kind, text): Change, at: SystemTime) {
+        let time = shown(at);
+        let later = self.events.iter().rev().take(LATE).take_while(|event| event.time > time);
+        let later = later.count();
+        self.insert(Event { time, kind, text }, later);
+    }
+
+    fn insert(&mut self, event: Event, later: usize) {
         if self.events.len() >= EVENTS {
             self.events.pop_front();
         }
-        // What a fill noted is told a moment later than it was.
-        let time = shown(at);
-        let later = self.events.iter().rev().take_while(|event| event.time > time).count();
-        self.events.insert(self.events.len() - later, Event { time, kind, text });
+        self.events.insert(self.events.len().saturating_sub(later), event);
     }
 }
 
@@ -228,7 +239,7 @@ impl Observer {
         let Some(store) = &self.parts.reloader.store else { return };
         for end in store.counts().ends_after(notes.fills) {
             notes.fills = end.number;
-            notes.tell(ended(&end), end.at);
+            notes.tell_late(ended(&end), end.at);
         }
         let has = |looked: &Looked| looked.cache.as_ref().map(|cache| cache.archives.clone());
         let (Some(before), Some(after)) = (old.and_then(has), has(looked)) else { return };
@@ -248,8 +259,8 @@ impl Observer {
             notes.tell((EventKind::Reloaded, text), at);
         }
         if failed > notes.reloads.1 {
-            let why = reloads.last_error().map_or_else(String::new, |why| format!(": {why}"));
-            let text = format!("A configuration was not taken{why}.");
+            let why = reloads.last_failure().unwrap_or_default();
+            let text = format!("A configuration was not taken: {why}.");
             notes.tell((EventKind::ReloadFailed, text), at);
         }
         notes.reloads = (taken, failed);

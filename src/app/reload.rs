@@ -95,12 +95,14 @@ struct Last {
     /// When the configuration was taken that is followed.
     since: SystemTime,
     error: Option<String>,
+    /// Why the last one failed that did.
+    failure: Option<String>,
 }
 
 impl ReloadCounts {
     /// None yet: the configuration is that of the start.
     pub(super) fn new() -> Self {
-        let last = Last { since: SystemTime::now(), error: None };
+        let last = Last { since: SystemTime::now(), error: None, failure: None };
         let (taken, failed) = (AtomicU64::new(0), AtomicU64::new(0));
         Self { taken, failed, last: std::sync::Mutex::new(last) }
     }
@@ -125,15 +127,21 @@ impl ReloadCounts {
         self.last().error.clone()
     }
 
+    /// Why the last one failed that did.
+    pub(super) fn last_failure(&self) -> Option<String> {
+        self.last().failure.clone()
+    }
+
     fn note(&self, reloaded: &Result<Taken, ReloadError>) {
         let mut last = self.last();
         match reloaded {
             Ok(_) => {
                 self.taken.fetch_add(1, Ordering::Relaxed);
-                *last = Last { since: SystemTime::now(), error: None };
+                (last.since, last.error) = (SystemTime::now(), None);
             }
             Err(error) => {
                 self.failed.fetch_add(1, Ordering::Relaxed);
+                last.failure = Some(chain(error));
                 // Those of which nothing was read say nothing of the configuration.
                 if !matches!(error, ReloadError::Draining | ReloadError::Busy | ReloadError::NoFile)
                 {

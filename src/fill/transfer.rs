@@ -319,6 +319,7 @@ impl FillContext {
                     return None;
                 }
                 Reopened::Failed(failure) => {
+                    self.upstreams.count(&failure);
                     let failure = self.upstreams.described(source, &failure);
                     log::debug!("{name} from target {}: {failure}", source.target);
                 }

@@ -99,8 +99,9 @@ impl Connection {
     }
 
     /// Serves the connection to its end, which comes sooner where its client lets wait for more
-    /// than it may. `serve` reads and writes by a stream that asks [`Self::is_cut`].
-    pub(super) async fn attend(&self, serve: impl Future) {
+    /// than it may: then it is told why. `serve` reads and writes by a stream that asks
+    /// [`Self::is_cut`].
+    pub(super) async fn attend(&self, serve: impl Future) -> Option<Why> {
         let mut serve = pin!(serve);
         loop {
             let judgement = self.watch().judge(self.moved(), Instant::now(), || self.taken());
@@ -110,19 +111,19 @@ impl Connection {
                     // There is no request that would have to be brought to an end.
                     log::debug!("a connection is closed: {why:?}");
                     self.let_go(why);
-                    return;
+                    return Some(why);
                 }
                 Judgement::Cut(why) => {
                     self.let_go(why);
                     // Nobody else sets it.
                     let _ = self.cut.set(why);
                     serve.await;
-                    return;
+                    return Some(why);
                 }
             };
             tokio::select! {
                 biased;
-                _ = &mut serve => return,
+                _ = &mut serve => return None,
                 () = self.news.notified() => {}
                 () = tokio::time::sleep(time) => {}
             }

@@ -6,6 +6,7 @@
 //! is short of its `content-length`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -20,7 +21,10 @@ tokio::task_local! {
 
 /// Whether a request is to end.
 #[derive(Debug, Default)]
-pub(super) struct Dismissal(Notify);
+pub(super) struct Dismissal {
+    told: Notify,
+    was_told: AtomicBool,
+}
 
 impl Dismissal {
     /// Serves a request until it is over or told to end, which is nothing.
@@ -29,9 +33,14 @@ impl Dismissal {
         let serve = CURRENT.scope(Arc::clone(&dismissal), serve);
         tokio::select! {
             biased;
-            () = dismissal.0.notified() => None,
+            () = dismissal.told.notified() => None,
             served = serve => served,
         }
+    }
+
+    /// Whether the request was told to end.
+    pub(super) fn was_told(&self) -> bool {
+        self.was_told.load(Ordering::Acquire)
     }
 
     /// The dismissal of the request which this task serves.
@@ -59,6 +68,7 @@ impl Taker for Served {
             // The client is to notice now, and not once it has taken what the system holds for it.
             self.connection.forget();
         }
-        self.dismissal.0.notify_one();
+        self.dismissal.was_told.store(true, Ordering::Release);
+        self.dismissal.told.notify_one();
     }
 }

@@ -48,6 +48,7 @@ use self::heads::Heads;
 pub use self::serving::{Cut, Serving};
 use self::speech::{Left, Protocols};
 use self::stream::Watched;
+use self::watch::Why;
 use crate::config::Limits;
 use crate::limit::LogLimiter;
 use crate::metrics::{ClosedReason, RequestCounts};
@@ -159,12 +160,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Listener<A> {
         };
         let watched = Watched::new(stream, Arc::clone(&connection), http.protocols);
         let watched = Box::new(watched);
-        connection.attend(http.process_new(watched, shutdown)).await;
+        let ended = connection.attend(http.process_new(watched, shutdown)).await;
         if let Some(malformed) = connection.malformed() {
             counts.closed(ClosedReason::Malformed);
             self.complain(client.to_canonical(), malformed);
-        } else if let Some(why) = connection.cut() {
-            counts.closed(why.into());
+        } else if let Some(reason) = ended.and_then(Why::reason) {
+            counts.closed(reason);
         }
         None
     }

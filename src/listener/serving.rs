@@ -94,6 +94,11 @@ impl Serving {
         Presence(Arc::clone(&self.connection))
     }
 
+    /// Whether the request was told to end, for others.
+    pub fn is_dismissed(&self) -> bool {
+        self.dismissal.as_ref().is_some_and(|dismissal| dismissal.was_told())
+    }
+
     /// Whether and why the client was left.
     pub fn cut(&self) -> Option<Cut> {
         Some(match self.connection.cut()? {

@@ -55,12 +55,14 @@ pub(super) enum Why {
     Unruly,
 }
 
-impl From<Why> for ClosedReason {
-    fn from(why: Why) -> Self {
-        match why {
-            Why::Late | Why::Idle | Why::Slow => Self::Slow,
-            Why::Crowded => Self::Crowded,
-            Why::Unruly => Self::Unruly,
+impl Why {
+    /// What those count it as who count; nothing for who just asks nothing more.
+    pub(super) fn reason(self) -> Option<ClosedReason> {
+        match self {
+            Self::Idle => None,
+            Self::Late | Self::Slow => Some(ClosedReason::Slow),
+            Self::Crowded => Some(ClosedReason::Crowded),
+            Self::Unruly => Some(ClosedReason::Unruly),
         }
     }
 }

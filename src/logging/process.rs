@@ -13,7 +13,7 @@ use env_logger::{Logger, Target, WriteStyle};
 use log::{LevelFilter, Log, Metadata, Record};
 
 use super::error::LogError;
-use super::sink::{Output, Sink};
+use super::sink::{MAX_LINE, Output, Sink};
 use crate::config;
 
 /// The module under which lines of the access log appear in a log that another program writes.
@@ -33,9 +33,6 @@ const BOUNDED_MODULES: [&str; 3] =
 
 /// A module that writes the heads of requests, credentials and all, where its log is at `trace`.
 const TELLING_MODULE: &str = "pingora_core::protocols::http::v1::client";
-
-/// Most bytes of a message in an object, which would be none if it were cut later.
-const MAX_MESSAGE: usize = 8 << 10;
 
 /// The log of the process.
 struct Replaceable {
@@ -90,6 +87,10 @@ pub fn start(settings: &config::Log) -> Result<(), LogError> {
         let is_there = backtrace.status() == BacktraceStatus::Captured;
         let backtrace = if is_there { format!("\n{backtrace}") } else { String::new() };
         log::error!("a fault of this program, please report it: {panic}{backtrace}");
+        if std::thread::current().name() == Some("main") {
+            // It is the end, and nobody else waits for the line.
+            flush(super::LAST_LINES);
+        }
     }));
     Ok(())
 }
@@ -152,17 +153,21 @@ fn style() -> WriteStyle {
 
 /// One object in a line.
 fn json(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
-    let mut message = record.args().to_string();
-    if message.len() > MAX_MESSAGE {
-        let cut = (0..=MAX_MESSAGE).rev().find(|at| message.is_char_boundary(*at));
-        message.truncate(cut.unwrap_or(0));
-        message.push_str("...");
+    let object = |message: &str| {
+        let object = serde_json::json!({
+            "time": format!("{:.3}", jiff::Timestamp::now()),
+            "level": record.level().as_str().to_lowercase(),
+            "module": record.target(),
+            "message": message,
+        });
+        object.to_string()
+    };
+    let message = record.args().to_string();
+    let mut line = object(&message);
+    if line.len() >= MAX_LINE {
+        // Cut later it would be no object; escapes may take six times as much.
+        let cut = (0..=MAX_LINE / 8).rev().find_map(|at| message.get(..at)).unwrap_or_default();
+        line = object(&format!("{cut}..."));
     }
-    let line = serde_json::json!({
-        "time": format!("{:.3}", jiff::Timestamp::now()),
-        "level": record.level().as_str().to_lowercase(),
-        "module": record.target(),
-        "message": message,
-    });
     writeln!(out, "{line}")
 }

@@ -1,21 +1,23 @@
 //! A file, or standard error, that lines are written to by a thread of its own: who has a line to
 //! write never waits for the disk, or for whoever reads the pipe.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
+
+use crate::limit::LogLimiter;
 
 /// Most lines that wait to be written. Of more, the new ones are dropped and counted.
 const QUEUE: usize = 4096;
 /// Most bytes of one line; what is longer is cut.
-const MAX_LINE: usize = 16 << 10;
+pub(super) const MAX_LINE: usize = 16 << 10;
 /// Bytes that are written at once, where so many wait.
 const BLOCK: usize = 32 << 10;
 
@@ -50,19 +52,19 @@ enum Step {
 }
 
 impl Output {
-    fn open(&self) -> io::Result<Box<dyn Write + Send>> {
+    /// What is to be written to, and whether it has nothing yet.
+    fn open(&self) -> io::Result<(Box<dyn Write + Send>, bool)> {
         match self {
-            Self::Stderr => Ok(Box::new(io::stderr())),
+            Self::Stderr => Ok((Box::new(io::stderr()), true)),
             Self::File(path) => {
                 let mut options = OpenOptions::new();
-                // A pipe that nobody reads is an error, and one that is full drops lines; a file
-                // is written as it always is.
-                options
-                    .append(true)
-                    .create(true)
-                    .custom_flags(OFlags::NONBLOCK.bits().cast_signed());
-                let file: File = options.open(path)?;
-                Ok(Box::new(file))
+                // Of a pipe that nobody reads the opening would wait for a reader.
+                let flags = OFlags::NONBLOCK.bits().cast_signed();
+                let file = options.append(true).create(true).custom_flags(flags).open(path)?;
+                // The thread may wait for one that is slow; those who have lines do not.
+                rustix::fs::fcntl_setfl(&file, OFlags::APPEND)?;
+                let is_empty = file.metadata()?.len() == 0;
+                Ok((Box::new(file), is_empty))
             }
         }
     }
@@ -72,7 +74,7 @@ impl Sink {
     /// Opens the output and starts the thread, which ends when the last sink is dropped and
     /// everything is written. Lines that are not written are counted there.
     pub(super) fn open(output: Output, dropped: &Arc<AtomicU64>) -> io::Result<Self> {
-        let file = output.open()?;
+        let (file, _) = output.open()?;
         let (steps, inbox) = sync_channel(QUEUE);
         let (dropped, reopen) = (Arc::clone(dropped), AtomicBool::new(false));
         let shared = Arc::new(Shared { dropped, reopen });
@@ -117,15 +119,15 @@ struct Writer {
     buffer: Vec<u8>,
     /// Whether the last thing in the file is a part of a line.
     is_torn: bool,
-    /// Whether the last thing that was written was not, and that was said.
-    is_failing: bool,
+    /// How often it was said that lines are lost.
+    said: LogLimiter,
     shared: Arc<Shared>,
 }
 
 impl Writer {
     fn new(output: Output, file: Box<dyn Write + Send>, shared: Arc<Shared>) -> Self {
-        let (is_torn, is_failing) = (false, false);
-        Self { output, file, buffer: Vec::new(), is_torn, is_failing, shared }
+        let said = LogLimiter::default();
+        Self { output, file, buffer: Vec::new(), is_torn: false, said, shared }
     }
 
     fn run(mut self, inbox: &Receiver<Step>) {
@@ -171,19 +173,18 @@ impl Writer {
         if self.is_torn {
             self.buffer.insert(0, b'\n');
         }
-        let (mut written, mut failed) = (0, None);
+        let mut written = 0;
         while let Some(rest) = self.buffer.get(written..).filter(|rest| !rest.is_empty()) {
             match self.file.write(rest) {
                 Ok(0) => break,
                 Ok(bytes) => written += bytes,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
-                    failed = Some(error);
+                    self.tell(&error);
                     break;
                 }
             }
         }
-        self.tell(failed);
         let (done, rest) = self.buffer.split_at(written.min(self.buffer.len()));
         self.is_torn = done.last().map_or(self.is_torn, |last| *last != b'\n');
         let lost = rest.split(|byte| *byte == b'\n').count() - 1;
@@ -193,11 +194,11 @@ impl Writer {
         self.buffer.clear();
     }
 
-    /// Says once that lines are lost, and again when they were not for a while. Of standard error
-    /// there is nobody to tell.
-    fn tell(&mut self, failed: Option<io::Error>) {
-        let was_failing = std::mem::replace(&mut self.is_failing, failed.is_some());
-        if let (Output::File(path), false, Some(error)) = (&self.output, was_failing, failed) {
+    /// Says now and then that lines are lost. Of standard error there is nobody to tell.
+    fn tell(&mut self, error: &io::Error) {
+        if let Output::File(path) = &self.output
+            && self.said.count(Instant::now()).is_some()
+        {
             let path = path.display();
             log::error!("cannot write the access log `{path}`, lines are lost: {error}");
         }
@@ -206,7 +207,9 @@ impl Writer {
     fn reopen(&mut self) {
         self.flush();
         match self.output.open() {
-            Ok(file) => (self.file, self.is_torn) = (file, false),
+            Ok((file, is_empty)) => {
+                (self.file, self.is_torn) = (file, self.is_torn && !is_empty);
+            }
             Err(error) => {
                 let Output::File(path) = &self.output else { return };
                 let path = path.display();

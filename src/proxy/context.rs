@@ -79,9 +79,10 @@ pub(super) struct Open {
 impl Drop for Context {
     fn drop(&mut self) {
         let Some(Open { client, method, uri }) = self.open.take() else { return };
+        let is_dismissed = self.serving.as_ref().is_some_and(Serving::is_dismissed);
         let (end, why, remark) = if std::thread::panicking() {
             (End::Internal, Abandoned::Ended, " (broken off by a fault)")
-        } else if self.under_way.is_ending() {
+        } else if self.under_way.is_ending() && !is_dismissed {
             (End::Stopped, Abandoned::Ended, " (broken off, the process ends)")
         } else {
             let remark = " (broken off, others wait for its place)";
@@ -90,7 +91,7 @@ impl Drop for Context {
         let mut upstream = None;
         if let Phase::Forward(forward) = &self.phase {
             forward.abandon(why);
-            upstream = forward.source().map(|source| &*source.target.authority);
+            upstream = forward.asked_last();
         }
         let bytes = self.tally.counted();
         let ending = Ending {

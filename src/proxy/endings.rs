@@ -57,16 +57,18 @@ pub(super) fn note_end(
             if let Some(e) = e {
                 forward.abandon(cache_fill::ending(e));
             }
-            let source = forward.source().cloned()?;
-            let Some(delivery) = forward.delivery.take() else {
-                return Some(Arc::clone(&source.target.authority));
+            let asked = forward.asked_last().map(Arc::from);
+            let (Some(source), Some(delivery)) =
+                (forward.source().cloned(), forward.delivery.take())
+            else {
+                return asked;
             };
             match e.map_or_else(|| forward.delivered(), |_| Delivered::Little) {
                 Delivered::All => archives.upstreams.delivered(&source, forward.began()),
                 Delivered::Enough => archives.upstreams.succeeded(&source.target),
                 Delivered::Little => {}
             }
-            (Some(delivery), Some(Arc::clone(&source.target.authority)))
+            (Some(delivery), asked)
         }
         Phase::CacheRead(read) => (read.delivery.take(), read.origin()),
     };

@@ -12,7 +12,7 @@ use super::fills::Holding;
 use crate::cache::{Abandoned, Announced, Claim, Fill, FillCell};
 use crate::configured::Configured;
 use crate::fill;
-use crate::index::Source;
+use crate::index::{Source, TargetId};
 use crate::listener::Serving;
 use crate::route::plan::{ArchiveRequest, Transfer};
 use crate::route::{
@@ -67,6 +67,8 @@ pub(super) struct Forward {
     pub(super) cell: FillCell,
     /// How the current source does.
     attempt: Attempt,
+    /// The target that was asked last.
+    asked_last: Option<TargetId>,
 }
 
 impl Forward {
@@ -99,6 +101,7 @@ impl Forward {
             holding: None,
             cell: FillCell::default(),
             attempt: Attempt::begin(Reader::Client, now),
+            asked_last: None,
         }
     }
 
@@ -172,8 +175,14 @@ impl Forward {
         self.attempt.connected(now);
     }
 
+    /// The target that was asked last.
+    pub(super) fn asked_last(&self) -> Option<&str> {
+        self.asked_last.as_ref().map(|target| &*target.authority)
+    }
+
     /// Notes that the current source is turned to, again or for the first time.
     pub(super) fn turn(&mut self, now: Instant) {
+        self.asked_last = self.source().map(|source| source.target.clone());
         self.attempt = Attempt::begin(Reader::Client, now);
         if let (FillState::Claimed(claim), Some(source)) = (&self.fill, self.source()) {
             claim.asks(&source.target);

@@ -62,13 +62,14 @@ impl Traffic {
         let Ending { client, connection, method, uri, asked, answer, .. } = *ending;
         let Ending { status, bytes, upstream, end, remark, .. } = *ending;
         let now = Instant::now();
+        let is_dropped = asked.is_none();
         let asked = |name: HeaderName| asked?.get(name).map(HeaderValue::as_bytes);
         let told = |name: HeaderName| answer?.get(name).map(HeaderValue::as_bytes);
         let status_line = told(CACHE_STATUS);
         // Of a request that was dropped the head is gone.
-        let cache = match (answer, tally.head()) {
-            (None, Some((_, cache))) => cache,
-            _ => CacheResult::of(status_line),
+        let cache = match tally.head().filter(|_| is_dropped) {
+            Some((_, cache)) => cache,
+            None => CacheResult::of(status_line),
         };
         let last = Final { method, status, cache, end, bytes };
         tally.close(&last, now, &self.counts);

@@ -36,7 +36,8 @@ fn others(path: &str) -> Vec<String> {
 
 /// Without what tells of the moment.
 fn essence(answer: &Answer) -> (u16, Vec<(String, String)>, Vec<u8>) {
-    let headers = answer.headers.iter().filter(|(name, _)| *name != "date");
+    let lasts = |name: &str| !["date", "x-request-id"].contains(&name);
+    let headers = answer.headers.iter().filter(|(name, _)| lasts(name));
     let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
     let body = if answer.header("content-type").is_some_and(|media| media.contains("json")) {
         // The time of a probe is in there.

@@ -18,7 +18,7 @@ pub(super) const IMPORTS: [(&str, &[&str]); 28] = [
     ("access", &["hops", "config", "index"]),
     ("route", &["hops", "snapshot", "index", "config", "access", "clock", "limit"]),
     ("configured", &["config", "hops", "route"]),
-    ("logging", &["config"]),
+    ("logging", &["config", "limit"]),
     ("cache", &["check", "config", "index", "snapshot", "clock"]),
     ("ledger", &["check", "config", "index", "snapshot"]),
     (

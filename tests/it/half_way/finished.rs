@@ -6,6 +6,7 @@ use super::{LENGTH, Mode, Scene, part_over_h2, whose};
 /// A part of an archive whose other copy is gone.
 async fn assert_served(scene: &Scene, client: u8, what: &str) {
     for range in ["1000-1999", "399000-", "-500"] {
+        scene.edge.settles().await;
         let part = scene.part(client, range).await;
         assert_eq!((part.status, part.ended), (206, Ended::Whole), "{what} {range}: {}", part.head);
     }
@@ -63,6 +64,7 @@ async fn who_was_told_of_a_copy_is_not_bound_to_it() {
             let is_own = whole.header("etag") == Some(&*told);
             let own = if is_own { got } else { 1 - got };
             scene.nodes[own].stop().await;
+            scene.edge.settles().await;
             let part = scene.part(client, "1000-1999").await;
             assert_eq!(part.status, 206, "{mode:?} {client} {is_own}: {}", part.head);
             let again = scene.part(client, "2000-").await;

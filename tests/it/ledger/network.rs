@@ -33,6 +33,7 @@ async fn the_network_is_asked_when_the_file_has_gone_and_not_before() {
         let (shelf, origin, edge, name) = both(settings).await;
         for client in 1..=20 {
             assert_whole(&edge.ask(get(&name).from(client)).await, HERE);
+            edge.settles().await;
             let part = edge.ask(get(&name).from(client).with("range", "bytes=7-99")).await;
             assert!(part.body == HERE.bytes(7, 100), "{}", part.head);
             assert_eq!(edge.ask(head(&name).from(client)).await.length(), HERE.len);
@@ -44,6 +45,7 @@ async fn the_network_is_asked_when_the_file_has_gone_and_not_before() {
         assert!(answer.body == THERE.all());
         assert_eq!(origin.asked("GET", &name), 1);
         // Who has bytes of the file gets none of the other copy.
+        edge.settles().await;
         let blind = edge.ask(get(&name).from(1).with("range", "bytes=7-")).await;
         assert_eq!(blind.status, 503, "{}", blind.head);
     }

@@ -208,7 +208,7 @@ async fn conditions_that_are_not_met_are_no_failures() {
         ("HEAD", "if-match", "\"x\"", 412),
         ("GET", "range", "bytes=99999999-", 416),
     ] {
-        let ask = Ask::method(method, &*path).with(header, value);
+        let ask = Ask::method(method, &*path).with(header, value).with("connection", "close");
         assert_eq!(ask.send(edge.address).await.status, status, "{method} {header}");
     }
     eventually("all of them are done", || async {

@@ -9,6 +9,7 @@ use pingora::services::background::BackgroundService;
 use snapedge::access::Accesses;
 use snapedge::app::{ReloadError, Reloader, Services, Taken};
 use snapedge::config::{Config, InternalListen};
+use snapedge::drain::Drain;
 use snapedge::index::View;
 use snapedge::listener::ConnectionLimit;
 use snapedge::on_demand::ProbeCounts;
@@ -29,6 +30,7 @@ pub struct Edge {
     pub probes: Arc<ProbeCounts>,
     pub places: Arc<ConnectionLimit>,
     pub reloader: Arc<Reloader>,
+    drain: Arc<Drain>,
     // Dropping it would look like a broken channel to the services.
     _stop: watch::Sender<bool>,
 }
@@ -97,6 +99,7 @@ impl Edge {
             discovery,
             probes,
             reloader,
+            drain,
             ..
         } = services;
         let (stop, shutdown): (_, ShutdownWatch) = watch::channel(false);
@@ -113,7 +116,17 @@ impl Edge {
             let task = fetcher.task();
             tokio::spawn(async move { task.start(shutdown).await });
         }
-        Self { address, published, accesses, discovery, probes, places, reloader, _stop: stop }
+        Self {
+            address,
+            published,
+            accesses,
+            discovery,
+            probes,
+            places,
+            reloader,
+            drain,
+            _stop: stop,
+        }
     }
 
     /// Has it follow another configuration, whose address is that of before.
@@ -167,6 +180,11 @@ impl Edge {
             async move { holds }
         })
         .await;
+    }
+
+    /// Waits until every request has ended here too, of which a client has all already.
+    pub async fn settles(&self) {
+        eventually("the last request ends", || async { self.drain.under_way() == 0 }).await;
     }
 
     pub fn view(&self) -> Arc<View> {
