@@ -34,6 +34,9 @@ const BOUNDED_MODULES: [&str; 3] =
 /// A module that writes the heads of requests, credentials and all, where its log is at `trace`.
 const TELLING_MODULE: &str = "pingora_core::protocols::http::v1::client";
 
+/// Longest that the end of the process waits for the last lines.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
 /// The log of the process.
 struct Replaceable {
     logger: ArcSwap<Logger>,
@@ -89,7 +92,7 @@ pub fn start(settings: &config::Log) -> Result<(), LogError> {
         log::error!("a fault of this program, please report it: {panic}{backtrace}");
         if std::thread::current().name() == Some("main") {
             // It is the end, and nobody else waits for the line.
-            flush(super::LAST_LINES);
+            flush();
         }
     }));
     Ok(())
@@ -114,9 +117,10 @@ pub(super) fn sink() -> Option<&'static Sink> {
     LOG.get().map(|log| &log.sink)
 }
 
-pub(super) fn flush(patience: Duration) {
+/// Writes what waits to be written, for a second at most: the process ends.
+pub fn flush() {
     if let Some(log) = LOG.get() {
-        log.sink.flush(patience);
+        log.sink.flush(LAST_LINES);
     }
 }
 
