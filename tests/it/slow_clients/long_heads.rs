@@ -8,10 +8,10 @@ use tokio::net::TcpStream;
 
 use super::super::support::body::Content;
 use super::super::support::client::{Ask, connect, read_head};
-use super::super::support::eventually;
 use super::super::support::full;
 use super::super::support::origin::{Origin, Program};
 use super::super::support::process::Running;
+use super::super::support::{eventually, eventually_within};
 use super::log::{configuration, knows};
 use super::{address, answer, ask, bounded, empties, narrow, request};
 
@@ -142,8 +142,9 @@ async fn heads_without_end_hold_little_and_give_it_back() {
     // Together at most 32 MiB, in buffers that grow by doubling, and what each connection costs.
     grown("there", &edge, before, 100 * MIB + clients() as u64 * (40 << 10));
     drop(there);
-    eventually("it is given back", || async { edge.memory() < before + 24 * MIB }).await;
-    grown("gone", &edge, before, 24 * MIB);
+    // The allocator gives it back over twice its ten seconds, and later on a machine that is busy.
+    let back = || async { edge.memory() < before + 12 * MIB };
+    eventually_within(Duration::from_secs(60), "it is given back", back).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

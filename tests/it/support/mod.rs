@@ -37,8 +37,17 @@ pub fn incremental(base: u64, slot: u64) -> String {
 }
 
 /// Waits until `condition` holds, looking again and again; panics with `what` when it never does.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl FnMut() -> F) {
+    eventually_within(PATIENCE, what, condition).await;
+}
+
+/// The same with another patience.
+pub async fn eventually_within<F: Future<Output = bool>>(
+    patience: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) {
+    let deadline = tokio::time::Instant::now() + patience;
     let mut rest = Duration::from_millis(5);
     while !condition().await {
         assert!(tokio::time::Instant::now() < deadline, "never happened: {what}");
