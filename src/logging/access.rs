@@ -1,6 +1,7 @@
 //! The access log: one line for each request. Clients choose much of what is in it: each part is
 //! cut and escaped, so that nobody writes a line, or a part of one, that is not his own.
 
+use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,11 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use serde_json::{Map, Value};
 
 use super::error::LogError;
 use super::process::{self, ACCESS};
-use super::sink::{Output, Sink};
+use super::sink::{Output, Sink, When};
 use crate::config::{AccessTo, Log, LogFormat};
 
 /// Most bytes of each part that go into the log, before they are escaped.
@@ -152,18 +152,43 @@ impl AccessLog {
     /// Writes one line.
     pub fn write(&self, entry: &Entry<'_>) {
         let way = self.way.load();
-        let line = |prefix: &str, suffix: &str| match way.format {
-            LogFormat::Text => format!("{prefix}{:.3}{suffix} {entry}\n", now()),
-            LogFormat::Json => format!("{}\n", entry.object(now())),
+        let sink = match (&way.to, &way.file) {
+            (AccessTo::Off, _) | (AccessTo::File(_), None) => return,
+            (AccessTo::File(_), Some(file)) => Some(file),
+            (AccessTo::Stderr, _) => process::sink(),
         };
-        match (&way.to, &way.file, process::sink()) {
-            (AccessTo::Off, ..) | (AccessTo::File(_), None, _) => {}
-            (AccessTo::File(_), Some(file), _) => file.write(line("", "")),
-            (AccessTo::Stderr, _, Some(stderr)) => stderr.write(line("[", " INFO  access]")),
+        let Some(sink) = sink else {
             // Whoever writes the log there is has his own way with it.
-            (AccessTo::Stderr, _, None) => log::info!(target: ACCESS, "{entry}"),
-        }
+            log::info!(target: ACCESS, "{entry}");
+            return;
+        };
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            match (way.format, &way.to) {
+                (LogFormat::Json, _) => entry.put_object(now(), line),
+                (LogFormat::Text, AccessTo::Stderr) => {
+                    line.push('[');
+                    put_time(now(), line);
+                    line.push_str(" INFO  access] ");
+                    entry.put_text(line);
+                }
+                (LogFormat::Text, _) => {
+                    put_time(now(), line);
+                    line.push(' ');
+                    entry.put_text(line);
+                }
+            }
+            line.push('\n');
+            sink.write(line, When::Soon);
+        });
     }
+}
+
+thread_local! {
+    /// The line that is made just now; its memory serves for all of them.
+    static LINE: RefCell<String> = const { RefCell::new(String::new()) };
+    /// The last second that was shown, and how.
+    static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
 }
 
 fn now() -> jiff::Timestamp {
@@ -177,128 +202,239 @@ impl Entry<'_> {
         u64::try_from(u128::from(self.bytes) * 1_000_000 / micros).unwrap_or(u64::MAX)
     }
 
-    /// The fields as an object, in a line.
-    fn object(&self, at: jiff::Timestamp) -> Value {
-        let mut fields = Map::new();
-        let mut put = |name: &str, value: Value| drop(fields.insert(name.to_owned(), value));
-        put("time", format!("{at:.3}").into());
-        put("request_id", self.id.to_string().into());
-        put("client", self.client.to_string().into());
+    /// The fields as an object.
+    fn put_object(&self, at: jiff::Timestamp, out: &mut String) {
+        out.push_str("{\"time\":\"");
+        put_time(at, out);
+        put(out, format_args!("\",\"request_id\":\"{}\"", self.id));
+        put(out, format_args!(",\"client\":\"{}\"", self.client));
         if let Some(connection) = self.connection.filter(|address| *address != self.client) {
-            put("connection", connection.to_string().into());
+            put(out, format_args!(",\"connection\":\"{connection}\""));
         }
-        put("method", cut(self.method.as_bytes(), MAX_METHOD).into());
-        put("path", cut(self.path.as_bytes(), MAX_PATH).into());
-        put("route", self.route.into());
-        put("status", self.status.into());
-        put("bytes", self.bytes.into());
-        put("duration", seconds(self.duration).into());
-        put("rate", self.rate().into());
-        put("end", self.end.into());
-        let optional = [
-            ("query", self.query.map(|text| cut(text.as_bytes(), MAX_QUERY))),
-            ("upstream", self.upstream.map(str::to_owned)),
-            ("copy", self.copy.map(|tag| cut(tag, MAX_COPY))),
-            ("cache", self.cache.map(|text| cut(text, MAX_CACHE))),
-            ("range", self.range.map(|text| cut(text, MAX_RANGE))),
-            ("user_agent", self.agent.map(|text| cut(text, MAX_AGENT))),
-            ("received_request_id", self.received_id.map(|text| cut(text, MAX_ID))),
-            ("limit", self.limit.map(str::to_owned)),
+        let (method, path) = (self.method.as_bytes(), self.path.as_bytes());
+        put_member("method", Some(method), MAX_METHOD, out);
+        put_member("path", Some(path), MAX_PATH, out);
+        put_member("query", self.query.map(str::as_bytes), MAX_QUERY, out);
+        out.push_str(",\"route\":\"");
+        out.push_str(self.route);
+        out.push_str("\",\"status\":");
+        put_number(self.status, out);
+        out.push_str(",\"bytes\":");
+        put_number(self.bytes, out);
+        out.push_str(",\"duration\":");
+        put_seconds(self.duration, 6, out);
+        if let Some(time) = self.first_byte {
+            out.push_str(",\"first_byte\":");
+            put_seconds(time, 6, out);
+        }
+        out.push_str(",\"rate\":");
+        put_number(self.rate(), out);
+        put_member("end", Some(self.end.as_bytes()), MAX_PATH, out);
+        put_member("limit", self.limit.map(str::as_bytes), MAX_PATH, out);
+        put_member("upstream", self.upstream.map(str::as_bytes), MAX_PATH, out);
+        put_member("copy", self.copy, MAX_COPY, out);
+        put_member("cache", self.cache, MAX_CACHE, out);
+        put_member("range", self.range, MAX_RANGE, out);
+        put_member("user_agent", self.agent, MAX_AGENT, out);
+        put_member("received_request_id", self.received_id, MAX_ID, out);
+        out.push('}');
+    }
+
+    /// The fields as words for people.
+    fn put_text(&self, out: &mut String) {
+        put(out, format_args!("{}", self.client));
+        if let Some(connection) = self.connection.filter(|address| *address != self.client) {
+            put(out, format_args!(" by {connection}"));
+        }
+        out.push(' ');
+        put_bare(self.method.as_bytes(), MAX_METHOD, out);
+        out.push(' ');
+        put_bare(self.path.as_bytes(), MAX_PATH, out);
+        if let Some(query) = self.query {
+            out.push('?');
+            put_bare(query.as_bytes(), MAX_QUERY, out);
+        }
+        out.push(' ');
+        put_number(self.status, out);
+        out.push(' ');
+        put_number(self.bytes, out);
+        out.push_str(" bytes ");
+        put_seconds(self.duration, 3, out);
+        out.push_str(" s");
+        if let Some(upstream) = self.upstream {
+            out.push_str(" from ");
+            out.push_str(upstream);
+        }
+        let quoted = [
+            (" range \"", self.range, MAX_RANGE),
+            (" agent \"", self.agent, MAX_AGENT),
+            (" cache \"", self.cache, MAX_CACHE),
+            (" received \"", self.received_id, MAX_ID),
         ];
-        for (name, value) in optional {
+        for (name, value, most) in quoted {
             if let Some(value) = value {
-                put(name, value.into());
+                out.push_str(name);
+                put_value(value, most, out);
+                out.push('"');
             }
         }
+        out.push_str(" route ");
+        out.push_str(self.route);
         if let Some(time) = self.first_byte {
-            put("first_byte", seconds(time).into());
+            out.push_str(" first ");
+            put_seconds(time, 3, out);
+            out.push_str(" s");
         }
-        Value::Object(fields)
+        out.push_str(" rate ");
+        put_number(self.rate(), out);
+        out.push_str(" B/s");
+        if let Some(copy) = self.copy {
+            out.push_str(" copy ");
+            put_value(copy, MAX_COPY, out);
+        }
+        put(out, format_args!(" id {} end {}", self.id, self.end));
+        if let Some(limit) = self.limit {
+            out.push_str(" limit ");
+            out.push_str(limit);
+        }
+        out.push_str(self.remark);
     }
 }
 
 impl fmt::Display for Entry<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.client)?;
-        if let Some(connection) = self.connection.filter(|address| *address != self.client) {
-            write!(f, " by {connection}")?;
-        }
-        write!(f, " {} {}", bare(self.method, MAX_METHOD), bare(self.path, MAX_PATH))?;
-        if let Some(query) = self.query {
-            write!(f, "?{}", bare(query, MAX_QUERY))?;
-        }
-        let Self { status, bytes, duration, .. } = self;
-        write!(f, " {status} {bytes} bytes {:.3} s", duration.as_secs_f64())?;
-        if let Some(upstream) = self.upstream {
-            write!(f, " from {upstream}")?;
-        }
-        let quoted = [
-            ("range", self.range, MAX_RANGE),
-            ("agent", self.agent, MAX_AGENT),
-            ("cache", self.cache, MAX_CACHE),
-            ("received", self.received_id, MAX_ID),
-        ];
-        for (name, value, most) in quoted {
-            if let Some(value) = value {
-                write!(f, " {name} \"{}\"", value_of(value, most))?;
-            }
-        }
-        write!(f, " route {}", self.route)?;
-        if let Some(time) = self.first_byte {
-            write!(f, " first {:.3} s", time.as_secs_f64())?;
-        }
-        write!(f, " rate {} B/s", self.rate())?;
-        if let Some(copy) = self.copy {
-            write!(f, " copy {}", value_of(copy, MAX_COPY))?;
-        }
-        write!(f, " id {} end {}", self.id, self.end)?;
-        if let Some(limit) = self.limit {
-            write!(f, " limit {limit}")?;
-        }
-        f.write_str(self.remark)
+        let mut text = String::new();
+        self.put_text(&mut text);
+        f.write_str(&text)
     }
 }
 
-/// Seconds to the microsecond.
-fn seconds(time: Duration) -> f64 {
-    (time.as_secs_f64() * 1e6).round() / 1e6
+fn put(out: &mut String, text: fmt::Arguments<'_>) {
+    // Writing to a text does not fail.
+    let _ = out.write_fmt(text);
+}
+
+/// A time as RFC 3339 has it, to the millisecond. What is before that is made once a second.
+fn put_time(at: jiff::Timestamp, out: &mut String) {
+    let (second, millis) = (at.as_second(), at.subsec_millisecond());
+    SECOND.with_borrow_mut(|(shown, text)| {
+        if *shown != second {
+            *shown = second;
+            text.clear();
+            put(
+                text,
+                format_args!("{:.0}", jiff::Timestamp::from_second(second).unwrap_or_default()),
+            );
+            // Without the `Z` at its end.
+            text.truncate(text.len().saturating_sub(1));
+        }
+        out.push_str(text);
+    });
+    out.push('.');
+    put_decimals(millis.unsigned_abs(), 3, out);
+    out.push('Z');
+}
+
+/// Seconds with so many decimals, 3 or 6.
+fn put_seconds(time: Duration, decimals: usize, out: &mut String) {
+    let part = if decimals == 3 { time.subsec_millis() } else { time.subsec_micros() };
+    put_number(time.as_secs(), out);
+    out.push('.');
+    put_decimals(part, decimals, out);
+}
+
+/// A number of so many digits, with zeros before it.
+fn put_decimals(part: u32, decimals: usize, out: &mut String) {
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(part);
+    (digits.len()..decimals).for_each(|_| out.push('0'));
+    out.push_str(digits);
+}
+
+fn put_number(number: impl itoa::Integer, out: &mut String) {
+    out.push_str(itoa::Buffer::new().format(number));
+}
+
+/// What of a part is shown, and whether that is less than all of it.
+fn shown(bytes: &[u8], most: usize) -> (&[u8], bool) {
+    bytes.get(..most).map_or((bytes, false), |shown| (shown, shown.len() < bytes.len()))
+}
+
+/// Bytes that need no escape, as a text; most parts of most requests are such.
+fn plain(bytes: &[u8]) -> Option<&str> {
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\' | b'\'');
+    bytes.iter().all(is_plain).then(|| std::str::from_utf8(bytes).ok())?
 }
 
 /// A part between blanks, which has none of its own.
-fn bare(text: &str, most: usize) -> String {
-    value_of(text.as_bytes(), most).replace(' ', r"\x20")
+fn put_bare(bytes: &[u8], most: usize, out: &mut String) {
+    let start = out.len();
+    put_value(bytes, most, out);
+    if out[start..].contains(' ') {
+        let escaped = out[start..].replace(' ', r"\x20");
+        out.truncate(start);
+        out.push_str(&escaped);
+    }
 }
 
 /// A part between quotes, which has none of its own.
-fn value_of(bytes: &[u8], most: usize) -> String {
-    let shown = bytes.get(..most).unwrap_or(bytes);
-    let more = if shown.len() < bytes.len() { "..." } else { "" };
-    format!("{}{more}", shown.escape_ascii())
+fn put_value(bytes: &[u8], most: usize, out: &mut String) {
+    let (shown, is_cut) = shown(bytes, most);
+    match plain(shown) {
+        Some(text) => out.push_str(text),
+        None => put(out, format_args!("{}", shown.escape_ascii())),
+    }
+    if is_cut {
+        out.push_str("...");
+    }
 }
 
-/// A part that is escaped again as a text of JSON: only what is not printed is escaped here.
-fn cut(bytes: &[u8], most: usize) -> String {
-    let shown = bytes.get(..most).unwrap_or(bytes);
-    let mut text = String::with_capacity(shown.len());
-    for byte in shown {
-        match byte {
-            b' '..=b'~' => text.push(char::from(*byte)),
-            // Writing to a text does not fail.
-            _ => drop(write!(text, "\\x{byte:02x}")),
+/// A member of an object, where there is one. What is not printed is escaped, as what JSON escapes.
+fn put_member(name: &str, bytes: Option<&[u8]>, most: usize, out: &mut String) {
+    let Some(bytes) = bytes else { return };
+    let (shown, is_cut) = shown(bytes, most);
+    out.push_str(",\"");
+    out.push_str(name);
+    out.push_str("\":\"");
+    match plain(shown) {
+        Some(text) => out.push_str(text),
+        None => {
+            for byte in shown {
+                match byte {
+                    b'"' | b'\\' => {
+                        out.push('\\');
+                        out.push(char::from(*byte));
+                    }
+                    b' '..=b'~' => out.push(char::from(*byte)),
+                    _ => put(out, format_args!("\\\\x{byte:02x}")),
+                }
+            }
         }
     }
-    if shown.len() < bytes.len() {
-        text.push_str("...");
+    if is_cut {
+        out.push_str("...");
     }
-    text
+    out.push('"');
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
     use std::net::Ipv4Addr;
 
     const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    /// As a reader of the log has it.
+    fn object(of: &Entry<'_>) -> Value {
+        serde_json::from_str(&json(of)).expect("an object")
+    }
+
+    fn json(of: &Entry<'_>) -> String {
+        let mut line = String::new();
+        of.put_object(jiff::Timestamp::UNIX_EPOCH, &mut line);
+        line
+    }
 
     fn entry<'a>(path: &'a str, query: Option<&'a str>) -> Entry<'a> {
         Entry {
@@ -349,7 +485,7 @@ mod tests {
              first 0.002 s rate 40 B/s copy \\\"abc\\\" id 0123 end client_slow limit total_rate \
              (broken off)"
         );
-        let object = full.object(jiff::Timestamp::UNIX_EPOCH);
+        let object = object(&full);
         let expected = serde_json::json!({
             "time": "1970-01-01T00:00:00.000Z", "request_id": "0123", "client": "127.0.0.1",
             "connection": "10.0.0.1", "method": "GET", "path": "/v1/snapshots",
@@ -368,13 +504,13 @@ mod tests {
         let hostile = Entry { range: Some(wild), agent: Some(wild), ..entry("/", None) };
         let line = hostile.to_string();
         assert_eq!(line.matches(r#" "x\" cache \"hit\t\x80\xff\\\n""#).count(), 2, "{line}");
-        let object = hostile.object(jiff::Timestamp::UNIX_EPOCH);
-        assert!(printed(&line) && printed(&object.to_string()), "{line} {object}");
-        assert_eq!(object["range"], "x\" cache \"hit\\x09\\x80\\xff\\\\x0a");
+        let of_json = json(&hostile);
+        assert!(printed(&line) && printed(&of_json), "{line} {of_json}");
+        assert_eq!(object(&hostile)["range"], "x\" cache \"hit\\x09\\x80\\xff\\\\x0a");
         for path in ["/a%0A127.0.0.1 GET", "/\u{202e}abc", "/a\u{a0}b\u{2028}"] {
             let of = entry(path, Some(path));
-            let (line, object) = (of.to_string(), of.object(jiff::Timestamp::UNIX_EPOCH));
-            assert!(printed(&line) && printed(&object.to_string()), "{line}");
+            let (line, of_json) = (of.to_string(), json(&of));
+            assert!(printed(&line) && printed(&of_json), "{line}");
             assert_eq!(line.split(' ').nth(3), Some("206"), "{line}");
         }
         let long = "y".repeat(20_000);
@@ -384,7 +520,7 @@ mod tests {
             ..entry(&long, Some(&long))
         };
         let most = MAX_PATH + MAX_QUERY + MAX_RANGE + MAX_AGENT + 400;
-        for line in [of.to_string(), of.object(jiff::Timestamp::UNIX_EPOCH).to_string()] {
+        for line in [of.to_string(), json(&of)] {
             assert!(line.len() < most && line.matches("...").count() == 4, "{line}");
         }
     }

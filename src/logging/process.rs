@@ -13,7 +13,7 @@ use env_logger::{Logger, Target, WriteStyle};
 use log::{LevelFilter, Log, Metadata, Record};
 
 use super::error::LogError;
-use super::sink::{MAX_LINE, Output, Sink};
+use super::sink::{MAX_LINE, Output, Sink, When};
 use crate::config;
 
 /// The module under which lines of the access log appear in a log that another program writes.
@@ -65,7 +65,7 @@ struct ToSink(Sink);
 
 impl Write for ToSink {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.write(String::from_utf8_lossy(line).into_owned());
+        self.0.write(&String::from_utf8_lossy(line), When::Now);
         Ok(line.len())
     }
 
