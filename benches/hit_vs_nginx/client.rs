@@ -6,7 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use anyhow::{Context, Result, ensure};
 
 use super::origin::{self, PATTERN};
-use super::{LENGTH, NAME, PATIENCE};
+use super::start::PATIENCE;
+use super::{LENGTH, NAME};
 
 /// Bytes that are read at once.
 const BLOCK: usize = 256 << 10;

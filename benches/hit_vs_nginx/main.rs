@@ -20,20 +20,22 @@ mod directory;
 mod origin;
 mod process;
 mod report;
+mod start;
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use client::Check;
 use directory::Directory;
 use origin::Origin;
 use process::{Process, Used};
 use report::{Report, Sample};
+use start::{free_address, wait};
 
 /// Bytes of the archive.
 const LENGTH: u32 = 2 << 30;
@@ -48,8 +50,6 @@ const MAX_OTHERS: f64 = 0.05;
 const MAX_REPEATS: u32 = 40;
 /// Pause before a turn is done again.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Longest that anything is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where Debian has it, which is not in everybody's `PATH`.
 const NGINX: &str = "/usr/sbin/nginx";
@@ -265,22 +265,5 @@ fn link(from: &Path, to: &Path) -> Result<()> {
     fs::hard_link(from.join(NAME), to.join(NAME))?;
     let record = format!("{NAME}.snapedge");
     fs::copy(from.join(&record), to.join(&record))?;
-    Ok(())
-}
-
-/// An address that was free a moment ago.
-fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
-}
-
-/// Looks again and again.
-fn wait(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition()? {
-        if Instant::now() > deadline {
-            bail!("never happened: {what}");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
     Ok(())
 }

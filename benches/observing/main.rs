@@ -18,20 +18,23 @@ mod directory;
 mod origin;
 #[path = "../hit_vs_nginx/process.rs"]
 mod process;
+#[path = "../hit_vs_nginx/start.rs"]
+mod start;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use directory::Directory;
 use origin::Origin;
 use process::{Process, Used};
+use start::{free_address, wait};
 
 /// Bytes of the archive, which nobody fetches here.
 const LENGTH: u32 = 1 << 20;
@@ -43,8 +46,6 @@ const CLIENTS: u32 = 8;
 const MAX_OTHERS: f64 = 0.05;
 /// Turns that are done again, at most, before disturbed ones count too.
 const MAX_REPEATS: u32 = 60;
-/// Longest that anything is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The command line.
 struct Options {
@@ -272,21 +273,4 @@ fn contenders(options: &Options, origin: &Origin, directory: &Directory) -> Resu
         contenders.push(start(&label, program, log, false)?);
     }
     Ok(contenders)
-}
-
-/// An address that was free a moment ago.
-fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
-}
-
-/// Looks again and again.
-fn wait(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition()? {
-        if Instant::now() > deadline {
-            bail!("never happened: {what}");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }
