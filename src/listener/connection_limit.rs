@@ -114,33 +114,26 @@ impl ConnectionLimit {
         (taken.places.all(), taken.places.most_of_one())
     }
 
-    /// The bound that one more connection of a client would meet.
-    pub(super) fn met_by(&self, client: IpAddr) -> LimitName {
-        let taken = self.lock();
-        if taken.places.of(client) >= taken.bounds.most_of_one {
-            LimitName::ClientConnections
-        } else {
-            LimitName::Connections
-        }
-    }
-
-    /// A place for a client's connection, where there is one or can be made. Otherwise a line in
-    /// the log says so, unless one was written lately.
+    /// A place for a client's connection, where there is one or can be made. Otherwise the bound
+    /// that it meets, and a line in the log that says so, unless one was written lately.
     pub(super) fn take(
         self: &Arc<Self>,
         client: IpAddr,
         connection: &Arc<Connection>,
         now: Instant,
-    ) -> Option<Place> {
+    ) -> Result<Place, LimitName> {
         let mut taken = self.lock();
         let Some(room) = taken.room(client, now) else {
             let (refused, bounds) = (taken.refused.count(now), taken.bounds);
+            let has_all_of_one = taken.places.of(client) >= bounds.most_of_one;
             drop(taken);
             bounds.say(refused, client);
-            return None;
+            let met =
+                if has_all_of_one { LimitName::ClientConnections } else { LimitName::Connections };
+            return Err(met);
         };
         let number = taken.begin(client, room, connection);
-        Some(Place { places: Arc::clone(self), client, number })
+        Ok(Place { places: Arc::clone(self), client, number })
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -326,7 +319,7 @@ mod tests {
 
     fn take(places: &Arc<ConnectionLimit>, number: u8, now: Instant) -> Option<Taken> {
         let connection = connection(number, now);
-        let place = places.take(client(number), &connection, now)?;
+        let place = places.take(client(number), &connection, now).ok()?;
         Some((connection, place))
     }
 

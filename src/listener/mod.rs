@@ -154,16 +154,19 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Listener<A> {
         let connection = Connection::new(&http.limits, &stream, client, heads, left, now);
         let connection = Arc::new(connection);
         // Without a place the stream is dropped, which closes it.
-        let Some(_place) = places.take(client, &connection, now) else {
-            counts.refused(places.met_by(client));
-            return None;
+        let _place = match places.take(client, &connection, now) {
+            Ok(place) => place,
+            Err(bound) => {
+                counts.refused(bound);
+                return None;
+            }
         };
         let watched = Watched::new(stream, Arc::clone(&connection), http.protocols);
         let watched = Box::new(watched);
         let ended = connection.attend(http.process_new(watched, shutdown)).await;
         if let Some(malformed) = connection.malformed() {
             counts.closed(ClosedReason::Malformed);
-            self.complain(client.to_canonical(), malformed);
+            self.complain(client, malformed);
         } else if let Some(reason) = ended.and_then(Why::reason) {
             counts.closed(reason);
         }

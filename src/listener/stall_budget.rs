@@ -65,11 +65,11 @@ mod tests {
     /// Steps of seconds waited and bytes taken in them; after how many the client is left.
     #[track_caller]
     fn check(what: &str, steps: &[(u64, u64)], left_after: Option<usize>) {
-        let mut allowance = StallBudget::new(RATE, PAUSE);
+        let mut budget = StallBudget::new(RATE, PAUSE);
         let mut taken = 0;
         let cut = steps.iter().position(|(waited, bytes)| {
             taken += bytes;
-            !allowance.spend(Duration::from_secs(*waited), taken)
+            !budget.spend(Duration::from_secs(*waited), taken)
         });
         assert_eq!(cut.map(|at| at + 1), left_after, "{what}");
     }
@@ -102,12 +102,12 @@ mod tests {
 
     #[test]
     fn another_answer_begins_with_all_of_it() {
-        let mut allowance = StallBudget::new(RATE, PAUSE);
-        assert!(allowance.spend(Duration::from_secs(59), 0));
-        assert_eq!(allowance.left(), Duration::from_secs(1));
-        allowance.renew();
-        assert_eq!(allowance.left(), PAUSE);
-        assert!(allowance.spend(Duration::from_secs(59), 0));
+        let mut budget = StallBudget::new(RATE, PAUSE);
+        assert!(budget.spend(Duration::from_secs(59), 0));
+        assert_eq!(budget.left(), Duration::from_secs(1));
+        budget.renew();
+        assert_eq!(budget.left(), PAUSE);
+        assert!(budget.spend(Duration::from_secs(59), 0));
     }
 
     proptest! {
@@ -117,21 +117,21 @@ mod tests {
             rate in 1_u64..1 << 40,
             steps in prop::collection::vec(1_u64..59_999, 1..200),
         ) {
-            let mut allowance = StallBudget::new(rate, PAUSE);
+            let mut budget = StallBudget::new(rate, PAUSE);
             let mut taken = 0;
             for millis in steps {
                 taken += (rate * millis).div_ceil(1000);
-                prop_assert!(allowance.spend(Duration::from_millis(millis), taken));
+                prop_assert!(budget.spend(Duration::from_millis(millis), taken));
             }
         }
 
         /// Whoever takes less than the rate is left, however the seconds are cut.
         #[test]
         fn whoever_does_not_is_left(rate in 1000_u64..1 << 30, part in 0_u64..90) {
-            let mut allowance = StallBudget::new(rate, PAUSE);
-            let full = allowance.left().as_secs();
+            let mut budget = StallBudget::new(rate, PAUSE);
+            let full = budget.left().as_secs();
             let left = (1..=full * 11).find(|second| {
-                !allowance.spend(Duration::from_secs(1), rate * part / 100 * second)
+                !budget.spend(Duration::from_secs(1), rate * part / 100 * second)
             });
             let most = full * 100 / (100 - part) + 2;
             prop_assert!(left.is_some_and(|second| (full..=most).contains(&second)), "{left:?}");

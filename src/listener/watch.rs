@@ -92,7 +92,7 @@ enum Ending {
 pub(super) struct Watch {
     header_timeout: Duration,
     idle_timeout: Duration,
-    allowance: StallBudget,
+    stall_budget: StallBudget,
     /// Since when nothing is asked and nothing is left to take.
     quiet: Instant,
     /// When the first byte came since then.
@@ -127,7 +127,7 @@ impl Watch {
         Self {
             header_timeout: limits.header_timeout,
             idle_timeout: limits.idle_timeout,
-            allowance: StallBudget::new(limits.min_send_rate, limits.send_timeout),
+            stall_budget: StallBudget::new(limits.min_send_rate, limits.send_timeout),
             quiet: now,
             heard: None,
             asked: false,
@@ -155,7 +155,7 @@ impl Watch {
     /// Notes that the head of a request is there; so many bytes were moved by then.
     pub(super) fn begin_request(&mut self, multiplexed: bool, moved: u64, now: Instant) {
         if self.is_quiet() {
-            self.allowance.renew();
+            self.stall_budget.renew();
         }
         if self.requests == 0 {
             self.marks = [(now, moved); 2];
@@ -263,14 +263,14 @@ impl Watch {
         }
         self.count(now);
         let waited = std::mem::take(&mut self.waited);
-        if !waited.is_zero() && !self.allowance.spend(waited, taken()) {
+        if !waited.is_zero() && !self.stall_budget.spend(waited, taken()) {
             return self.over(Why::Slow);
         }
         // Whatever begins after this look is over no sooner than after this time.
-        let shortest = self.header_timeout.min(self.idle_timeout).min(self.allowance.full());
+        let shortest = self.header_timeout.min(self.idle_timeout).min(self.stall_budget.full());
         let wait = |time: Duration| Judgement::Wait(time.max(SHORTEST_TICK));
         if self.waiting > 0 {
-            return wait(self.allowance.left().min(shortest).min(TICK));
+            return wait(self.stall_budget.left().min(shortest).min(TICK));
         }
         if self.requests > 0 {
             let tick = if self.closed.is_some() { END_GRACE / 2 } else { TICK };

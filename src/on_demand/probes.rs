@@ -1,7 +1,7 @@
 //! Probes for archives that the index does not know yet: targets are asked, once for everybody who
 //! waits, and what one of them has goes into the index, out of which all are served.
 //!
-//! Which names are worth it, and how many looks there may be, is decided in `route`.
+//! Which names are worth it, and how many looks there may be, is decided in `worth` and `gate`.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};

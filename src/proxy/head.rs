@@ -30,7 +30,7 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// How long one piece of an answer may take. The door looks after connections that are too slow, so
+/// How long one piece of an answer may take. The listener looks after connections that are too slow, so
 /// that for most this is the fuse behind it: who pauses for as long as may be, and then takes the
 /// piece at the least rate, is not too slow. A stream of HTTP/2 that stands still while others of
 /// its connection go on has no other bound.
@@ -50,7 +50,7 @@ pub(super) fn client_address(session: &Session) -> IpAddr {
 }
 
 /// Writes a reply to a client that takes it in time: in that of one piece, and in what all of it
-/// takes at the least rate. A reply is in memory until then. (The door leaves connections that are
+/// takes at the least rate. A reply is in memory until then. (The listener leaves connections that are
 /// too slow; a stream of HTTP/2 may stand still while others of its connection go on.)
 pub(super) async fn write_in_time(
     session: &mut Session,

@@ -8,6 +8,7 @@ use crate::error_chain::chain;
 use crate::index::{CopyId, Source};
 use crate::ledger::{Ledgers, OpenError, Opened};
 use crate::route::SourceFailure;
+use crate::upstream;
 
 /// Opens the archive of a source that is a local directory.
 pub(super) async fn open(ledgers: &Ledgers, source: &Source) -> Result<Archive, SourceFailure> {
@@ -18,11 +19,7 @@ pub(super) async fn open(ledgers: &Ledgers, source: &Source) -> Result<Archive, 
         if !matches!(error, OpenError::Gone) {
             log::warn!("cannot open {name} of target {target}: {}", chain(&error));
         }
-        match error {
-            OpenError::Gone | OpenError::Unfit(_) => SourceFailure::Gone,
-            OpenError::Disk(_) => SourceFailure::Disk,
-            OpenError::Slow => SourceFailure::Timeout,
-        }
+        upstream::open_failure(&error)
     };
     let Opened { file, length, modified, .. } = ledger.open(name).await.map_err(failure)?;
     let record = Record {

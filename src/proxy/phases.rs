@@ -388,9 +388,8 @@ impl ProxyHttp for SnapshotProxy {
                     if forward.is_missing_copy() {
                         self.archives.affinities.miss(forward.client, forward.name, Instant::now());
                     }
-                    match forward.failure() {
-                        Some(failure) => ctx.tally.fail(&failure),
-                        None => ctx.tally.done(),
+                    if let Some(failure) = forward.failure() {
+                        ctx.tally.fail(&failure);
                     }
                     forward.reply()
                 }

@@ -101,13 +101,8 @@ impl Tally {
             }
             Failure::Sources(_) | Failure::OtherCopy => self.ended = Some(End::SourceFailed),
             Failure::Internal => self.ended = Some(End::Internal),
-            _ => self.ended = Some(End::Done),
+            _ => {}
         }
-    }
-
-    /// Notes that the request was answered, whatever Pingora makes of its end.
-    pub(super) fn done(&mut self) {
-        self.ended = Some(End::Done);
     }
 
     /// The bound that it was refused for.
@@ -140,8 +135,9 @@ impl Tally {
 
     /// How it ended: `has_all` is whether the client has the whole answer, `cut` why it was left.
     pub(super) fn end(&self, error: Option<&Error>, has_all: bool, cut: Option<Cut>) -> End {
-        let known = self.ended.filter(|ended| *ended != End::Done);
-        let (Some(error), None) = (error, known) else { return known.unwrap_or(End::Done) };
+        let (Some(error), None) = (error, self.ended) else {
+            return self.ended.unwrap_or(End::Done);
+        };
         match (cut, error.esource()) {
             _ if has_all => End::Done,
             (Some(Cut::Slow), _) => End::ClientSlow,
@@ -196,8 +192,6 @@ mod tests {
             tally.fail(&failure);
             tally
         };
-        let mut done = tally();
-        done.done();
         let late = Error::new_down(ErrorType::WriteTimedout);
         let sources = || failed(Failure::Sources(SourceFailure::Gone));
         for (tally, error, has_all, cut, expected) in [
@@ -220,7 +214,7 @@ mod tests {
             (failed(Failure::NotHeld), None, true, None, End::Done),
             (failed(Failure::NotHeld), Some(&down), false, None, End::ClientLeft),
             // A 304 in place of an archive is the end of a try, and an error to Pingora.
-            (done, Some(&up), true, None, End::Done),
+            (tally(), Some(&up), true, None, End::Done),
         ] {
             assert_eq!(tally.end(error.map(|e| &**e), has_all, cut), expected, "{tally:?}");
         }

@@ -448,11 +448,11 @@ fn refusal(body: &[u8]) -> Option<Outcome> {
 impl Answered {
     fn outcome(self) -> Option<Outcome> {
         match (self.result, self.error) {
-            (Some(result), None) => Some(Outcome::Result(Content::PinnedCopy(result.into()))),
+            (Some(result), None) => Some(Outcome::Result(Content::Given(result.into()))),
             (result, Some(error)) => {
                 let no_result = result.is_none_or(|result| result.get() == "null");
                 let is_error = no_result && error.get().starts_with('{');
-                is_error.then_some(Outcome::Error(Content::PinnedCopy(error.into())))
+                is_error.then_some(Outcome::Error(Content::Given(error.into())))
             }
             (None, None) => None,
         }

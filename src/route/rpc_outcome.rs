@@ -121,7 +121,7 @@ pub enum Content {
     Made(Value),
     /// As a node wrote it, number by number: it may be large, and nobody here looks into it.
     #[serde(serialize_with = "as_given")]
-    PinnedCopy(Arc<RawValue>),
+    Given(Arc<RawValue>),
 }
 
 fn as_given<S: Serializer>(given: &Arc<RawValue>, to: S) -> Result<S::Ok, S::Error> {
@@ -158,7 +158,7 @@ impl Outcome {
     pub fn size(&self) -> usize {
         let (Self::Result(content) | Self::Error(content)) = self;
         match content {
-            Content::PinnedCopy(given) => given.get().len(),
+            Content::Given(given) => given.get().len(),
             Content::Made(Value::String(text)) => text.len(),
             Content::Made(_) => 0,
         }

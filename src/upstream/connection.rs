@@ -14,6 +14,7 @@ use super::slot_pool::Slot;
 use crate::access::Fault;
 use crate::hops::CdnLoop;
 use crate::index::Source;
+use crate::ledger::OpenError;
 use crate::route::{
     ArchiveHead, Asked, RangeRequest, RangeSpec, Ranges, Rest, SourceFailure, Validator, Verdict,
     judge, judge_rest,
@@ -40,6 +41,15 @@ pub fn transfer_failure(error: &Error) -> SourceFailure {
     match error.etype() {
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => SourceFailure::Timeout,
         _ => SourceFailure::Broken,
+    }
+}
+
+/// Why a file of a local directory cannot be opened.
+pub fn open_failure(error: &OpenError) -> SourceFailure {
+    match error {
+        OpenError::Gone | OpenError::Unfit(_) => SourceFailure::Gone,
+        OpenError::Disk(_) => SourceFailure::Disk,
+        OpenError::Slow => SourceFailure::Timeout,
     }
 }
 
@@ -99,19 +109,11 @@ pub async fn open(
     source: &Source,
     slot: &Slot,
 ) -> Result<Opened, SourceFailure> {
-    let asked = Asked::all(Method::GET);
-    let body = ask(caller, source, Some(slot), &asked.range, None).await?;
-    let (status, headers) = head_of(&body)?;
-    match judge(&asked, source, status, headers) {
-        Verdict::Deliver(head) => {
-            let ranged = head.ranges == Ranges::Served;
-            let validator = ranged.then(|| Validator::of(headers)).flatten();
-            Ok(Opened { body, head, validator })
-        }
-        Verdict::Fail(failure) => Err(failure),
-        // Neither is said of a request without a range.
-        Verdict::AskWhole | Verdict::Refuse(_) => Err(SourceFailure::Status(status.as_u16())),
-    }
+    let (body, head) = judged(caller, source, Some(slot), &Asked::all(Method::GET)).await?;
+    let (_, headers) = head_of(&body)?;
+    let ranged = head.ranges == Ranges::Served;
+    let validator = ranged.then(|| Validator::of(headers)).flatten();
+    Ok(Opened { body, head, validator })
 }
 
 /// Asks a source for a part of its archive that begins with its first byte, or for all of it: what
@@ -121,12 +123,23 @@ pub(super) async fn open_part(
     source: &Source,
     range: &RangeRequest,
 ) -> Result<Body, SourceFailure> {
-    let body = ask(caller, source, None, range, None).await?;
-    let (status, headers) = head_of(&body)?;
     let asked = Asked { range: range.clone(), ..Asked::all(Method::GET) };
-    match judge(&asked, source, status, headers) {
-        Verdict::Deliver(_) => Ok(body),
+    judged(caller, source, None, &asked).await.map(|(body, _)| body)
+}
+
+/// Asks a source, and judges the head of its answer.
+async fn judged(
+    caller: Caller<'_>,
+    source: &Source,
+    slot: Option<&Slot>,
+    asked: &Asked,
+) -> Result<(Body, ArchiveHead), SourceFailure> {
+    let body = ask(caller, source, slot, &asked.range, None).await?;
+    let (status, headers) = head_of(&body)?;
+    match judge(asked, source, status, headers) {
+        Verdict::Deliver(head) => Ok((body, head)),
         Verdict::Fail(failure) => Err(failure),
+        // Of a request without a range neither is said.
         Verdict::AskWhole | Verdict::Refuse(_) => Err(SourceFailure::Status(status.as_u16())),
     }
 }

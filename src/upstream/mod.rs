@@ -23,7 +23,7 @@ mod trials;
 pub use attempt::{Attempt, Reader};
 pub use claimant::{Claimant, Client, Taker};
 pub use connection::{
-    Body, Caller, Opened, Reopened, connect_failure, open, reopen, transfer_failure,
+    Body, Caller, Opened, Reopened, connect_failure, open, open_failure, reopen, transfer_failure,
 };
 pub use doubts::Doubts;
 pub use load::Taking;

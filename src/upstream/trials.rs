@@ -11,13 +11,13 @@ use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use tokio::task::JoinSet;
 
-use super::connection::{Caller, open_part};
+use super::connection::{Caller, open_failure, open_part};
 use super::doubts::{Doubts, Running};
 use super::pool::UpstreamPool;
 use crate::error_chain::chain;
 use crate::hops::CdnLoop;
 use crate::index::{Outcome, Source, View};
-use crate::ledger::{Ledgers, OpenError};
+use crate::ledger::Ledgers;
 use crate::published::Published;
 use crate::route::{RangeRequest, RangeSpec, SourceFailure};
 
@@ -205,11 +205,7 @@ impl TrialContext {
     /// Tries to read from a file of a local directory.
     async fn read(&self, source: &Source) -> Result<(), SourceFailure> {
         let ledger = self.ledgers.of(&source.target).ok_or(SourceFailure::Gone)?;
-        let opened = ledger.open(source.listed.name).await.map_err(|error| match error {
-            OpenError::Gone | OpenError::Unfit(_) => SourceFailure::Gone,
-            OpenError::Disk(_) => SourceFailure::Disk,
-            OpenError::Slow => SourceFailure::Timeout,
-        })?;
+        let opened = ledger.open(source.listed.name).await.map_err(|error| open_failure(&error))?;
         let read = tokio::task::spawn_blocking(move || opened.file.read_exact_at(&mut [0], 0));
         match tokio::time::timeout(PATIENCE, read).await {
             Ok(Ok(Ok(()))) => Ok(()),
