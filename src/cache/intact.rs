@@ -32,6 +32,8 @@ pub(super) fn check_blocks(file: &File, path: &Path, length: u64) -> io::Result<
         Ok(hole) if hole < length => Err(changed(&format!("there is a hole at byte {hole}"))),
         // A file system that does not know of holes says that the first one is the end.
         Ok(_) | Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(()),
+        // There is no byte that could be one.
+        Err(Errno::NXIO) if length == 0 => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

@@ -426,6 +426,17 @@ fn copy_of(directory: &Path) -> TempDir {
     copy
 }
 
+/// One case in thousands by chance: there is no byte at which the system could look for a hole.
+#[test]
+fn an_empty_file_is_kept_as_any_other() {
+    let mut world = World::new();
+    for op in [Op::Fetch(0, 0, 0, Vec::new()), Op::Open(0)] {
+        world.apply(op);
+        world.check();
+    }
+    world.restart(None).drain();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 48,
