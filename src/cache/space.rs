@@ -148,7 +148,8 @@ impl Shared {
         let mut state = self.state();
         let available = state.available(free);
         if length.saturating_add(min_free_space) > available {
-            return Err(self.no_space(length, available));
+            let (needed, kept) = (length, min_free_space);
+            return Err(Refusal::NoSpace { needed, available, kept });
         }
         let whole = state.whole.values().map(|whole| whole.sealed.record().length);
         let others = whole.fold(state.on_the_way(name), u64::saturating_add);

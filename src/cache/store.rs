@@ -211,19 +211,12 @@ impl Store {
     /// Removes one archive, for whatever reason there is outside; false where it is not there.
     /// Blocks.
     pub fn remove(&self, name: &ArchiveName) -> bool {
-        self.0.take(|sealed| sealed.record().name == *name, "it was purged") > 0
+        self.let_go(name, "it was purged")
     }
 
-    /// Removes an archive that nothing supports any more. Blocks.
-    pub fn disown(&self, name: &ArchiveName) {
-        let why = "its target has gone, and nothing else supports its slot";
-        self.0.take(|sealed| sealed.record().name == *name, why);
-    }
-
-    /// Removes an archive of a group that is not configured any more. Blocks.
-    pub fn give_up(&self, name: &ArchiveName) {
-        let why = "its group is not configured any more, and no other one has it";
-        self.0.take(|sealed| sealed.record().name == *name, why);
+    /// Removes one archive and says why; false where it is not there. Blocks.
+    pub fn let_go(&self, name: &ArchiveName, why: &str) -> bool {
+        self.0.take(|sealed| sealed.record().name == *name, why) > 0
     }
 
     /// Removes an archive that cannot be read; a better one may have its name already. Blocks.

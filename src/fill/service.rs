@@ -143,15 +143,15 @@ async fn sweep(context: Arc<FillContext>) {
         let view = context.published.load_full();
         let all = Arc::clone(&held.borrow_and_update());
         for Held { name, target, .. } in all.iter() {
-            let remove = if view.is_orphan(name, &target.group) {
-                Store::disown
+            let why = if view.is_orphan(name, &target.group) {
+                "its target has gone, and nothing else supports its slot"
             } else if view.is_forsaken(name, &target.group) {
-                Store::give_up
+                "its group is not configured any more, and no other one has it"
             } else {
                 continue;
             };
             let (store, name) = (context.store.clone(), *name);
-            let removed = tokio::task::spawn_blocking(move || remove(&store, &name)).await;
+            let removed = tokio::task::spawn_blocking(move || store.let_go(&name, why)).await;
             if let Err(panic) = removed {
                 log::error!("cache: {name} was not removed: {panic}");
             }

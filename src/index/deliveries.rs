@@ -101,7 +101,7 @@ impl Deliveries {
             self.entries.retain(|_, entry| !entry.is_over(now));
         }
         let has_room = self.entries.len() < MAX_REMEMBERED;
-        let key = (source.listed.name, source.target.clone());
+        let key = key(source);
         let Some(entry) = self.entries.get_mut(&key) else {
             if has_room {
                 self.entries.insert(key, Entry::new(&source.listed, reached, now));
@@ -121,7 +121,7 @@ impl Deliveries {
 
     /// Notes that a source delivered all of its archive to a request that began at this time.
     pub fn delivered(&mut self, source: &Source, began: Instant) {
-        let key = (source.listed.name, source.target.clone());
+        let key = key(source);
         if self.entries.get(&key).is_some_and(|entry| entry.failed < began) {
             self.entries.remove(&key);
         }
@@ -168,9 +168,7 @@ impl Deliveries {
         };
         let sources = best.iter().map(|name| view.sources(name));
         let all = sources.filter(|sources| sources.iter().all(fails)).flatten();
-        let is_new = |source: &&Arc<Source>| {
-            !self.entries.contains_key(&(source.listed.name, source.target.clone()))
-        };
+        let is_new = |source: &&Arc<Source>| self.entry(source).is_none();
         let new: Vec<Arc<Source>> = all.filter(is_new).cloned().collect();
         for source in new {
             self.suspect(&source, 0, now);
@@ -225,33 +223,33 @@ impl Deliveries {
     /// that come through more ask for the same in the end, and each of their edges asks by itself.
     fn has_nearer(&self, view: &View, source: &Source) -> bool {
         let distance = |source: &Source| source.via().edges().len();
-        let is_open = |other: &Arc<Source>| {
-            let key = (other.listed.name, other.target.clone());
-            let entry = self.entries.get(&key);
-            entry.is_some_and(|entry| !matches!(entry.state, State::Failed(_)))
+        let may_fail = |other: &Arc<Source>| {
+            self.entry(other).is_some_and(|entry| !matches!(entry.state, State::Failed(_)))
         };
         let mut others = view.sources(&source.listed.name).iter();
-        others.any(|other| distance(other) < distance(source) && is_open(other))
+        others.any(|other| distance(other) < distance(source) && may_fail(other))
     }
 
     /// Whether a source failed when it was tried, and has not delivered since.
     pub fn has_failed(&self, source: &Source) -> bool {
-        let key = (source.listed.name, source.target.clone());
-        let entry = self.entries.get(&key);
-        entry.is_some_and(|entry| {
+        self.entry(source).is_some_and(|entry| {
             matches!(entry.state, State::Failed(_)) && is_same(&entry.listed, &source.listed)
         })
     }
 
+    fn entry(&self, source: &Source) -> Option<&Entry> {
+        self.entries.get(&key(source))
+    }
+
+    fn is_doubtful(&self, source: &Source) -> bool {
+        self.entry(source).is_some_and(Entry::is_doubtful)
+    }
+
     fn matters(&self, name: &ArchiveName, entry: &Entry, view: &View) -> bool {
-        let is_doubtful = |source: &Arc<Source>| {
-            let key = (*name, source.target.clone());
-            self.entries.get(&key).is_some_and(Entry::is_doubtful)
-        };
         matches!(entry.state, State::Failed(_))
             || (view.is_best(name)
                 && !view.is_cached(name, None)
-                && view.sources(name).iter().all(is_doubtful))
+                && view.sources(name).iter().all(|source| self.is_doubtful(source)))
     }
 
     /// Other archives of the same target of which nothing bad is known, the newest one of each kind
@@ -259,9 +257,7 @@ impl Deliveries {
     pub fn controls(&self, view: &View, source: &Source) -> Vec<Arc<Source>> {
         let name = source.listed.name;
         let is_another = |other: &&Arc<Source>| {
-            let key = (other.listed.name, other.target.clone());
-            let is_doubtful = self.entries.get(&key).is_some_and(Entry::is_doubtful);
-            other.target == source.target && other.listed.name != name && !is_doubtful
+            other.target == source.target && other.listed.name != name && !self.is_doubtful(other)
         };
         let others = || view.all_sources().flat_map(|(_, sources)| sources).filter(is_another);
         let newest = |of_kind: bool| {
@@ -274,8 +270,8 @@ impl Deliveries {
 
     /// Notes how a try ended.
     pub fn end(&mut self, trial: &Trial, outcome: Outcome, now: Instant) {
-        let Source { target, listed, .. } = &*trial.source;
-        let Some(entry) = self.entries.get_mut(&(listed.name, target.clone())) else { return };
+        let listed = &trial.source.listed;
+        let Some(entry) = self.entries.get_mut(&key(&trial.source)) else { return };
         // What was tried need not be what is there now.
         if !entry.running || !is_same(&entry.listed, listed) {
             return;
@@ -313,6 +309,10 @@ impl Deliveries {
         });
         failed.chain(self.behind.iter().cloned()).collect()
     }
+}
+
+fn key(source: &Source) -> (ArchiveName, TargetId) {
+    (source.listed.name, source.target.clone())
 }
 
 impl Entry {

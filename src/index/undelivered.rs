@@ -6,6 +6,7 @@
 //! [`Deliveries`](super::Deliveries).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::answer::Answer;
@@ -36,11 +37,10 @@ impl Undelivered {
 /// Whether two listings of one target may be of one copy in one place: whatever both tell is the
 /// same.
 pub(super) fn is_same(a: &Listed, b: &Listed) -> bool {
+    fn place(listed: &Listed) -> Option<(SocketAddr, &str)> {
+        listed.location.as_ref().map(|location| (location.address, location.path.as_str()))
+    }
     let differs = |differs: Option<bool>| differs == Some(true);
-    let place = |listed: &Listed| {
-        let location = listed.location.as_ref()?;
-        Some((location.address, location.path.clone()))
-    };
     a.name == b.name
         && !differs(a.size.zip(b.size).map(|(a, b)| a != b))
         && !differs(a.tag.zip(b.tag).map(|(a, b)| a != b))

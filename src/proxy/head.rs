@@ -30,10 +30,10 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// How long one piece of an answer may take. The listener looks after connections that are too slow, so
-/// that for most this is the fuse behind it: who pauses for as long as may be, and then takes the
-/// piece at the least rate, is not too slow. A stream of HTTP/2 that stands still while others of
-/// its connection go on has no other bound.
+/// How long one piece of an answer may take. The listener looks after connections that are too
+/// slow, so that for most this is the fuse behind it: who pauses for as long as may be, and then
+/// takes the piece at the least rate, is not too slow. A stream of HTTP/2 that stands still while
+/// others of its connection go on has no other bound.
 pub(super) fn patience(limits: &Limits) -> Duration {
     limits.send_timeout.saturating_add(time_of(SLICE, limits.min_send_rate.max(1)))
 }
@@ -50,8 +50,8 @@ pub(super) fn client_address(session: &Session) -> IpAddr {
 }
 
 /// Writes a reply to a client that takes it in time: in that of one piece, and in what all of it
-/// takes at the least rate. A reply is in memory until then. (The listener leaves connections that are
-/// too slow; a stream of HTTP/2 may stand still while others of its connection go on.)
+/// takes at the least rate. A reply is in memory until then. (The listener leaves connections that
+/// are too slow; a stream of HTTP/2 may stand still while others of its connection go on.)
 pub(super) async fn write_in_time(
     session: &mut Session,
     reply: Reply,

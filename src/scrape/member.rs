@@ -15,7 +15,8 @@ pub(super) struct Member {
 impl Member {
     /// Whether a target is asked in the same way by both, whatever else they name.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        let way = |of: &Self| (of.group.scheme, of.group.api_path.clone(), of.group.kind);
-        way(self) == way(other) && self.client.is_same(&other.client)
+        let (a, b) = (&self.group, &other.group);
+        (a.scheme, &a.api_path, a.kind) == (b.scheme, &b.api_path, b.kind)
+            && self.client.is_same(&other.client)
     }
 }

@@ -129,12 +129,7 @@ impl Prober {
         self.connection = Some(Arc::clone(connection));
         // Its own, whoever else it was cloned for.
         self.answers = Arc::default();
-        let nature = match self.kind {
-            TargetKind::Rpc => Some(Nature::Rpc),
-            TargetKind::Sidecar => Some(Nature::Sidecar),
-            TargetKind::Auto => self.nature,
-        };
-        let found = match nature {
+        let found = match self.known() {
             Some(Nature::Rpc) => self.rpc(connection).await,
             Some(Nature::Sidecar) => self.sidecar(connection).await.and_then(|listed| listed),
             None => self.find_out(connection).await,
@@ -157,16 +152,20 @@ impl Prober {
     }
 
     /// What the target is, as far as that is known.
-    pub(super) fn shown_nature(&self) -> Option<states::Nature> {
-        match (self.kind, self.nature) {
-            (TargetKind::Rpc, _) | (TargetKind::Auto, Some(Nature::Rpc)) => {
-                Some(states::Nature::Node)
-            }
-            (TargetKind::Sidecar, _) | (TargetKind::Auto, Some(Nature::Sidecar)) => {
-                Some(states::Nature::Sidecar)
-            }
-            (TargetKind::Auto, None) => None,
+    fn known(&self) -> Option<Nature> {
+        match self.kind {
+            TargetKind::Rpc => Some(Nature::Rpc),
+            TargetKind::Sidecar => Some(Nature::Sidecar),
+            TargetKind::Auto => self.nature,
         }
+    }
+
+    /// What the target is known to be, for those who look.
+    pub(super) fn shown_nature(&self) -> Option<states::Nature> {
+        self.known().map(|nature| match nature {
+            Nature::Rpc => states::Nature::Node,
+            Nature::Sidecar => states::Nature::Sidecar,
+        })
     }
 
     /// The edge that the target is, where its last answer was a list of all that it has.
@@ -175,16 +174,12 @@ impl Prober {
     }
 
     fn is_sidecar(&self) -> bool {
-        self.kind == TargetKind::Sidecar || self.nature == Some(Nature::Sidecar)
+        self.known() == Some(Nature::Sidecar)
     }
 
     /// The way to the target where its last answer was that of a node.
     pub(super) fn node(&self) -> Option<Node> {
-        let is_node = match self.kind {
-            TargetKind::Rpc => true,
-            TargetKind::Sidecar => false,
-            TargetKind::Auto => self.nature == Some(Nature::Rpc),
-        };
+        let is_node = self.known() == Some(Nature::Rpc);
         let connection = self.connection.as_ref().filter(|_| is_node)?;
         let edge = self.edge.clone();
         Some(Node { connection: Arc::clone(connection), root: self.place(connection, "/"), edge })

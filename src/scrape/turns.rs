@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::limit::doubled;
+
 /// Time in the first share for a target of which nothing is known, or that failed quickly.
 const FIRST_LOOK: Duration = Duration::from_millis(500);
 /// Bounds of the time there for one that answered, around [`LOOK_FACTOR`] times what it took then.
@@ -94,11 +96,10 @@ impl Standing {
     /// its archives are no longer offered, of which `patience` silent probes are the cause.
     pub(super) fn rest(&self, interval: Duration, patience: u32) -> Duration {
         let doublings = self.silences.saturating_sub(patience);
-        let factor = 2_u32.checked_pow(doublings).unwrap_or(u32::MAX);
         match self.share {
             Share::Prompt | Share::Unproven => interval,
             Share::Slow | Share::Silent => {
-                interval.saturating_mul(factor).min(LONGEST_REST).max(interval)
+                doubled(interval, doublings.saturating_add(1), LONGEST_REST).max(interval)
             }
         }
     }
