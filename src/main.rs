@@ -43,13 +43,14 @@ fn main() -> ExitCode {
 
 /// Whom `snapedge status` asks.
 fn whom(options: &cli::Status) -> anyhow::Result<Address> {
-    match (&options.connect, &options.conf) {
-        (Some(address), _) => Ok(address.clone()),
-        (None, Some(path)) => {
-            Ok(Address::of_listener(config::load(path)?.internal_listen.address())?)
-        }
-        (None, None) => Ok(Address::default()),
+    if let Some(address) = &options.connect {
+        return Ok(address.clone());
     }
+    let listen = match &options.conf {
+        Some(path) => config::load(path)?.internal_listen,
+        None => config::InternalListen::Default,
+    };
+    Ok(Address::of_listener(listen.address())?)
 }
 
 fn status(options: &cli::Status, address: Address) -> u8 {

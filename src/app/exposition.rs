@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 
-use super::gather::Parts;
+use super::gather::{Parts, answers};
 use super::observer::{Observer, Seen};
 use crate::access::Fault;
 use crate::logging;
@@ -187,10 +187,7 @@ fn targets(made: &Made, Seen { status, looked }: &Seen) -> prometheus::Result<()
         };
         looked.targets.iter().filter_map(sample).collect::<Vec<_>>()
     };
-    made.put(
-        &m::TARGET_UP,
-        of_each(|target| Some(flag(target.failures == 0 && target.archives > 0))),
-    )?;
+    made.put(&m::TARGET_UP, of_each(|target| Some(flag(answers(target)))))?;
     made.put(&m::TARGET_SLOT, of_each(|target| target.slot.map(float)))?;
     made.put(&m::TARGET_PROBE_DURATION, of_each(|target| target.probe_seconds))?;
     made.put(&m::TARGET_EJECTED, of_each(|target| Some(flag(target.ejected_until.is_some()))))?;

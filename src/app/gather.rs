@@ -1,5 +1,6 @@
 //! How the process is at one time: what each part says, put together.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -100,10 +101,7 @@ impl Parts {
             .iter()
             .map(|(id, state)| target(id, state, delivering.get(id).unwrap_or(&none), config, now))
             .collect();
-        targets.sort_by(|one, other| {
-            let order = |of: &Target| (of.state, std::cmp::Reverse(of.failures));
-            order(one).cmp(&order(other))
-        });
+        targets.sort_by_key(|of| (of.state, Reverse(of.failures)));
         let newest = self.reference.slot();
         let groups = config.group_names();
         offers.keep(&groups);
@@ -242,7 +240,7 @@ impl About<'_> {
 }
 
 /// Whether a target answered its last probe and lists archives.
-fn answers(target: &Target) -> bool {
+pub(super) fn answers(target: &Target) -> bool {
     matches!(target.state, TargetState::Up | TargetState::Ejected)
 }
 
@@ -253,7 +251,7 @@ fn target(
     config: &Config,
     now: Now,
 ) -> Target {
-    let ejected = carried.ejected_until.filter(|until| *until > now.instant);
+    let ejected = carried.ejected_until;
     let state = if probe.failures >= config.limits.probe_failures {
         TargetState::Down
     } else if probe.failures > 0 {

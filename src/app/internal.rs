@@ -24,12 +24,11 @@ use tokio::sync::oneshot;
 
 use super::exposition;
 use super::observer::Observer;
-use super::reload::{ReloadError, Reloader, Taken};
+use super::reload::{ReloadError, Taken};
 use crate::config::{Config, InternalListen};
 use crate::error_chain::chain;
 use crate::limit::LogLimiter;
 use crate::listener::{BindError, Bound};
-use crate::published::Published;
 
 /// Most connections at once. Of more, some make room.
 const MAX_CONNECTIONS: usize = 64;
@@ -95,8 +94,6 @@ impl Places {
 
 /// What is served there.
 struct Pages {
-    reloader: Arc<Reloader>,
-    published: Arc<Published>,
     observer: Arc<Observer>,
 }
 
@@ -166,13 +163,10 @@ impl Answer {
 /// taken, is no reason not to start.
 pub(super) fn bind(
     config: &Config,
-    reloader: &Arc<Reloader>,
-    published: &Arc<Published>,
     observer: &Arc<Observer>,
 ) -> Result<Option<Bound<Internal>>, BindError> {
     let bind = |address: SocketAddr| {
-        let (reloader, published) = (Arc::clone(reloader), Arc::clone(published));
-        let pages = Arc::new(Pages { reloader, published, observer: Arc::clone(observer) });
+        let pages = Arc::new(Pages { observer: Arc::clone(observer) });
         let internal = Internal { pages, places: Mutex::default() };
         let mut service = Service::new("internal".to_owned(), internal);
         service.threads = Some(1);
@@ -222,9 +216,9 @@ impl ServerApp for Internal {
 
 impl Pages {
     fn ready(&self) -> Answer {
-        if self.reloader.is_draining() {
+        if self.observer.parts().reloader.is_draining() {
             Answer::text(StatusCode::SERVICE_UNAVAILABLE, "draining")
-        } else if self.published.is_ready() {
+        } else if self.observer.parts().published.is_ready() {
             Answer::text(StatusCode::OK, "ready")
         } else {
             let why = "the first round of probes is not over";
@@ -234,7 +228,7 @@ impl Pages {
 
     async fn reload(&self) -> Answer {
         // Of its own: who asks may leave, and half of a reload is none.
-        let reloader = Arc::clone(&self.reloader);
+        let reloader = Arc::clone(&self.observer.parts().reloader);
         let done = tokio::spawn(async move { reloader.reload().await }).await;
         match done.unwrap_or_else(|fault| Err(fault.into())) {
             Ok(Taken::Followed) => Answer::text(StatusCode::OK, "reloaded"),
@@ -297,7 +291,7 @@ impl Pages {
             return Answer::text(StatusCode::NOT_FOUND, "not found");
         };
         if !call.is_for_all() {
-            let hosts = &self.reloader.live.load().config.internal_hosts;
+            let hosts = &self.observer.parts().reloader.live.load().config.internal_hosts;
             if let Err(refusal) = admit(&head.headers, hosts) {
                 return Answer::text(StatusCode::FORBIDDEN, refusal);
             }

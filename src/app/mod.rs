@@ -13,7 +13,6 @@ mod stop;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
@@ -40,7 +39,7 @@ use crate::error_chain::chain;
 use crate::fd_limit;
 use crate::fill::FillService;
 use crate::listener::{BindError, Bound, ConnectionLimit, Listener};
-use crate::logging::{AccessLog, LogError};
+use crate::logging::{AccessLog, LAST_LINES, LogError};
 use crate::metrics::RequestCounts;
 use crate::on_demand::ProbeCounts;
 use crate::proxy::{PublicListener, SnapshotProxy, Traffic, cached_head, piece};
@@ -55,8 +54,7 @@ const MAX_TRIES: usize = 32;
 /// Longest time in seconds that what still runs at the end is waited for: threads that are in the
 /// middle of a call.
 const STRAGGLERS: u64 = 1;
-/// Longest that the end of the process waits for the last lines of the access log.
-const LAST_LINES: Duration = Duration::from_secs(1);
+
 /// Why the process cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -165,11 +163,11 @@ impl Services {
             traffic,
             store: cache.map(|cache| cache.store().clone()),
             drain: Arc::clone(&drain),
-            counts: Arc::new(ReloadCounts::new()),
+            counts: ReloadCounts::new(),
         });
         let observer = Observer::new(Parts::new(&reloader, upstreams));
         let observer = background_service("observer", observer);
-        let internal = internal::bind(config, &reloader, &published, &observer.task())?;
+        let internal = internal::bind(config, &observer.task())?;
         // Nobody else sets it.
         internal.iter().flat_map(Bound::addresses).for_each(|address| {
             let _ = reloader.internal.set(address);

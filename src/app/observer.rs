@@ -1,6 +1,7 @@
 //! Looks at the process once a second, remembers what happened, and shows both to whoever asks:
 //! nobody who asks waits for anything but that.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -132,17 +133,12 @@ impl Observer {
         self.seen.load_full()
     }
 
-    /// How the process was at the last look.
-    pub fn status(&self) -> Option<Status> {
-        self.seen().map(|seen| seen.status.clone())
-    }
-
     pub(super) fn parts(&self) -> &Parts {
         &self.parts
     }
 
     /// Looks now, whatever was seen before.
-    pub async fn look(&self) {
+    async fn look(&self) {
         let mut notes = self.notes.lock().await;
         let notes = &mut *notes;
         if let Some(store) = &self.parts.reloader.store
@@ -241,10 +237,10 @@ impl Observer {
             notes.fills = end.number;
             notes.tell_late(ended(&end), end.at);
         }
-        let has = |looked: &Looked| looked.cache.as_ref().map(|cache| cache.archives.clone());
-        let (Some(before), Some(after)) = (old.and_then(has), has(looked)) else { return };
-        for archive in before {
-            if !after.iter().any(|other| other.name == archive.name) {
+        let before = old.and_then(|old| old.cache.as_ref());
+        let (Some(before), Some(after)) = (before, &looked.cache) else { return };
+        for archive in &before.archives {
+            if !after.archives.iter().any(|other| other.name == archive.name) {
                 let text = format!("{} left the cache.", archive.name);
                 notes.tell((EventKind::Removed, text), now.wall);
             }
@@ -270,8 +266,8 @@ impl Observer {
         let Parts { started, reloader, reference, .. } = &self.parts;
         let (file, reloads) = (&reloader.file, &reloader.counts);
         let (health, reasons) = self.health(looked);
-        let mut transfers = looked.transfers.clone();
-        transfers.sort_by_key(|transfer| std::cmp::Reverse((transfer.length, transfer.sent)));
+        let mut transfers: Vec<_> = looked.transfers.iter().collect();
+        transfers.sort_by_key(|transfer| Reverse((transfer.length, transfer.sent)));
         transfers.truncate(MAX_TRANSFERS);
         Status {
             version: VERSION,
@@ -294,7 +290,7 @@ impl Observer {
             targets_total: looked.targets.len(),
             fills: looked.fills.clone(),
             cache: looked.cache.clone(),
-            transfers,
+            transfers: transfers.into_iter().cloned().collect(),
             transfers_total: looked.transfers.len(),
             limits: looked.limits.clone(),
             traffic: looked.traffic,
@@ -305,6 +301,7 @@ impl Observer {
 
     fn health(&self, looked: &Looked) -> (Health, Vec<String>) {
         let mut reasons = Vec::new();
+        let most = self.parts.reloader.live.load().config.max_snapshot_age;
         for group in &looked.groups {
             let name = &group.name;
             if group.offered.is_none() {
@@ -312,7 +309,6 @@ impl Observer {
             } else if !looked.targets.iter().any(|target| target.group == *name && serves(target)) {
                 reasons.push(format!("Group {name} has no target that is up."));
             }
-            let most = self.parts.reloader.live.load().config.max_snapshot_age;
             if let Some(age) = group.age_slots.filter(|age| *age > most) {
                 reasons.push(format!(
                     "What group {name} offers is {age} slots old, above max_snapshot_age ({most})."

@@ -183,7 +183,7 @@ pub struct Reloader {
     pub(super) traffic: Arc<Traffic>,
     pub(super) store: Option<Store>,
     pub(super) drain: Arc<Drain>,
-    pub(super) counts: Arc<ReloadCounts>,
+    pub(super) counts: ReloadCounts,
 }
 
 impl Reloader {

@@ -8,4 +8,4 @@ mod sink;
 
 pub use access::{AccessLog, Entry, Opened};
 pub use error::LogError;
-pub use process::{ACCESS, NOISY_MODULE, dropped, flush, set, start};
+pub use process::{ACCESS, LAST_LINES, NOISY_MODULE, dropped, flush, set, start};

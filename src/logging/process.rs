@@ -35,7 +35,7 @@ const BOUNDED_MODULES: [&str; 3] =
 const TELLING_MODULE: &str = "pingora_core::protocols::http::v1::client";
 
 /// Longest that the end of the process waits for the last lines.
-const LAST_LINES: Duration = Duration::from_secs(1);
+pub const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// The log of the process.
 struct Replaceable {

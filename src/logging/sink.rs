@@ -278,7 +278,6 @@ impl Writer {
     }
 
     fn reopen(&mut self) {
-        self.flush();
         match self.output.open() {
             Ok((file, is_empty)) => {
                 (self.file, self.is_torn) = (file, self.is_torn && !is_empty);

@@ -3,7 +3,6 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use prometheus::core::Collector;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
 };
@@ -78,38 +77,37 @@ fn options(of: &Definition) -> Opts {
     Opts::new(of.name, of.help)
 }
 
-fn counters(of: &Definition) -> prometheus::Result<IntCounterVec> {
-    IntCounterVec::new(options(of), of.labels)
+fn counters(registry: &Registry, of: &Definition) -> prometheus::Result<IntCounterVec> {
+    let made = IntCounterVec::new(options(of), of.labels)?;
+    registry.register(Box::new(made.clone()))?;
+    Ok(made)
 }
 
-fn histograms(of: &Definition, buckets: Vec<f64>) -> prometheus::Result<HistogramVec> {
-    HistogramVec::new(HistogramOpts::from(options(of)).buckets(buckets), of.labels)
+fn histograms(
+    registry: &Registry,
+    of: &Definition,
+    buckets: Vec<f64>,
+) -> prometheus::Result<HistogramVec> {
+    let options = HistogramOpts::from(options(of)).buckets(buckets);
+    let made = HistogramVec::new(options, of.labels)?;
+    registry.register(Box::new(made.clone()))?;
+    Ok(made)
 }
 
 impl RequestCounts {
     /// Counters at zero. An error is a mistake in the definitions.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
-        let register = |of: Box<dyn Collector>| registry.register(of);
-        let requests = counters(&REQUESTS)?;
-        register(Box::new(requests.clone()))?;
-        let sent = counters(&SENT_BYTES)?;
-        register(Box::new(sent.clone()))?;
-        let first_byte = histograms(&FIRST_BYTE, TIMES.to_vec())?;
-        register(Box::new(first_byte.clone()))?;
+        let requests = counters(&registry, &REQUESTS)?;
+        let sent = counters(&registry, &SENT_BYTES)?;
+        let first_byte = histograms(&registry, &FIRST_BYTE, TIMES.to_vec())?;
         let mebibytes = |rate: f64| rate * f64::from(1 << 20);
-        let rates = histograms(&TRANSFER_RATE, RATES.map(mebibytes).to_vec())?;
-        register(Box::new(rates.clone()))?;
-        let ends = counters(&ENDS)?;
-        register(Box::new(ends.clone()))?;
-        let refusals = counters(&REFUSALS)?;
-        register(Box::new(refusals.clone()))?;
-        let closed = counters(&CONNECTIONS_CLOSED)?;
-        register(Box::new(closed.clone()))?;
-        let source_failures = counters(&SOURCE_FAILURES)?;
-        register(Box::new(source_failures.clone()))?;
-        let failovers = counters(&FAILOVERS)?;
-        register(Box::new(failovers.clone()))?;
+        let rates = histograms(&registry, &TRANSFER_RATE, RATES.map(mebibytes).to_vec())?;
+        let ends = counters(&registry, &ENDS)?;
+        let refusals = counters(&registry, &REFUSALS)?;
+        let closed = counters(&registry, &CONNECTIONS_CLOSED)?;
+        let source_failures = counters(&registry, &SOURCE_FAILURES)?;
+        let failovers = counters(&registry, &FAILOVERS)?;
         let routes = || RouteClass::ALL.iter().map(|route| route.as_str());
         let of_kind = |full: &'static str| {
             let rates = &rates;

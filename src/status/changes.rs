@@ -38,20 +38,18 @@ fn names(pair: Option<&Pair>) -> Option<(&str, Option<&str>)> {
 /// Targets that came, went, failed, and came back. Those of the first look are not told one by one:
 /// `before` is nothing then.
 pub fn of_targets(before: Option<&[Target]>, after: &[Target]) -> Vec<Change> {
-    let by_name = |targets: &[Target]| -> BTreeMap<(String, String), Target> {
-        let key = |target: &Target| (target.group.clone(), target.target.clone());
-        targets.iter().map(|target| (key(target), target.clone())).collect()
-    };
+    fn by_name(targets: &[Target]) -> BTreeMap<(&str, &str), TargetState> {
+        targets.iter().map(|of| ((&*of.group, &*of.target), of.state)).collect()
+    }
     let (is_first, old) = (before.is_none(), by_name(before.unwrap_or_default()));
     let mut changes = Vec::new();
     for target in after {
-        let was = old.get(&(target.group.clone(), target.target.clone()));
+        let was = old.get(&(&*target.group, &*target.target)).copied();
         if was.is_none() && !is_first {
             let text = format!("Target {} joined group {}.", target.target, target.group);
             changes.push((EventKind::TargetFound, text));
         }
-        let was = was.map_or(TargetState::Unknown, |was| was.state);
-        changes.extend(moved(was, target));
+        changes.extend(moved(was.unwrap_or(TargetState::Unknown), target));
     }
     let new = by_name(after);
     for key @ (group, name) in old.keys() {

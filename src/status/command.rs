@@ -182,13 +182,6 @@ impl Address {
     }
 }
 
-impl Default for Address {
-    /// Where an edge listens whose configuration does not say where.
-    fn default() -> Self {
-        Self { host: Host::Ipv4(Ipv4Addr::LOCALHOST), port: 8457 }
-    }
-}
-
 impl FromStr for Address {
     type Err = AddressError;
 
@@ -508,7 +501,7 @@ mod tests {
         assert_eq!(of("[::]:1").to_string(), "[::1]:1");
         let off = Address::of_listener(None).unwrap_err();
         assert!(off.to_string().contains("`--connect`"), "{off}");
-        assert_eq!(Address::default().to_string(), "127.0.0.1:8457");
+        assert_eq!(of("127.0.0.1:8457").to_string(), "127.0.0.1:8457");
     }
 
     #[test]
