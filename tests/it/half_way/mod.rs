@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::support::body::Content;
 use super::support::client::{Answer, Ask};
-use super::support::edge::{Edge, config};
+use super::support::edge::Edge;
 use super::support::origin::{Fault, Origin, Program};
 use super::support::{eventually, full, h2};
 
@@ -65,12 +65,8 @@ impl Scene {
             Origin::run(Program::Sidecar, &[(&name, content(1))]).await,
         ];
         let settings = format!("{}\n{extra}", mode.settings(directory.path()));
-        let text = config(&settings, &[&[&nodes[0], &nodes[1]]]);
-        let limits = format!("limits: {{resume_memory: {memory}, ");
-        let edge = Edge::start(&text.replacen("limits: {", &limits, 1));
-        for node in &nodes {
-            edge.knows(node).await;
-        }
+        let limits = format!("resume_memory: {memory}");
+        let edge = Edge::limited(&limits, &settings, &[&nodes[0], &nodes[1]]).await;
         Self { edge, nodes, name, _directory: directory }
     }
 
@@ -99,10 +95,8 @@ impl Scene {
     /// Waits until nobody would find the archive at a node any more.
     async fn forget(&self, node: usize) {
         self.nodes[node].remove(&self.name);
-        eventually("the node is forgotten", || async {
-            self.edge.view().sources(&self.name.parse().expect("valid")).len() == 1
-        })
-        .await;
+        let name = self.name.parse().expect("valid");
+        self.edge.sees("the node is forgotten", |view| view.sources(&name).len() == 1).await;
     }
 }
 

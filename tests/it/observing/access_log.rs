@@ -8,7 +8,7 @@ use super::super::support::client::Ask;
 use super::super::support::origin::{Origin, Program};
 use super::super::support::process::Running;
 use super::super::support::{eventually, full};
-use super::{Samples, config, lines, offers};
+use super::{Samples, config, lines};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_tells_who_asked_for_what_and_what_came_of_it() {
@@ -18,7 +18,7 @@ async fn a_line_tells_who_asked_for_what_and_what_came_of_it() {
     let log = directory.path().join("access.log");
     let extra = format!("log: {{format: json, access: '{}'}}", log.display());
     let edge = Running::start(&config(&extra, &[&origin])).await;
-    offers(&edge).await;
+    edge.offers("/snapshot.tar.bz2").await;
     let ask =
         Ask::get(format!("/{name}?x=1")).with("range", "bytes=5-9").with("user-agent", "a\"b");
     let answer = ask.from(7).send(edge.address).await;
@@ -77,7 +77,7 @@ async fn a_file_that_was_renamed_is_opened_anew() {
     let (log, old) = (directory.path().join("access.log"), directory.path().join("access.log.1"));
     let extra = format!("log: {{format: json, access: '{}'}}", log.display());
     let edge = Running::start(&config(&extra, &[&origin])).await;
-    offers(&edge).await;
+    edge.offers("/snapshot.tar.bz2").await;
     let has = |path: std::path::PathBuf, asked: &'static str| async move {
         path.exists() && lines(&path).iter().any(|line| line["path"] == asked)
     };
@@ -110,7 +110,7 @@ async fn a_pipe_that_nobody_reads_costs_nobody_a_request() {
     std::fs::write(&script, text).expect("written");
     let script = script.to_str().expect("a path").to_owned();
     let edge = Running::under(&["sh", &script], &config("", &[&origin])).await;
-    offers(&edge).await;
+    edge.offers("/snapshot.tar.bz2").await;
     let mut load = tokio::task::JoinSet::new();
     for _ in 0..16 {
         let (address, name) = (edge.address, name.clone());

@@ -9,7 +9,7 @@ use super::super::support::client::Ask;
 use super::super::support::origin::{Fault, Origin, Program};
 use super::super::support::process::{PROGRAM, Running};
 use super::super::support::{eventually, full};
-use super::{config, offers, shows};
+use super::{config, shows};
 
 fn run(arguments: &[&str]) -> Output {
     Command::new(PROGRAM).arg("status").args(arguments).output().expect("it runs")
@@ -19,7 +19,7 @@ fn run(arguments: &[&str]) -> Output {
 async fn it_says_how_an_edge_is_by_its_exit_code_and_in_plain_lines() {
     let origin = Origin::run(Program::Sidecar, &[(&full(1000), Content::new(1, 1000))]).await;
     let edge = Running::start(&config("", &[&origin])).await;
-    offers(&edge).await;
+    edge.offers("/snapshot.tar.bz2").await;
     shows(&edge, "all is well", |status| status["health"] == "healthy").await;
     let internal = edge.internal.to_string();
     let file = edge.file().to_str().expect("a path").to_owned();

@@ -9,14 +9,14 @@ use super::super::support::client::{Ask, connect, last};
 use super::super::support::full;
 use super::super::support::origin::{Origin, Program};
 use super::super::support::process::Running;
-use super::{config, offers};
+use super::config;
 
 const PAGES: [&str; 6] = ["/", "/status", "/metrics", "/healthz", "/readyz", "/reload"];
 
 async fn running() -> (Origin, Running) {
     let origin = Origin::run(Program::Sidecar, &[(&full(1000), Content::new(1, 1000))]).await;
     let edge = Running::start(&config("internal_hosts: [Edge.Example]", &[&origin])).await;
-    offers(&edge).await;
+    edge.offers("/snapshot.tar.bz2").await;
     (origin, edge)
 }
 

@@ -11,7 +11,7 @@ use super::super::support::client::{Ask, Ended, connect};
 use super::super::support::origin::{Fault, Origin, Program};
 use super::super::support::process::Running;
 use super::super::support::{PATIENCE, eventually, full, incremental};
-use super::{Samples, config, events, lines, offers, shows};
+use super::{Samples, config, events, lines, shows};
 
 /// A cache in a directory, and an access log there.
 fn with_log(directory: &tempfile::TempDir) -> String {
@@ -64,7 +64,7 @@ async fn requests_and_bytes_are_those_of_the_access_log_to_the_last_one() {
     let origin = Origin::run(Program::Sidecar, &archives).await;
     let directory = tempfile::tempdir().expect("a directory");
     let edge = Running::start(&config(&with_log(&directory), &[&origin])).await;
-    offers(&edge).await;
+    edge.offers("/snapshot.tar.bz2").await;
 
     everything(&edge, &name, &newer).await;
     // One that breaks off by the target's fault.
@@ -121,7 +121,7 @@ async fn series_do_not_grow_by_what_clients_send() {
     let origin = Origin::run(Program::Sidecar, &[(&name, Content::new(1, 1 << 10))]).await;
     let extra = "log: {access: off}\nrpc_proxy: {enabled: true, per_client_rate: 1000000/s}";
     let edge = Running::start(&config(extra, &[&origin])).await;
-    offers(&edge).await;
+    edge.offers("/snapshot.tar.bz2").await;
     let ask = async |number: u32| {
         let [.., high, low] = number.to_be_bytes();
         let client = Ipv4Addr::new(127, 1, high % 4, low);
@@ -164,7 +164,7 @@ async fn what_targets_and_fills_do_is_counted() {
     let bad = Origin::run(Program::Sidecar, &[(&name, content)]).await;
     let directory = tempfile::tempdir().expect("a directory");
     let edge = Running::start(&config(&with_log(&directory), &[&good, &bad])).await;
-    offers(&edge).await;
+    edge.offers("/snapshot.tar.bz2").await;
     let samples = Samples::of(edge.internal).await;
     assert_eq!(samples.get("snapedge_ready"), 1);
     bad.fail(Fault::Status(500));
@@ -197,7 +197,7 @@ async fn conditions_that_are_not_met_are_no_failures() {
     let name = full(1000);
     let origin = Origin::run(Program::Sidecar, &[(&name, Content::new(1, 1 << 20))]).await;
     let edge = Running::start(&config("log: {access: off}", &[&origin])).await;
-    offers(&edge).await;
+    edge.offers("/snapshot.tar.bz2").await;
     let path = format!("/{name}");
     let tag = Ask::head(&*path).send(edge.address).await;
     let tag = tag.header("etag").expect("a tag").to_owned();
@@ -249,7 +249,7 @@ async fn who_asks_and_leaves_at_once_is_no_fault_of_the_program() {
     let name = full(1000);
     let origin = Origin::run(Program::Sidecar, &[(&name, Content::new(1, 1 << 20))]).await;
     let edge = Running::start(&config("log: {access: off}", &[&origin])).await;
-    offers(&edge).await;
+    edge.offers("/snapshot.tar.bz2").await;
     let archive = format!("/{name}");
     for round in 0..400 {
         let path =

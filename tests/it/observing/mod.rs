@@ -13,20 +13,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::support::PATIENCE;
 use super::support::client::Ask;
-use super::support::edge::QUICK;
+use super::support::edge;
 use super::support::origin::Origin;
 use super::support::process::Running;
-use super::support::{PATIENCE, eventually};
 
 /// A configuration of a process, before these origins, with further keys, a line each.
 pub fn config(extra: &str, origins: &[&Origin]) -> String {
-    let targets: Vec<String> =
-        origins.iter().map(|origin| format!("'{}'", origin.address())).collect();
-    let quick = QUICK.replace("listen: ['127.0.0.1:0']\n", "");
-    let targets = targets.join(", ");
-    let group = format!("{{group: a, static_targets: {{targets: [{targets}]}}}}");
-    format!("{quick}{extra}\ntarget_groups:\n  - {group}\n")
+    edge::config(extra, &[origins]).replace("listen: ['127.0.0.1:0']\n", "")
 }
 
 /// The samples of metrics, by their name and labels.
@@ -79,14 +74,6 @@ async fn shows(edge: &Running, what: &str, is_so: impl Fn(&Value) -> bool) -> Va
         assert!(Instant::now() < deadline, "never seen: {what}, but {status}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-}
-
-/// Waits until the short name leads somewhere.
-pub async fn offers(edge: &Running) {
-    eventually("an archive is offered", || async {
-        Ask::get("/snapshot.tar.bz2").send(edge.address).await.status == 303
-    })
-    .await;
 }
 
 /// The lines of an access log of JSON.

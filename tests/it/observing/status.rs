@@ -7,7 +7,7 @@ use super::super::support::client::Ask;
 use super::super::support::origin::{Fault, Origin, Program};
 use super::super::support::process::Running;
 use super::super::support::{full, incremental};
-use super::{config, events, offers, shows, status};
+use super::{config, events, shows, status};
 
 fn shared(directory: &tempfile::TempDir) -> String {
     let path = directory.path().display();
@@ -107,7 +107,7 @@ async fn what_happened_is_told_in_sentences() {
     let origin = Origin::run(Program::Sidecar, &[(&full(1000), Content::new(1, 1000))]).await;
     let configuration = config("", &[&origin]);
     let edge = Running::start(&configuration).await;
-    offers(&edge).await;
+    edge.offers("/snapshot.tar.bz2").await;
     edge.rewrite(&format!("{configuration}unknown: 1\n"));
     assert_eq!(edge.reload().await.0, 500);
     let bad = shows(&edge, "the reload failed", |status| status["health"] == "degraded").await;

@@ -78,11 +78,7 @@ async fn many_reloads_lose_nothing_and_leave_nothing() {
     let passing = Origin::run(Program::Sidecar, &[(&full(500), SMALL)]).await;
     let cases = cases(&steady, &passing);
     let running = Running::start(&cases[0].0).await;
-    eventually("the pair is offered", || async {
-        let best = Ask::get("/incremental-snapshot.tar.bz2?group=a").send(running.address).await;
-        best.status == 303
-    })
-    .await;
+    running.offers("/incremental-snapshot.tar.bz2?group=a").await;
     let (stop, asked) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
     let mut clients = JoinSet::new();
     for client in 1..=4 {

@@ -25,10 +25,7 @@ fn from_file(path: &Path) -> String {
 
 async fn start(origin: &Origin) -> Running {
     let running = Running::start(&quick(&group("a", &[origin], ""))).await;
-    eventually("the archive is offered", || async {
-        Ask::get("/snapshot.tar.bz2").send(running.address).await.status == 303
-    })
-    .await;
+    running.offers("/snapshot.tar.bz2").await;
     running
 }
 

@@ -1,7 +1,7 @@
 //! The internal listener: how the process is, and what it is told to do.
 
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use super::*;
 use crate::support::origin::{Fault, Program};
@@ -27,11 +27,7 @@ async fn a_process_is_ready_after_the_first_round_of_probes() {
     let text = one_group(&well).replace("group: a", "group: b") + &group("a", &[&silent], "");
     let running = Running::start(&text).await;
     let ready = || ask(Ask::get("/readyz"), running.internal);
-    let best = Ask::get("/snapshot.tar.bz2?group=b");
-    eventually("what answers is offered", || async {
-        best.clone().send(running.address).await.status == 303
-    })
-    .await;
+    running.offers("/snapshot.tar.bz2?group=b").await;
     let (status, why) = ready().await;
     assert_eq!((status, &*why), (503, "the first round of probes is not over\n"));
     assert_eq!(ask(Ask::get("/healthz"), running.internal).await, (200, "ok\n".to_owned()));
@@ -100,21 +96,9 @@ async fn an_address_that_is_taken() {
     let origin = Origin::run(Program::Agave, &[(&full(1000), BODY)]).await;
     // Where another process has it, that one takes it.
     let _taken = TcpListener::bind("127.0.0.1:8457");
-    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = free.local_addr().expect("bound");
-    drop(free);
-    let text = format!("listen: ['{address}']\n{}", one_group(&origin));
-    let file = File::new(&text);
-    let mut child = Command::new(PROGRAM)
-        .arg("-c")
-        .arg(&file.path)
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program runs");
-    eventually("it listens", || async { TcpStream::connect(address).await.is_ok() }).await;
-    child.kill().expect("it runs");
-    let said = child.wait_with_output().expect("its log").stderr;
-    let said = String::from_utf8(said).expect("text");
+    let running = Running::with_default(&one_group(&origin)).await;
+    let text = format!("listen: ['{}']\n{}", running.address, one_group(&origin));
+    let said = running.kill();
     assert!(said.contains("there is no internal listener: cannot listen on `127.0.0.1:8457`"));
     assert!(said.contains("set `internal_listen`"), "{said}");
 

@@ -1,6 +1,6 @@
 //! What is logged, and who may look, follow a reload.
 
-use super::super::observing::{config, lines, offers};
+use super::super::observing::{config, lines};
 use super::super::support::body::Content;
 use super::super::support::client::{Ask, last};
 use super::super::support::origin::{Origin, Program};
@@ -17,7 +17,7 @@ async fn lines_go_where_the_new_configuration_wants_them() {
     };
     let file = |name: &str| path(name).to_str().expect("a path").to_owned();
     let edge = Running::start(&to("json", &file("one"))).await;
-    offers(&edge).await;
+    edge.offers("/snapshot.tar.bz2").await;
     let written = |name: &'static str, asked: &'static str| {
         let path = path(name);
         eventually("the line", move || {

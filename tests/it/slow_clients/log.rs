@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::super::support::body::Content;
-use super::super::support::client::{Ask, connect, read_head};
+use super::super::support::client::{connect, read_head};
 use super::super::support::eventually;
 use super::super::support::full;
 use super::super::support::origin::{Origin, Program};
@@ -23,19 +23,12 @@ pub(super) fn configuration(origin: &Origin, limits: &str) -> String {
     )
 }
 
-pub(super) async fn knows(edge: &Running) {
-    eventually("the archive is known", || async {
-        Ask::get(SHORT).send(edge.address).await.status == 303
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_run_out_end_no_listener() {
     let origin = Origin::run(Program::Agave, &[(&full(1000), Content::new(1, 1000))]).await;
     let few = ["sh", "-c", "ulimit -Sn 50; ulimit -Hn 100; exec \"$0\" \"$@\""];
     let edge = Running::under(&few, &configuration(&origin, "header_timeout: 1h")).await;
-    knows(&edge).await;
+    edge.offers(SHORT).await;
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", edge.id())).expect("limits");
     let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a line");
     let bounds: Vec<&str> = line.split_whitespace().skip(3).take(2).collect();
@@ -52,7 +45,7 @@ async fn files_that_run_out_end_no_listener() {
     let said = edge.log().matches("Accept() failed").count();
     assert!(said < 6, "{said} lines in two seconds");
     drop(there);
-    knows(&edge).await;
+    edge.offers(SHORT).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,7 +54,7 @@ async fn clients_that_are_left_or_refused_are_in_the_log() {
     let origin = Origin::run(Program::Agave, &[(&name, Content::new(1, 64 << 20))]).await;
     let limits = "per_client_connections: 3, min_send_rate: 1MiB/s, send_timeout: 10s";
     let edge = Running::start(&configuration(&origin, limits)).await;
-    knows(&edge).await;
+    edge.offers(SHORT).await;
     let mut reader = narrow(address(0), edge.address).await;
     let download = request("GET", &format!("/{name}"));
     reader.write_all(download.as_bytes()).await.expect("sent");

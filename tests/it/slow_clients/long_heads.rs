@@ -12,7 +12,7 @@ use super::super::support::full;
 use super::super::support::origin::{Origin, Program};
 use super::super::support::process::Running;
 use super::super::support::{eventually, eventually_within};
-use super::log::{configuration, knows};
+use super::log::configuration;
 use super::{address, answer, ask, bounded, empties, narrow, request};
 
 const SHORT: &str = "/snapshot.tar.bz2";
@@ -117,7 +117,7 @@ async fn heads_without_end_hold_little_and_give_it_back() {
     assert!(enough > clients() as u64 + 500, "{enough} open files are too few for this test");
     let origin = node().await;
     let edge = Running::start(&configuration(&origin, "header_timeout: 30s")).await;
-    knows(&edge).await;
+    edge.offers(SHORT).await;
     let before = edge.memory();
     let bytes = format!("GET {SHORT} HTTP/1.1\r\nx: {}", "y".repeat(900_000));
     let to = edge.address;
@@ -158,7 +158,7 @@ async fn replies_of_many_parts_hold_little() {
         configuration(&origin, "min_send_rate: 1B/s")
     );
     let edge = Running::start(&cache).await;
-    knows(&edge).await;
+    edge.offers(SHORT).await;
     eventually("the archive is cached", || async {
         let answer = Ask::head(format!("/{name}")).send(edge.address).await;
         if answer.header("cache-status") == Some("snapedge; hit") {

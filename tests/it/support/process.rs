@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 
+use snapedge::config::InternalListen;
+
 use super::client::Ask;
 use super::eventually;
 
@@ -54,19 +56,25 @@ impl Running {
     /// The same by way of another program, which gets these arguments, and behind them the program
     /// and its arguments, which it must become.
     pub async fn under(other: &[&str], config: &str) -> Self {
-        let address = free();
+        let (address, internal) = (free(), free());
         let config = format!("listen: ['{address}']\n{config}");
-        Self::run(other, &config, address).await
+        Self::run(other, File::new(&Self::text(&config, internal)), address, internal).await
     }
 
     /// Starts it with a configuration that has `address` among those it listens on.
     pub async fn listening(config: &str, address: SocketAddr) -> Self {
-        Self::run(&[], config, address).await
+        let internal = free();
+        Self::run(&[], File::new(&Self::text(config, internal)), address, internal).await
     }
 
-    async fn run(other: &[&str], config: &str, address: SocketAddr) -> Self {
-        let internal = free();
-        let file = File::new(&Self::text(config, internal));
+    /// Starts it with a configuration that does not say where the internal listener is.
+    pub async fn with_default(config: &str) -> Self {
+        let address = free();
+        let file = File::new(&format!("listen: ['{address}']\n{config}"));
+        Self::run(&[], file, address, InternalListen::DEFAULT).await
+    }
+
+    async fn run(other: &[&str], file: File, address: SocketAddr, internal: SocketAddr) -> Self {
         let path = file.path.to_str().expect("a path");
         let words = [other, &[PROGRAM, "-c", path]].concat();
         // To a file, since a pipe that nobody reads would stop the process once it is full.
@@ -125,6 +133,19 @@ impl Running {
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
     }
 
+    /// The same in KiB.
+    pub fn anonymous(&self) -> u64 {
+        self.memory() >> 10
+    }
+
+    /// Waits until a short name leads somewhere.
+    pub async fn offers(&self, short: &str) {
+        eventually("an archive is offered", || async {
+            Ask::get(short).send(self.address).await.status == 303
+        })
+        .await;
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -150,11 +171,6 @@ impl Running {
         self.child.kill().expect("a running process");
         self.child.wait().expect("a child");
         self.log()
-    }
-
-    /// The same in KiB.
-    pub fn anonymous(&self) -> u64 {
-        self.memory() >> 10
     }
 }
 
