@@ -90,7 +90,10 @@ async fn a_client_with_small_windows_may_send_the_frames_that_it_needs() {
     let edge = bounded("header_timeout: 30s", "server: {h2c: true}", &[&origin]).await;
     assert_eq!(h2::get(edge.address, &format!("/{name}")).await, content.len);
     let stream = connect(address(1), edge.address).await;
-    let (sender, connection) = ::h2::client::handshake(stream).await.expect("h2");
+    // Windows of one byte are answered by frames of one byte, which are this client's own wish.
+    let mut client = ::h2::client::Builder::new();
+    client.data_frame_budget(usize::MAX);
+    let (sender, connection) = client.handshake::<_, bytes::Bytes>(stream).await.expect("h2");
     let connection = tokio::spawn(connection);
     let mut sender = sender.ready().await.expect("ready");
     // Each piece is acknowledged as soon as it is there.
