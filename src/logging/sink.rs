@@ -204,10 +204,11 @@ impl Writer {
     fn run(mut self) {
         loop {
             let Waiting { reopen, flushes, is_closed, .. } = self.take();
-            self.flush();
+            // First: what came after it is not to be in what was put away.
             if reopen {
                 self.reopen();
             }
+            self.flush();
             for done in flushes {
                 // Whoever waited may have left.
                 let _ = done.try_send(());
