@@ -22,8 +22,8 @@ use snapedge::index::{
 };
 use snapedge::route::plan::{ArchiveRequest, CachePolicy, EntryState, Tried, World, next};
 use snapedge::route::{
-    Affinity, ApiCall, Asked, Requester, Route, Settings, Strangers, TagKey, chosen, parse,
-    short_form,
+    Affinity, ApiCall, Asked, Names, Place, Requester, Route, Settings, Strangers, TagKey, chosen,
+    parse, short_form,
 };
 use snapedge::snapshot::{ArchiveHash, ArchiveName, Compression, Slot};
 
@@ -82,7 +82,7 @@ fn catalog(now: Now) -> Catalog {
 fn answer(view: &View, path: &str, query: Option<&str>, settings: &Settings) {
     let tags = TagKey::of(&Key::new([1; 16]));
     let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    match parse(&Method::GET, black_box(path), query).expect("a known path") {
+    match parse(&Method::GET, &Place::root(black_box(path)), query).expect("a known path") {
         Route::ShortForm(form) => {
             let requester = Requester { client, targets: &Strangers };
             let name = chosen(&form, None, view, settings).expect("an archive");
@@ -119,6 +119,7 @@ fn benches(criterion: &mut Criterion) {
     let incremental = best.incremental.expect("a pair");
 
     let mut settings = Settings {
+        names: Names::default(),
         downloads: Downloads::Proxy,
         default_group: None,
         public_url: None,

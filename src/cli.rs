@@ -1,9 +1,11 @@
 //! The command line.
 
+use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::status::command::Address;
 
@@ -37,6 +39,27 @@ pub enum Command {
     Demo(Demo),
     /// Say how a running edge is: exit code 0 healthy, 1 not, 2 when it cannot be asked.
     Status(Status),
+    /// Print what completes these arguments in a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write the manual pages into a directory.
+    #[command(hide = true)]
+    Man {
+        /// The directory, which has to be there.
+        directory: PathBuf,
+    },
+}
+
+/// Prints what completes the arguments in a shell.
+pub fn complete(shell: Shell, out: &mut impl Write) {
+    clap_complete::generate(shell, &mut Cli::command(), "snapedge", out);
+}
+
+/// Writes the manual pages of the program and its subcommands into a directory.
+pub fn write_manual(directory: &Path) -> io::Result<()> {
+    clap_mangen::generate_to(Cli::command(), directory)
 }
 
 /// Whom `snapedge status` asks, and how it tells.

@@ -56,6 +56,13 @@ impl Configured {
         }
     }
 
+    /// Whether everybody may have what one client is sent, as far as a cache in front can tell.
+    ///
+    /// Who shows a certificate to TLS may be such a cache, and keep for others what it gets.
+    pub fn is_for_all(&self) -> bool {
+        self.config.auth.is_none()
+    }
+
     /// How one of several targets of a group is chosen.
     pub fn balance(&self, group: &str) -> Balance {
         self.balances.get(group).copied().unwrap_or_default()

@@ -4,13 +4,14 @@
 //! Which signals begin it, and how long it may take, is for the composition root to say.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::{Notify, watch};
 
 /// What is under way, and whether it is to be the last.
 #[derive(Debug)]
 pub struct Drain {
+    announced: AtomicBool,
     begun: watch::Sender<bool>,
     under_way: AtomicUsize,
     ended: Notify,
@@ -23,6 +24,7 @@ pub struct UnderWay(Arc<Drain>);
 impl Default for Drain {
     fn default() -> Self {
         Self {
+            announced: AtomicBool::new(false),
             begun: watch::Sender::new(false),
             under_way: AtomicUsize::new(0),
             ended: Notify::new(),
@@ -31,8 +33,19 @@ impl Default for Drain {
 }
 
 impl Drain {
+    /// Says that the end is near: whoever sends clients here is to send them elsewhere.
+    pub fn announce(&self) {
+        self.announced.store(true, Ordering::Release);
+    }
+
+    /// Whether the end is near, or has begun.
+    pub fn is_announced(&self) -> bool {
+        self.announced.load(Ordering::Acquire)
+    }
+
     /// Begins the end.
     pub fn begin(&self) {
+        self.announce();
         self.begun.send_replace(true);
     }
 
@@ -116,6 +129,8 @@ mod tests {
         let drain = Drain::default();
         let mut early = drain.begun();
         assert!(!*early.borrow_and_update());
+        drain.announce();
+        assert!(drain.is_announced() && !drain.is_begun(), "what comes is served");
         drain.begin();
         early.changed().await.expect("told");
         assert!(*early.borrow() && *drain.begun().borrow(), "early and late");

@@ -1,4 +1,4 @@
-//! The files and sockets that the process has open: how many there may be, and one thing that can
+//! The files and sockets that the process has open: how many there may be, and what can
 //! only be said to the system by their numbers.
 //!
 //! Each connection takes one, and a service is commonly started with 1024. Where they run out, no
@@ -6,7 +6,7 @@
 //! says where that is not enough for its configuration.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_linger;
@@ -61,13 +61,17 @@ fn needed(config: &Config) -> u64 {
 /// Pingora shows no more of a socket than its number, so a second descriptor is made by that. The
 /// socket must be open until this returns.
 pub fn reset_when_closed(socket: RawFd) -> io::Result<()> {
-    if socket < 0 {
-        // What is no socket of the system has such a number.
+    Ok(set_socket_linger(second_of(socket)?, Some(Duration::ZERO))?)
+}
+
+/// A second descriptor of what is open under a number.
+pub fn second_of(number: RawFd) -> io::Result<OwnedFd> {
+    if number < 0 {
+        // What is nothing of the system has such a number.
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let process = pidfd_open(getpid(), PidfdFlags::empty())?;
-    let socket = pidfd_getfd(process, socket, PidfdGetfdFlags::empty())?;
-    Ok(set_socket_linger(socket, Some(Duration::ZERO))?)
+    Ok(pidfd_getfd(process, number, PidfdGetfdFlags::empty())?)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod app;
 pub mod cache;
 pub mod check;
 pub mod cli;
+pub mod clients;
 pub mod clock;
 pub mod config;
 pub mod configured;

@@ -59,8 +59,19 @@ fn status(options: &cli::Status, address: Address) -> u8 {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
-    if let Some(Command::Demo(options)) = cli.command {
-        return demo::run(&options);
+    match cli.command {
+        Some(Command::Demo(options)) => return demo::run(&options),
+        Some(Command::Completions { shell }) => {
+            cli::complete(shell, &mut std::io::stdout());
+            return Ok(());
+        }
+        Some(Command::Man { directory }) => {
+            let shown = directory.display().to_string();
+            let written = cli::write_manual(&directory);
+            return written.with_context(|| format!("cannot write manual pages into `{shown}`"));
+        }
+        // Answered before.
+        Some(Command::Status(_)) | None => {}
     }
     // Clap has made sure that one of the two is there.
     let path = cli.conf.context("no configuration file, give one with `-c`")?;

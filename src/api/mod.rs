@@ -44,6 +44,6 @@ pub fn answer(
             tracker::best_snapshots(view, group.as_deref(), *max, urls)
         }
         ApiCall::TrackerHealth { group } => health(group.as_deref()).tracker_reply(),
-        ApiCall::Health => health(None).node_reply(),
+        ApiCall::Health { group } => health(group.as_deref()).node_reply(),
     }
 }

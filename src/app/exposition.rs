@@ -2,6 +2,7 @@
 //! process saw, and the process itself.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
@@ -49,6 +50,12 @@ impl Made {
     fn one(&self, of: &Definition, value: impl Into<Option<f64>>) -> prometheus::Result<()> {
         self.put(of, value.into().map(|value| ([], value)))
     }
+}
+
+/// Seconds since 1970 as a sample.
+#[allow(clippy::cast_precision_loss)]
+fn seconds(since: i64) -> f64 {
+    since as f64
 }
 
 /// A count as a sample. Above 2^53 it is a little less exact.
@@ -173,7 +180,7 @@ const STATES: [TargetState; 6] = [
     TargetState::Up,
 ];
 
-fn targets(made: &Made, Seen { status, looked }: &Seen) -> prometheus::Result<()> {
+fn targets(made: &Made, Seen { status, looked, .. }: &Seen) -> prometheus::Result<()> {
     let counts = Observer::targets_by_state(looked);
     let by_state = status.groups.iter().flat_map(|group| {
         let count = |state| counts.get(&(&*group.name, state)).copied().unwrap_or(0);
@@ -279,10 +286,16 @@ fn sources(made: &Made, parts: &Parts) -> prometheus::Result<()> {
         }
     }
     made.put(&m::ACCESS_FAULTS, faults)?;
-    #[allow(clippy::cast_precision_loss)]
-    let ends = parts.certificates().into_iter().map(|(group, end)| (group, end as f64));
+    let ends = parts.certificates().into_iter().map(|(group, end)| (group, seconds(end)));
     let ends: Vec<_> = ends.collect();
     made.put(&m::CERTIFICATE_EXPIRY, ends.iter().map(|(group, end)| ([&**group], *end)))?;
+    let endpoints = parts.reloader.listener.endpoints();
+    let shown = |(address, end): (SocketAddr, i64)| (address.to_string(), seconds(end));
+    let ends: Vec<_> = endpoints.expiries().map(shown).collect();
+    made.put(
+        &m::LISTENER_CERTIFICATE_EXPIRY,
+        ends.iter().map(|(address, end)| ([&**address], *end)),
+    )?;
     let probes = parts.reloader.proxy.probes();
     made.put(
         &m::UNKNOWN_NAMES,

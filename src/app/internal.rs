@@ -28,7 +28,7 @@ use super::reload::{ReloadError, Taken};
 use crate::config::{Config, InternalListen};
 use crate::error_chain::chain;
 use crate::limit::LogLimiter;
-use crate::listener::{BindError, Bound};
+use crate::listener::{BindError, Bound, Inherited};
 
 /// Most connections at once. Of more, some make room.
 const MAX_CONNECTIONS: usize = 64;
@@ -164,14 +164,15 @@ impl Answer {
 pub(super) fn bind(
     config: &Config,
     observer: &Arc<Observer>,
+    inherited: &mut Inherited,
 ) -> Result<Option<Bound<Internal>>, BindError> {
-    let bind = |address: SocketAddr| {
+    let mut bind = |address: SocketAddr| {
         let pages = Arc::new(Pages { observer: Arc::clone(observer) });
         let internal = Internal { pages, places: Mutex::default() };
         let mut service = Service::new("internal".to_owned(), internal);
         service.threads = Some(1);
         // It answers until the end, so that it can be seen that this is near.
-        Bound::new(service, &[address], Arc::default())
+        Bound::new(service, &[address], inherited, Arc::default())
     };
     match config.internal_listen {
         InternalListen::Off => Ok(None),

@@ -1,6 +1,7 @@
 //! The composition root: from a configuration to running services.
 
 mod exposition;
+mod files;
 mod gather;
 mod internal;
 mod keys;
@@ -9,6 +10,8 @@ mod offers;
 mod reload;
 mod signals;
 mod stop;
+mod systemd;
+mod watchdog;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -21,6 +24,7 @@ use pingora::services::listening::Service;
 use pingora_proxy::HttpProxy;
 use tokio::sync::{Mutex, watch};
 
+pub use self::files::Files;
 use self::gather::Parts;
 pub use self::internal::Internal;
 use self::keys::KeySource;
@@ -29,6 +33,7 @@ use self::reload::ReloadCounts;
 pub use self::reload::{ReloadError, Reloader, Taken};
 use self::signals::{Listened, Signals};
 use self::stop::Stop;
+use self::watchdog::Watchdog;
 use crate::access::{AccessError, Accesses};
 use crate::cache::{ArchiveStorage, OpenError, Options, SecretError, Store, StoreSettings};
 use crate::clock::Now;
@@ -38,7 +43,9 @@ use crate::drain::Drain;
 use crate::error_chain::chain;
 use crate::fd_limit;
 use crate::fill::FillService;
-use crate::listener::{BindError, Bound, ConnectionLimit, Listener};
+use crate::listener::{
+    BindError, Bound, ConnectionLimit, Endpoints, Inherited, Listener, TlsError,
+};
 use crate::logging::{AccessLog, LAST_LINES, LogError};
 use crate::metrics::RequestCounts;
 use crate::on_demand::ProbeCounts;
@@ -76,6 +83,9 @@ pub enum StartError {
     /// The targets of a group cannot be reached as the configuration wants it.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// TLS cannot be spoken to clients.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Requests cannot be written down.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -97,6 +107,8 @@ pub struct Services {
     pub places: Arc<ConnectionLimit>,
     /// What looks at all of it, for those who ask how it is.
     pub observer: GenBackgroundService<Observer>,
+    /// What follows the files that the configuration names.
+    pub files: GenBackgroundService<Files>,
     /// What keeps the index.
     pub scraper: GenBackgroundService<Scraper>,
     /// What fills the cache, where that is not done by requests, and what takes out of it.
@@ -120,6 +132,15 @@ pub struct Services {
 impl Services {
     /// Builds and binds everything that the configuration asks for, which was read from this file.
     pub fn new(config: &Config, file: Option<&Path>) -> Result<Self, StartError> {
+        Self::on(config, file, &mut Inherited::default())
+    }
+
+    /// As [`new`](Self::new), on sockets that are there already, as far as they go.
+    fn on(
+        config: &Config,
+        file: Option<&Path>,
+        inherited: &mut Inherited,
+    ) -> Result<Self, StartError> {
         let published = Arc::<Published>::default();
         let cache = cache(config, &published)?;
         let accesses = Arc::new(Accesses::new(config)?);
@@ -127,29 +148,24 @@ impl Services {
         let configured = Configured::new(config.clone(), keys.keys(config)?, accesses.edge());
         let live = Arc::new(Live::new(configured));
         let (doubts, counts) = (Doubts::default(), Arc::new(RequestCounts::new()?));
-        let traffic = Traffic::new(Arc::clone(&counts), AccessLog::open(&config.log)?);
-        let traffic = Arc::new(traffic);
-        let scraper = Scraper::new(
-            Plan::new(config, &accesses.all(), None)?,
-            Arc::clone(&published),
-            cache.map_or_else(nothing, |cache| cache.store().held()),
-            cache.map_or_else(nothing, |cache| cache.store().distrusted()),
-            doubts.failed(),
-        );
+        let log = AccessLog::open(&config.log)?;
+        let traffic = Arc::new(Traffic::new(Arc::clone(&counts), log));
+        let plan = Plan::new(config, &accesses.all(), None)?;
+        let scraper = scraper(plan, &published, cache, &doubts);
         let (access, reporter) = (Arc::clone(&accesses), scraper.reporter());
         let upstreams = Arc::new(UpstreamPool::new(&live, access, reporter, doubts, &counts));
         let (carriers, views) = (Arc::clone(&upstreams), Arc::clone(&published));
         let trials = Trials::new(carriers, views, scraper.ledgers());
+        let drain = Arc::<Drain>::default();
         let fetcher = cache.map(|cache| {
-            let (store, views) = (cache.store().clone(), Arc::clone(&published));
-            FillService::new(&live, store, views, Arc::clone(&upstreams))
+            let (store, carriers) = (cache.store().clone(), Arc::clone(&upstreams));
+            FillService::new(&live, store, Arc::clone(&published), carriers, Arc::clone(&drain))
         });
-        let (queue, drain) = (fetcher.as_ref().map(FillService::queue), Arc::<Drain>::default());
+        let queue = fetcher.as_ref().map(FillService::queue);
         let (carriers, told) = (Arc::clone(&upstreams), (Arc::clone(&drain), Arc::clone(&traffic)));
         let proxy = SnapshotProxy::new(&live, &scraper, carriers, cache, queue, told);
-        let (listener, public) = public(config, &proxy, &drain, counts)?;
-        let discovery = scraper.discovery();
-        let scraper = background_service("scraper", scraper);
+        let (listener, public) = public(config, &proxy, inherited, &drain, counts)?;
+        let (discovery, scraper) = (scraper.discovery(), background_service("scraper", scraper));
         let reloader = Arc::new(Reloader {
             file: file.map(Path::to_owned),
             turn: Mutex::default(),
@@ -165,16 +181,17 @@ impl Services {
             drain: Arc::clone(&drain),
             counts: ReloadCounts::new(),
         });
-        let observer = Observer::new(Parts::new(&reloader, upstreams));
-        let observer = background_service("observer", observer);
-        let internal = internal::bind(config, &observer.task())?;
-        // Nobody else sets it.
-        internal.iter().flat_map(Bound::addresses).for_each(|address| {
+        let parts = Parts::new(&reloader, upstreams);
+        let observer = background_service("observer", Observer::new(parts));
+        let internal = internal::bind(config, &observer.task(), inherited)?;
+        if let Some(address) = internal.iter().flat_map(Bound::addresses).next() {
+            // Nobody else sets it.
             let _ = reloader.internal.set(address);
-        });
+        }
         Ok(Self {
             public,
             internal,
+            files: background_service("files", Files(Arc::clone(&reloader))),
             reloader,
             places: listener.places(),
             observer,
@@ -200,7 +217,9 @@ impl Services {
         server.add_service(self.public);
         server.add_service(self.scraper);
         server.add_service(self.trials);
+        server.add_service(background_service("watchdog", Watchdog(self.observer.task())));
         server.add_service(self.observer);
+        server.add_service(self.files);
         if let Some(fetcher) = self.fetcher {
             server.add_service(fetcher);
         }
@@ -216,15 +235,34 @@ impl Services {
 fn public(
     config: &Config,
     proxy: &SnapshotProxy,
+    inherited: &mut Inherited,
     drain: &Arc<Drain>,
     counts: Arc<RequestCounts>,
-) -> Result<(PublicListener, Bound<PublicListener>), BindError> {
+) -> Result<(PublicListener, Bound<PublicListener>), StartError> {
     let mut http = HttpProxy::new(proxy.clone(), Arc::new(server_conf(config)));
     http.handle_init_modules();
-    let listener = Listener::new(&config.limits, config.server.h2c, http, counts);
+    let listener = Listener::new(config, http, counts);
     let service = Service::new("edge".to_owned(), listener.clone());
-    let bound = Bound::new(service, &config.listen, Arc::clone(drain))?;
+    let addresses: Vec<_> = config.listen.iter().map(|listen| listen.address).collect();
+    let bound = Bound::new(service, &addresses, inherited, Arc::clone(drain))?;
+    listener.listen_at(Endpoints::new(&config.listen, &bound.addresses(), None)?);
     Ok((listener, bound))
+}
+
+/// What keeps the index, by this plan.
+fn scraper(
+    plan: Plan,
+    published: &Arc<Published>,
+    cache: Option<&'static ArchiveStorage>,
+    doubts: &Doubts,
+) -> Scraper {
+    Scraper::new(
+        plan,
+        Arc::clone(published),
+        cache.map_or_else(nothing, |cache| cache.store().held()),
+        cache.map_or_else(nothing, |cache| cache.store().distrusted()),
+        doubts.failed(),
+    )
 }
 
 /// Without a cache nothing is ever held or found not to be sound, and nobody is left to say so.
@@ -239,7 +277,9 @@ pub fn run(config: &Config, file: &Path) -> Result<(), StartError> {
     reload::warn_of_surprises(config);
     fd_limit::provide(config);
     let mut server = new_server(config);
-    let services = Services::new(config, Some(file))?;
+    let mut inherited = Inherited::of_manager();
+    let services = Services::on(config, Some(file), &mut inherited)?;
+    inherited.complain();
     for address in services.addresses() {
         log::info!("listening on {address}");
     }

@@ -55,6 +55,8 @@ pub struct Observer {
 
 /// What was seen at one time.
 pub(super) struct Seen {
+    /// When that was.
+    pub(super) at: Instant,
     pub(super) status: Status,
     pub(super) looked: Looked,
 }
@@ -156,7 +158,7 @@ impl Observer {
         Self::measure(notes, &mut looked, now);
         self.note_changes(notes, before.as_deref(), &looked, now);
         let status = self.told(notes, &looked, now);
-        self.seen.store(Some(Arc::new(Seen { status, looked })));
+        self.seen.store(Some(Arc::new(Seen { at: now.instant, status, looked })));
     }
 
     /// Rates over the last ten seconds, and a sample each ten.

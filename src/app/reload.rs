@@ -4,7 +4,7 @@
 //! is under way goes on under what it began with.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::keys::KeySource;
+use super::systemd;
 use crate::access::{AccessError, Accesses, Prepared};
 use crate::cache::{SecretError, Store, StoreSettings};
 use crate::config::{self, Config, ConfigError, Downloads, Group, Prefetch, Scheme, Verification};
@@ -21,6 +22,7 @@ use crate::configured::{Configured, Live};
 use crate::drain::Drain;
 use crate::error_chain::chain;
 use crate::fd_limit;
+use crate::listener::{Endpoints, TlsError};
 use crate::logging::{self, LogError, Opened};
 use crate::proxy::{PublicListener, SnapshotProxy, Traffic};
 use crate::route::Keys;
@@ -55,6 +57,9 @@ pub enum ReloadError {
     /// There is no secret to make entity tags with.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// TLS cannot be spoken to clients.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Requests cannot be written down.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -71,6 +76,15 @@ pub enum ReloadError {
 
 fn listed(keys: &[&str]) -> String {
     keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// Tells the service manager that requests are answered, once a reload is over.
+struct Ready;
+
+impl Drop for Ready {
+    fn drop(&mut self) {
+        systemd::ready();
+    }
 }
 
 /// What became of a configuration that was taken.
@@ -164,6 +178,7 @@ pub(super) struct Made {
     plan: Plan,
     keys: Keys,
     log: Opened,
+    endpoints: Endpoints,
 }
 
 /// What has the configuration replaced.
@@ -195,9 +210,29 @@ impl Reloader {
             move || config::load(&file)
         };
         let reloaded = self.replace(read).await;
-        self.counts.note(&reloaded);
+        self.tell(&file, &reloaded);
+        reloaded
+    }
+
+    /// Reads the files that the configuration names again, and follows it with what they hold now.
+    pub(super) async fn read_files_again(self: &Arc<Self>) -> Result<Taken, ReloadError> {
+        let file = self.file.clone().unwrap_or_default();
+        log::info!("files that the configuration names changed, and are read again");
+        let text = Arc::clone(&self.live.load().config.source.text);
+        let read = {
+            let file = file.clone();
+            move || config::load_text(&file, &text)
+        };
+        let reloaded = self.replace(read).await;
+        self.tell(&file, &reloaded);
+        reloaded
+    }
+
+    /// Counts what became of a configuration, and writes it down.
+    fn tell(&self, file: &Path, reloaded: &Result<Taken, ReloadError>) {
+        self.counts.note(reloaded);
         let file = file.display();
-        match &reloaded {
+        match reloaded {
             Ok(Taken::Followed) => log::info!("the configuration `{file}` was reloaded"),
             Ok(Taken::Late) => {
                 log::warn!("the configuration `{file}` was reloaded, the index follows it later");
@@ -211,7 +246,6 @@ impl Reloader {
                 log::error!("the configuration `{file}` was not reloaded: {}", chain(error));
             }
         }
-        reloaded
     }
 
     /// Follows another configuration. Returns once requests are answered by it.
@@ -221,15 +255,18 @@ impl Reloader {
         reloaded
     }
 
-    /// Whether the end of the process has begun.
+    /// Whether the end of the process is near.
     pub(super) fn is_draining(&self) -> bool {
-        self.drain.is_begun()
+        self.drain.is_announced()
     }
 
     async fn replace(
         self: &Arc<Self>,
         read: impl FnOnce() -> Result<Config, ConfigError> + Send + 'static,
     ) -> Result<Taken, ReloadError> {
+        systemd::reloading();
+        // By whichever of the two, when it is over.
+        let _ready = Ready;
         let mut turn =
             timeout(LONGEST_TURN, self.turn.lock()).await.map_err(|_| ReloadError::Busy)?;
         if self.is_draining() {
@@ -243,12 +280,12 @@ impl Reloader {
         let making = turn.insert(tokio::task::spawn_blocking(move || this.make(read()?)));
         let made = timeout(LONGEST_READ, making).await.map_err(|_| ReloadError::Slow)?;
         *turn = None;
-        let Made { config, accesses, plan, keys, log } = made??;
+        let Made { config, accesses, plan, keys, log, endpoints } = made??;
         // From here on nothing fails.
         self.accesses.take(accesses);
         self.traffic.log.take(log);
         self.live.store(Configured::new(config, keys, self.accesses.edge()));
-        self.apply();
+        self.apply(endpoints);
         let followed = self.scraper.follow(plan).await;
         // What was asked meanwhile was asked of those of before.
         self.proxy.forget_nodes();
@@ -267,11 +304,12 @@ impl Reloader {
         let plan = Plan::new(&config, &accesses.all(), Some(&self.scraper.plan()))?;
         let keys = self.keys.keys(&config)?;
         let log = self.traffic.log.prepare(&config.log)?;
-        Ok(Made { config, accesses, plan, keys, log })
+        let endpoints = self.listener.prepare(&config)?;
+        Ok(Made { config, accesses, plan, keys, log, endpoints })
     }
 
     /// Tells what lasts of what is live.
-    fn apply(&self) {
+    fn apply(&self, endpoints: Endpoints) {
         let Configured { config, .. } = &**self.live.load();
         logging::set(&config.log);
         warn_of_surprises(config);
@@ -279,7 +317,7 @@ impl Reloader {
         if let Some(store) = &self.store {
             store.set(StoreSettings::of(&config.cache));
         }
-        self.listener.apply(&config.limits, config.server.h2c);
+        self.listener.apply(config, endpoints);
         self.proxy.apply();
     }
 }

@@ -165,6 +165,11 @@ impl Store {
         self.0.sealing.load(Ordering::Acquire) > 0
     }
 
+    /// Whether an archive is on its way, or what is left of one that came to nothing.
+    pub fn is_filling(&self) -> bool {
+        !self.0.state().filling.is_empty()
+    }
+
     /// The archives that were not sound of late, always those of this moment.
     pub fn distrusted(&self) -> watch::Receiver<Arc<[Distrusted]>> {
         self.0.distrusted.subscribe()

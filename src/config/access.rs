@@ -3,7 +3,8 @@
 //! The files are read here, once, so that a bad one is an error like every other. What is wrong
 //! with a value or a file is said without any of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustls::RootCertStore;
 use rustls::crypto::ring::sign::any_supported_type;
@@ -11,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-use super::secret::{Credentials, Kept, Secret, bytes_in, password, secret_in, token};
+use super::secret::{Credentials, Kept, MAX_FILE, Secret, bytes_in, password, secret_in, token};
 use super::units::Scheme;
 use super::yaml::Section;
 
@@ -20,11 +21,14 @@ const MAX_CERTIFICATES: usize = 1000;
 /// Longest name of a user, in bytes.
 const MAX_USERNAME: usize = 256;
 
+/// Certificates of authorities.
+pub type Authorities = Vec<CertificateDer<'static>>;
+
 /// How TLS is spoken to the targets of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
     /// The authorities that alone may vouch for a target; those of the system where unset.
-    pub authorities: Option<Vec<CertificateDer<'static>>>,
+    pub authorities: Option<Authorities>,
     /// What this process shows where a target wants to know who it is.
     pub identity: Option<Identity>,
     /// Whether a target must prove that it is the one.
@@ -34,9 +38,7 @@ pub struct Tls {
 impl Tls {
     /// When the certificate ends that targets are shown, in seconds since 1970, where there is one.
     pub fn expires(&self) -> Option<i64> {
-        let certificate = self.identity.as_ref()?.chain.first()?;
-        let (_, read) = x509_parser::parse_x509_certificate(certificate).ok()?;
-        Some(read.validity().not_after.timestamp())
+        self.identity.as_ref()?.expires()
     }
 }
 
@@ -47,6 +49,58 @@ pub struct Identity {
     pub chain: Vec<CertificateDer<'static>>,
     /// The private key of the certificate, DER.
     pub key: Secret,
+}
+
+impl Identity {
+    /// When the certificate begins to be good and when it ends, in seconds since 1970.
+    pub fn validity(&self) -> Option<(i64, i64)> {
+        let (_, read) = x509_parser::parse_x509_certificate(self.chain.first()?).ok()?;
+        let validity = read.validity();
+        Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
+    }
+
+    /// When the certificate ends, in seconds since 1970.
+    pub fn expires(&self) -> Option<i64> {
+        self.validity().map(|(_, ends)| ends)
+    }
+}
+
+/// Reads `cert_file` and `key_file`, both of which are needed: what clients are shown.
+pub(super) fn identity_in(section: &mut Section) -> Option<Identity> {
+    let [chain_in, key_in] = ["cert_file", "key_file"].map(|key| {
+        let node = section.take_filled(key);
+        if node.is_none() {
+            section.reject(key, "expected the path of a file in PEM form");
+        }
+        node
+    });
+    let (chain, key) = (chain_in.and_then(|node| node.file(certificates)), key_in?.file(key)?);
+    match identity(chain?, &key) {
+        Err(message) => {
+            section.reject("key_file", message);
+            None
+        }
+        Ok(identity) => {
+            if let Some(message) = out_of_time(&identity) {
+                section.reject("cert_file", format!("the certificate {message}"));
+                return None;
+            }
+            Some(identity)
+        }
+    }
+}
+
+/// What is wrong with the time of a certificate.
+fn out_of_time(identity: &Identity) -> Option<String> {
+    let (begins, ends) = identity.validity()?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let shown = |seconds| jiff::Timestamp::from_second(seconds).unwrap_or_default();
+    if now > ends {
+        return Some(format!("expired on {}, renew it", shown(ends)));
+    }
+    let message = || format!("is valid from {} on, is the clock right?", shown(begins));
+    (now < begins).then(message)
 }
 
 /// Whether a target must prove that it is the one that is meant.
@@ -70,9 +124,9 @@ pub(super) fn tls(group: &mut Section, scheme: Option<Scheme>) -> Tls {
     }
     let mut path = |key| section.take_filled(key);
     let [authorities_in, chain_in, key_in] = [path("ca_file"), path("cert_file"), path("key_file")];
-    let authorities = authorities_in.and_then(|node| node.parsed("a path", authorities));
-    let chain = chain_in.and_then(|node| node.parsed("a path", certificates));
-    let key = key_in.and_then(|node| node.parsed("a path", key));
+    let authorities = authorities_in.and_then(|node| node.path(authorities));
+    let chain = chain_in.and_then(|node| node.path(certificates));
+    let key = key_in.and_then(|node| node.path(key));
     let skip = section.take("insecure_skip_verify").and_then(|node| node.boolean());
     for (given, missing) in [("cert_file", "key_file"), ("key_file", "cert_file")] {
         if section.is_given(given) && !section.is_given(missing) {
@@ -91,7 +145,7 @@ pub(super) fn tls(group: &mut Section, scheme: Option<Scheme>) -> Tls {
         Some(Ok(identity)) => Some(identity),
         None => None,
     };
-    section.close(&[]);
+    section.close();
     Tls { authorities, identity, verification }
 }
 
@@ -112,13 +166,13 @@ fn basic(mut section: Section) -> Option<Credentials> {
         section.reject("username", "expected the name of a user");
     }
     let password = kept(&mut section, ["password", "password_file"], password);
-    section.close(&[]);
+    section.close();
     Some(Credentials::Basic { username: name?, password: password? })
 }
 
 fn bearer(mut section: Section) -> Option<Credentials> {
     let token = kept(&mut section, ["token", "token_file"], token);
-    section.close(&[]);
+    section.close();
     token.map(Credentials::Bearer)
 }
 
@@ -159,8 +213,8 @@ fn kept(
 }
 
 /// Authorities, each of which can be trusted by both of those who connect.
-fn authorities(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates = certificates(path)?;
+pub(super) fn authorities(path: &Path) -> Result<Authorities, String> {
+    let (certificates, path) = (certificates(path)?, path.display());
     let mut store = RootCertStore::empty();
     for certificate in &certificates {
         let added = store.add(certificate.clone());
@@ -169,8 +223,8 @@ fn authorities(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(certificates)
 }
 
-fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let bytes = bytes_in(path.as_ref())?;
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let (bytes, path) = (bytes_in(path, MAX_FILE)?, path.display());
     // The parser's own words can quote what it read, which may be a key.
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
         .take(MAX_CERTIFICATES + 1)
@@ -192,8 +246,8 @@ fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(certificates)
 }
 
-fn key(path: &str) -> Result<PrivateKeyDer<'static>, String> {
-    let bytes = bytes_in(path.as_ref())?;
+fn key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let (bytes, path) = (bytes_in(path, MAX_FILE)?, path.display());
     match PrivateKeyDer::from_pem_slice(&bytes) {
         Ok(key) => Ok(key),
         Err(rustls::pki_types::pem::Error::NoItemsFound) => {

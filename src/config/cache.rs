@@ -35,6 +35,7 @@ pub(super) fn cache(node: Node) -> Cache {
         min_free_space: bytes(&mut section, "min_free_space", 0).unwrap_or(default.min_free_space),
         max_size: bytes(&mut section, "max_size", 1),
         sharing: sharing.unwrap_or(default.sharing),
+        finish_on_stop: boolean(&mut section, "finish_on_stop", default.finish_on_stop),
         finish_abandoned: boolean(&mut section, "finish_abandoned", default.finish_abandoned),
         range_wait: time(&mut section, "range_wait", Duration::ZERO, default.range_wait),
         prefetch: prefetch.unwrap_or(default.prefetch),
@@ -66,7 +67,7 @@ pub(super) fn cache(node: Node) -> Cache {
     if cache.publish == Publish::Promoted && !is_fetched {
         section.reject("publish", "`promoted` needs `cache.prefetch: all`");
     }
-    section.close(&[]);
+    section.close();
     cache
 }
 

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use super::access::{credentials, tls};
 use super::cache::cache;
+use super::clients::{access, auth, client_rules};
 use super::keys::{at_least, integer, time};
 use super::limits::limits;
+use super::listen::{hosts, listen};
 use super::log::{Log, log};
 use super::rpc::rpc_proxy;
 use super::secret::secret_in;
@@ -17,8 +19,8 @@ use super::sources::{MAX_TARGETS, Sources, sources, trusted};
 use super::units::{HostPort, Scheme, listen_address};
 use super::yaml::{self, Node, Problem, Report, Section};
 use super::{
-    Balance, Cache, Config, Downloads, Group, InternalListen, Key, Limits, Server, Sharing,
-    TargetKind,
+    Balance, Cache, Config, Downloads, Group, InternalListen, Key, Limits, ProxyProtocol, Server,
+    Sharing, Source, TargetKind,
 };
 use crate::hops::EdgeId;
 
@@ -31,10 +33,6 @@ const DEFAULT_SLOT_LEAD: u64 = 1000;
 const MAX_HOST_NAME: usize = 253;
 /// Longest name of a group, in bytes.
 const MAX_GROUP_NAME: usize = 64;
-
-/// Keys of the file that the documentation describes and that this version cannot honour yet.
-/// They are refused by their own message: to ignore `tls` would be worse than to stop.
-const LATER: [&str; 1] = ["tls"];
 
 /// Why there is no configuration.
 #[derive(Debug)]
@@ -89,13 +87,19 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
         return Err(unreadable(std::io::Error::other(message)));
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    parse(&text).map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
+    load_text(path, &text)
+}
+
+/// Checks the text of the file at `path`.
+pub fn load_text(path: &Path, text: &str) -> Result<Config, ConfigError> {
+    parse(text).map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
 }
 
 /// Checks the text of a configuration file. The error holds every problem, never none.
 pub fn parse(text: &str) -> Result<Config, Vec<Problem>> {
-    let (config, Report { problems, .. }) = yaml::read(text, root);
-    config.filter(|_| problems.is_empty()).ok_or(problems)
+    let (config, Report { problems, files, .. }) = yaml::read(text, root);
+    let config = config.filter(|_| problems.is_empty()).ok_or(problems)?;
+    Ok(Config { source: Source { text: text.into(), files }, ..config })
 }
 
 /// The path of every key that the configuration can have, list positions written as `[]`.
@@ -105,7 +109,10 @@ pub fn keys() -> BTreeSet<String> {
                       consul_sd_config: {}, dns_targets: [{}], tls_config: {}, basic_auth: {}, \
                       bearer_auth: {}, \
                       ledger_targets: {}}]\n\
-                      limits: {}\ncache: {}\nrpc_proxy: {}\nlog: {}\nserver: {}\n";
+                      limits: {}\ncache: {}\nrpc_proxy: {}\nlog: {}\nserver: {}\n\
+                      listen: [{tls: {certificates: [{}]}}]\n\
+                      access: {all: {}, archives: {}, rpc: {}}\n\
+                      auth: {basic: {}, bearer: {}}\n";
     yaml::read(everything, root).1.asked.into_iter().collect()
 }
 
@@ -114,6 +121,10 @@ fn root(node: Node) -> Config {
     let limits = root.take("limits").map_or_else(Limits::default, limits);
     let config = Config {
         listen: listen(&mut root),
+        clients: client_rules(&mut root),
+        access: root.take("access").map(access).unwrap_or_default(),
+        auth: root.take("auth").map(auth),
+        hosts: hosts(&mut root, host_name),
         internal_listen: internal_listen(&mut root),
         internal_hosts: internal_hosts(&mut root),
         public_url: root
@@ -135,7 +146,9 @@ fn root(node: Node) -> Config {
         limits,
         log: root.take("log").map_or_else(Log::default, log),
         server: server(root.take("server")),
+        source: Source::default(),
     };
+    judge_listeners(&mut root, &config);
     if let Some(name) = &config.default_group
         && !config.groups.iter().any(|group| group.name == *name)
     {
@@ -160,8 +173,27 @@ fn root(node: Node) -> Config {
     if config.cache.sharing == Sharing::Shared && !root.is_given("proxy_snapshot_cache_dir") {
         root.reject("cache.sharing", "`shared` needs a directory, add `proxy_snapshot_cache_dir`");
     }
-    root.close(&LATER);
+    root.close();
     config
+}
+
+/// What listeners and hosts say that the rest contradicts.
+fn judge_listeners(root: &mut Section, config: &Config) {
+    let is_known = |name: &Arc<str>| config.groups.iter().any(|group| group.name == *name);
+    for (at, listen) in config.listen.iter().enumerate() {
+        if let Some(name) = listen.group.as_ref().filter(|name| !is_known(name)) {
+            root.reject(&format!("listen[{at}].group"), format!("there is no group `{name}`"));
+        }
+        let speaks = listen.proxy_protocol == ProxyProtocol::Required;
+        if speaks && config.clients.trusted.is_empty() {
+            let message =
+                "is believed of nobody, add `trusted_proxies` with the networks of the proxies";
+            root.reject(&format!("listen[{at}].proxy_protocol"), message);
+        }
+    }
+    for (host, name) in config.hosts.iter().filter(|(_, name)| !is_known(name)) {
+        root.reject(&format!("hosts.{host}"), format!("there is no group `{name}`"));
+    }
 }
 
 /// The default group. A group's name may be a number, and is what is written of it.
@@ -180,21 +212,6 @@ fn scrape_interval(root: &mut Section) -> Duration {
     let node = root.take("scrape_interval");
     let interval = node.and_then(|node| node.parsed("a duration such as `15s`", bounded));
     interval.unwrap_or(Duration::from_secs(15))
-}
-
-fn listen(root: &mut Section) -> Vec<std::net::SocketAddr> {
-    let Some(node) = root.take("listen") else {
-        return vec![([0, 0, 0, 0], 8458).into()];
-    };
-    let parsed = |node: Node| node.parsed("an address and port", listen_address);
-    let addresses: Vec<_> = node.list().into_iter().filter_map(parsed).collect();
-    let distinct: BTreeSet<_> = addresses.iter().collect();
-    if addresses.is_empty() {
-        root.reject("listen", "expected at least one address, such as `0.0.0.0:8458`");
-    } else if distinct.len() < addresses.len() {
-        root.reject("listen", "an address is listed twice, remove one");
-    }
-    addresses
 }
 
 /// One address, or `off`.
@@ -292,18 +309,19 @@ fn server(node: Option<Node>) -> Server {
     static PROCESSORS: OnceLock<u64> = OnceLock::new();
     let count = || std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     let threads = *PROCESSORS.get_or_init(count);
-    let grace = Duration::from_secs(300);
-    let (threads, grace_period, h2c) = match node.map(Node::section) {
-        None => (threads, grace, false),
+    let (delay, grace) = (Duration::ZERO, Duration::from_secs(300));
+    let (threads, drain_delay, grace_period, h2c) = match node.map(Node::section) {
+        None => (threads, delay, grace, false),
         Some(mut section) => {
             let threads = integer(&mut section, "threads", 1, 1024, threads);
+            let delay = time(&mut section, "drain_delay", Duration::ZERO, delay);
             let grace = time(&mut section, "grace_period", Duration::ZERO, grace);
             let h2c = section.take("h2c").and_then(|node| node.boolean()).unwrap_or(false);
-            section.close(&[]);
-            (threads, grace, h2c)
+            section.close();
+            (threads, delay, grace, h2c)
         }
     };
-    Server { threads: usize::try_from(threads).unwrap_or(1), h2c, grace_period }
+    Server { threads: usize::try_from(threads).unwrap_or(1), h2c, drain_delay, grace_period }
 }
 
 fn groups(root: &mut Section) -> Vec<Group> {
@@ -376,7 +394,7 @@ fn group(node: Node, together: &mut Together) -> Group {
     let stated = stated.and_then(|node| node.parsed("a way to choose", balance));
     group.sources = sources(&mut section, scheme);
     together.add(&section, &group, stated);
-    section.close(&[]);
+    section.close();
     group
 }
 

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::keys::{integer, time};
+use super::rpc::call_rate;
 use super::units::{rate, size};
 use super::yaml::{Node, Section};
 
@@ -39,6 +40,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// Connections of one client address at once.
     pub per_client_connections: usize,
+    /// Requests of one client in a second; any number where unset.
+    pub requests: Option<u32>,
     /// Bytes that the head of a request may have.
     pub max_request_head: usize,
     /// Time in which the head of a request must be there once its first byte is.
@@ -71,6 +74,7 @@ impl Default for Limits {
             min_rate: 10 << 20,
             max_connections: 4096,
             per_client_connections: 512,
+            requests: None,
             max_request_head: 32 << 10,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
@@ -116,12 +120,13 @@ pub(super) fn limits(node: Node) -> Limits {
     let failures = integer(&mut section, "probe_failures", 1, 1000, default.probe_failures.into());
     let total_rate = bytes_per_second(&mut section, "total_rate", SLOWEST);
     let min_rate = bytes_per_second(&mut section, "min_rate", SLOWEST).unwrap_or(default.min_rate);
+    let requests = section.take("requests").and_then(|node| node.parsed("a rate", call_rate));
     let max_request_head = head(&mut section).unwrap_or(default.max_request_head);
     let min_send_rate = bytes_per_second(&mut section, "min_send_rate", SLOWEST_CLIENT);
     if total_rate.is_some_and(|total| total < min_rate) {
         section.reject("total_rate", "is below `limits.min_rate`, so that nobody would be served");
     }
-    section.close(&[]);
+    section.close();
     Limits {
         probe_timeout,
         probe_concurrency,
@@ -137,6 +142,7 @@ pub(super) fn limits(node: Node) -> Limits {
         min_rate,
         max_connections,
         per_client_connections,
+        requests,
         max_request_head,
         header_timeout,
         idle_timeout,

@@ -60,7 +60,7 @@ pub(super) fn log(node: Node) -> Log {
             .and_then(|node| node.parsed("`stderr`, `off` or a path", access_of))
             .unwrap_or(access),
     };
-    section.close(&[]);
+    section.close();
     log
 }
 

@@ -5,15 +5,18 @@
 
 mod access;
 mod cache;
+mod clients;
 mod file;
 mod keys;
 mod limits;
+mod listen;
 mod log;
 mod private_url;
 mod rpc;
 mod scalar;
 mod secret;
 mod sources;
+mod stamp;
 mod tree;
 pub(crate) mod units;
 pub(crate) mod yaml;
@@ -21,31 +24,44 @@ pub(crate) mod yaml;
 #[cfg(test)]
 mod tests;
 
-pub use access::{Identity, Tls, Verification};
-pub use file::{ConfigError, keys, load, parse};
+pub use access::{Authorities, Identity, Tls, Verification};
+pub use clients::{Auth, OpenRoute};
+pub use file::{ConfigError, keys, load, load_text, parse};
 pub use limits::Limits;
+pub use listen::{Listen, ProxyProtocol, ServerTls};
 pub use log::{AccessTo, Log, LogFormat};
 pub use private_url::PrivateUrl;
 pub(crate) use secret::secret_in;
 pub use secret::{Credentials, Kept, Key, Secret};
 pub(crate) use sources::MAX_TARGETS;
 pub use sources::{Consul, DnsTargets, Records, Sources, Token};
+pub use stamp::Stamp;
 pub use units::{HostPort, Scheme};
 pub use yaml::Problem;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clients::{AccessLists, ClientRules};
 use crate::hops::EdgeId;
 
 /// Everything that a running edge is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Public listeners.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
+    /// Who is believed what about clients.
+    pub clients: ClientRules,
+    /// Which clients may ask for what.
+    pub access: AccessLists,
+    /// Who clients must show to be; anybody may come where unset.
+    pub auth: Option<Auth>,
+    /// The group that a request is for, by the host name that it is for, in lower case.
+    pub hosts: BTreeMap<String, Arc<str>>,
     /// Where the process itself is asked how it is, and told what to do.
     pub internal_listen: InternalListen,
     /// The names under which it is reached there, besides addresses and `localhost`; in lower case.
@@ -87,6 +103,8 @@ pub struct Config {
     pub log: Log,
     /// The process.
     pub server: Server,
+    /// What it was read from.
+    pub source: Source,
 }
 
 impl Config {
@@ -99,7 +117,8 @@ impl Config {
     ) -> Vec<&'static str> {
         let is_elsewhere = self.internal_listen != other.internal_listen
             && internal != other.internal_listen.address();
-        let sorted = |listen: &[SocketAddr]| listen.iter().copied().collect::<BTreeSet<_>>();
+        let sorted =
+            |listen: &[Listen]| listen.iter().map(|listen| listen.address).collect::<BTreeSet<_>>();
         let keys = [
             ("listen", sorted(&self.listen) != sorted(&other.listen)),
             ("internal_listen", is_elsewhere),
@@ -213,6 +232,8 @@ pub struct Cache {
     pub max_size: Option<u64>,
     /// Who gets an archive while it is being fetched.
     pub sharing: Sharing,
+    /// Whether a fill is brought to its end when the process stops; of a shared one.
+    pub finish_on_stop: bool,
     /// Whether a fill goes on when no client waits for it any more; of a shared one.
     pub finish_abandoned: bool,
     /// How long a range waits for bytes that a fill has yet to fetch; of a shared one.
@@ -242,6 +263,7 @@ impl Default for Cache {
             min_free_space: 1 << 30,
             max_size: None,
             sharing: Sharing::Exclusive,
+            finish_on_stop: false,
             finish_abandoned: true,
             range_wait: Duration::from_secs(2),
             prefetch: Prefetch::Off,
@@ -335,6 +357,30 @@ pub enum Balance {
     RoundRobin,
 }
 
+/// What a configuration was read from. Those that say the same are equal, however they say it.
+#[derive(Clone, Default)]
+pub struct Source {
+    /// The text of the file.
+    pub text: Arc<str>,
+    /// The files that it names and whose content is followed, as they were then.
+    pub files: BTreeMap<PathBuf, Option<Stamp>>,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The text may have passwords.
+        f.debug_struct("Source").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Source {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Source {}
+
 /// The process itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
@@ -342,6 +388,8 @@ pub struct Server {
     pub threads: usize,
     /// Whether HTTP/2 is spoken without TLS to clients that begin with it.
     pub h2c: bool,
-    /// Time that running transfers get after SIGTERM.
+    /// Time between SIGTERM and the end of accepting, in which readiness is down already.
+    pub drain_delay: Duration,
+    /// Time that running transfers get after that.
     pub grace_period: Duration,
 }

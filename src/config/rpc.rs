@@ -53,7 +53,7 @@ pub(super) fn rpc_proxy(node: Node) -> Option<RpcProxy> {
     let max_batch = section.take("max_batch").and_then(|node| node.integer(1, MAX_BATCH));
     let rate = section.take("per_client_rate");
     let rate = rate.and_then(|node| node.parsed("a rate such as `50/s`", call_rate));
-    section.close(&[]);
+    section.close();
     enabled.then(|| RpcProxy {
         methods,
         max_body: usize::try_from(max_body.unwrap_or(BODY)).unwrap_or(usize::MAX),
@@ -62,7 +62,7 @@ pub(super) fn rpc_proxy(node: Node) -> Option<RpcProxy> {
     })
 }
 
-fn call_rate(text: &str) -> Result<u32, String> {
+pub(super) fn call_rate(text: &str) -> Result<u32, String> {
     let number = text.strip_suffix("/s").unwrap_or(text).trim_end();
     let calls = number.parse::<u64>().map_err(|_| {
         format!("`{text}` is not a number of calls in a second, write it like `50/s`")

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Largest file that is read, in bytes: every authority of the world, or one secret.
-const MAX_FILE: u64 = 1 << 20;
+pub(super) const MAX_FILE: u64 = 1 << 20;
 /// Longest password or token, in bytes. Servers take request heads of 8 KiB at least, and base64
 /// adds a third.
 const MAX_SECRET: usize = 4096;
@@ -176,7 +176,7 @@ pub(crate) fn secret_in<T>(
     parse: fn(&str) -> Result<T, &'static str>,
 ) -> Result<T, String> {
     let name = path.display();
-    let text = String::from_utf8(bytes_in(path)?).map_err(|_| format!("`{name}` is not a text"))?;
+    let text = text_in(path, MAX_FILE)?;
     match text.trim() {
         // What an interrupted writer leaves, too.
         "" => Err(format!("`{name}` is empty")),
@@ -184,8 +184,14 @@ pub(crate) fn secret_in<T>(
     }
 }
 
-/// All bytes of a file.
-pub(super) fn bytes_in(path: &Path) -> Result<Vec<u8>, String> {
+/// A file of text, of so many bytes at most.
+pub(super) fn text_in(path: &Path, most: u64) -> Result<String, String> {
+    let text = String::from_utf8(bytes_in(path, most)?);
+    text.map_err(|_| format!("`{}` is not a text", path.display()))
+}
+
+/// All bytes of a file, of which there are so many at most.
+pub(super) fn bytes_in(path: &Path, most: u64) -> Result<Vec<u8>, String> {
     let name = path.display();
     let unreadable = |error: std::io::Error| format!("cannot read `{name}`: {error}");
     // To open a pipe is to wait for who writes into it.
@@ -194,9 +200,9 @@ pub(super) fn bytes_in(path: &Path) -> Result<Vec<u8>, String> {
     }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(format!("cannot read `{name}`: it has more than {MAX_FILE} bytes"));
+    file.take(most + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > most {
+        return Err(format!("cannot read `{name}`: it has more than {most} bytes"));
     }
     Ok(bytes)
 }

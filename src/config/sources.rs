@@ -133,7 +133,7 @@ fn targets(node: Node, scheme: Scheme) -> Vec<HostPort> {
         // Lists that are put together from several have some twice.
         targets.insert(target);
     }
-    section.close(&[]);
+    section.close();
     targets.into_iter().collect()
 }
 
@@ -181,7 +181,7 @@ fn printable(text: &str, expected: &str) -> Result<String, String> {
 fn file_targets(mut section: Section) -> Option<PathBuf> {
     let expected = "the path of a file that lists targets";
     let path = required(&mut section, "path", expected, |text| printable(text, expected));
-    section.close(&[]);
+    section.close();
     path.map(PathBuf::from)
 }
 
@@ -193,7 +193,7 @@ fn http_targets(mut section: Section) -> Option<PrivateUrl> {
         url.map(PrivateUrl::new).ok_or_else(|| format!("expected {expected}"))
     };
     let url = required(&mut section, "url", expected, parse);
-    section.close(&[]);
+    section.close();
     url
 }
 
@@ -217,7 +217,7 @@ fn consul(mut section: Section) -> Option<Consul> {
     let datacenter = optional(&mut section, "datacenter", "the name of a datacenter");
     let service = required(&mut section, "service", "the name of a service", service);
     let filter = optional(&mut section, "filter", "an expression such as `\"a\" in Service.Tags`");
-    section.close(&[]);
+    section.close();
     let token_file = token_file.map(|path| Token::InFile(path.into()));
     let token = token.map(Token::Given).or(token_file);
     Some(Consul { url: url?, token, datacenter, service: service?, filter })
@@ -275,7 +275,7 @@ fn ledger_targets(node: Node) -> Vec<PathBuf> {
             node.reject(format!("`{}` is listed twice, remove one", twice.display()));
         }
     }
-    section.close(&[]);
+    section.close();
     paths.into_iter().collect()
 }
 
@@ -315,7 +315,7 @@ fn dns_name(node: Node) -> Option<DnsTargets> {
     let server = section.take_filled("server");
     let server = server.and_then(|node| node.parsed("an address and port", dns_server));
     let records = kind.and_then(|kind| records(&section, &kind, port));
-    section.close(&[]);
+    section.close();
     Some(DnsTargets { name: name?, records: records?, server })
 }
 

@@ -4,13 +4,16 @@
 //! The only module that knows the YAML library, with `tree.rs` and `scalar.rs` below it.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use serde::de::DeserializeOwned;
 use serde_yaml::Value;
 
 use super::scalar;
+use super::stamp::Stamp;
 use super::tree::Tree;
 
 /// One thing that is wrong with a configuration.
@@ -37,6 +40,7 @@ struct Findings {
     text: String,
     problems: RefCell<Vec<Problem>>,
     asked: RefCell<Vec<String>>,
+    files: RefCell<BTreeMap<PathBuf, Option<Stamp>>>,
 }
 
 /// A value at its place in the document.
@@ -61,6 +65,8 @@ pub(super) struct Report {
     pub(super) problems: Vec<Problem>,
     /// The path of every key that was asked for, list positions written as `[]`.
     pub(super) asked: Vec<String>,
+    /// The files whose content is to be followed, as they were when they were read.
+    pub(super) files: BTreeMap<PathBuf, Option<Stamp>>,
 }
 
 /// Parses `text` and lets `read` take it apart.
@@ -73,12 +79,13 @@ pub(super) fn read<T>(text: &str, read: impl FnOnce(Node) -> T) -> (Option<T>, R
         Err(error) => {
             let message = format!("not valid YAML: {error}");
             let problems = vec![Problem { path: String::new(), message }];
-            return (None, Report { problems, asked: Vec::new() });
+            let (asked, files) = (Vec::new(), BTreeMap::new());
+            return (None, Report { problems, asked, files });
         }
     };
     let value = read(Node { path: String::new(), value, findings: Rc::clone(&findings) });
     let (problems, asked) = (findings.problems.take(), findings.asked.take());
-    (Some(value), Report { problems, asked })
+    (Some(value), Report { problems, asked, files: findings.files.take() })
 }
 
 /// Parses a text that is no configuration, such as a list of targets.
@@ -119,6 +126,20 @@ impl Node {
                 None
             }
         }
+    }
+
+    /// What a file holds, by its path.
+    pub(super) fn path<T>(&self, read: impl FnOnce(&Path) -> Result<T, String>) -> Option<T> {
+        self.parsed("a path", |text| read(Path::new(text)))
+    }
+
+    /// As [`path`](Node::path), of a file whose content is followed while the process runs.
+    pub(super) fn file<T>(&self, read: impl FnOnce(&Path) -> Result<T, String>) -> Option<T> {
+        self.path(|path| {
+            // Before it is read, so that no change is missed.
+            self.findings.files.borrow_mut().insert(path.to_owned(), Stamp::of(path));
+            read(path)
+        })
     }
 
     /// The value as it is written: a number or a truth value counts as its own text, since what
@@ -165,6 +186,21 @@ impl Node {
         }
         self.reject(format!("expected {expected}, found {}", kind_of(&self.value)));
         None
+    }
+
+    /// True for keys and values.
+    pub(super) fn is_section(&self) -> bool {
+        self.value.is_mapping()
+    }
+
+    /// The values of a mapping whose keys are names of the operator's own, with those.
+    pub(super) fn entries(self) -> Vec<(String, Node)> {
+        let Section { path, entries, findings, .. } = self.section();
+        let node = |(key, value): (String, Value)| {
+            let path = format!("{path}.{key}");
+            (key, Node { path, value, findings: Rc::clone(&findings) })
+        };
+        entries.into_iter().map(node).collect()
     }
 
     /// True for a list.
@@ -254,7 +290,7 @@ impl Section {
         for key in keys {
             section.take(key);
         }
-        section.close(&[]);
+        section.close();
         self.given.retain(|given| *given != key);
         None
     }
@@ -270,17 +306,11 @@ impl Section {
         self.findings.problems.borrow_mut().push(problem);
     }
 
-    /// Reports every key that was not taken. `later` holds the keys that the documentation
-    /// describes and that this version cannot honour.
-    pub(super) fn close(mut self, later: &[&str]) {
+    /// Reports every key that was not taken.
+    pub(super) fn close(mut self) {
         self.entries.sort_by(|a, b| a.0.cmp(&b.0));
         for (key, _) in &self.entries {
-            let message = if later.contains(&key.as_str()) {
-                "this version does not support this key, remove it".to_owned()
-            } else {
-                format!("unknown key, expected one of `{}`", self.asked.join("`, `"))
-            };
-            self.reject(key, message);
+            self.reject(key, format!("unknown key, expected one of `{}`", self.asked.join("`, `")));
         }
     }
 

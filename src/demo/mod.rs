@@ -31,9 +31,9 @@ use pingora::services::listening::Service;
 use crate::app::{self, Services};
 use crate::cli;
 use crate::config::{
-    self, Config, ConfigError, HostPort, InternalListen, Scheme, Sources, TargetKind,
+    self, Config, ConfigError, HostPort, InternalListen, Listen, Scheme, Sources, TargetKind,
 };
-use crate::listener::Bound;
+use crate::listener::{Bound, Inherited};
 use fleet::Fleet;
 use origin::Origin;
 use producer::{Alarm, Producer};
@@ -51,7 +51,7 @@ pub fn run(options: &cli::Demo) -> anyhow::Result<()> {
     let workspace = Arc::new(Workspace::new().context("cannot make a temporary directory")?);
     let fleet = Arc::new(Fleet::new(options.seed, Arc::clone(&workspace))?);
     let origins = bind(&fleet)?;
-    config.listen = vec![options.listen];
+    config.listen = vec![Listen::plain(options.listen)];
     // On any port, so that it is in nobody's way.
     config.internal_listen = InternalListen::At(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     aim(&mut config, &origins)?;
@@ -83,7 +83,7 @@ fn bind(fleet: &Fleet) -> anyhow::Result<Vec<Bound<Origin>>> {
     let bind = |(name, origin): (&str, Origin)| {
         let mut service = Service::new(name.to_owned(), origin);
         service.threads = Some(1);
-        Ok(Bound::new(service, &[any_port], Arc::default())?)
+        Ok(Bound::new(service, &[any_port], &mut Inherited::default(), Arc::default())?)
     };
     fleet.origins().map(bind).collect()
 }
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn the_embedded_configuration_is_good_and_does_not_wait() {
         let config = read(None).unwrap();
-        assert!(config.listen.iter().all(|address| address.ip().is_loopback()));
+        assert!(config.listen.iter().all(|listen| listen.address.ip().is_loopback()));
         assert!(config.server.grace_period.is_zero());
     }
 

@@ -285,6 +285,18 @@ impl Job {
         self.to_the_end.load(Ordering::Relaxed)
     }
 
+    /// Whether nobody has read it for so long, or waits to.
+    pub(super) fn is_unread(&self, long: Duration) -> bool {
+        match &*self.stage.borrow() {
+            Stage::Running(growing) => {
+                growing.unread_for(Instant::now()).is_some_and(|unread| unread >= long)
+            }
+            // One who looks is the list of those that are running.
+            Stage::Waiting | Stage::Opening => self.stage.receiver_count() <= 1,
+            Stage::Over(_) => true,
+        }
+    }
+
     /// Tells those who wait how far it is.
     pub(super) fn reach(&self, stage: Stage) {
         self.stage.send_replace(stage);

@@ -16,6 +16,7 @@ use super::transfer::FillContext;
 use crate::cache::Store;
 use crate::config::Prefetch;
 use crate::configured::Live;
+use crate::drain::Drain;
 use crate::index::Held;
 use crate::published::Published;
 use crate::upstream::UpstreamPool;
@@ -43,10 +44,12 @@ impl FillService {
         store: Store,
         published: Arc<Published>,
         upstreams: Arc<UpstreamPool>,
+        drain: Arc<Drain>,
     ) -> Self {
         let (queue, inbox) = FillQueue::new(store.clone(), Arc::clone(live));
         let (connector, live) = (Connector::new(None), Arc::clone(live));
-        let context = Arc::new(FillContext { store, upstreams, published, connector, live });
+        let context = FillContext { store, upstreams, published, connector, live, drain };
+        let context = Arc::new(context);
         Self { context, queue, inbox: Mutex::new(inbox) }
     }
 
@@ -88,6 +91,7 @@ enum Event {
 #[async_trait]
 impl BackgroundService for FillService {
     async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut drains = self.context.drain.begun();
         let mut inbox = self.inbox.lock().await;
         let (mut keepers, mut fills) = (JoinSet::new(), JoinSet::new());
         let mut changes = self.context.live.subscribe();
@@ -95,6 +99,7 @@ impl BackgroundService for FillService {
         loop {
             let event = tokio::select! {
                 _ = shutdown.wait_for(|stop| *stop) => Event::Stop,
+                _ = drains.wait_for(|drains| *drains) => Event::Stop,
                 job = inbox.recv() => job.map_or(Event::Stop, |job| Event::Job(Box::new(job))),
                 Some(ended) = fills.join_next() => Event::FillEnded(ended),
                 Some(ended) = keepers.join_next() => Event::KeeperEnded(ended),
@@ -122,8 +127,7 @@ impl BackgroundService for FillService {
                 }
             }
         }
-        // Nothing new is begun. What is under way has readers, who may finish within the grace
-        // period.
+        // Nothing new is begun. What is under way ends without readers, or goes on as configured.
         inbox.close();
         while let Ok(job) = inbox.try_recv() {
             // Whoever waits for it is served past the cache.

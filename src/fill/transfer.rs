@@ -15,6 +15,7 @@ use super::reserve::{
 use crate::cache::{Abandoned, Claim, Ending, Fill, Growing, Standing, Store};
 use crate::config::{Cache, Publish};
 use crate::configured::Live;
+use crate::drain::Drain;
 use crate::hops::CdnLoop;
 use crate::index::{Source, Worth};
 use crate::limit::Pacer;
@@ -47,6 +48,12 @@ const COLLECTING: Duration = Duration::from_millis(50);
 /// come one after the other, and are not to begin a transfer each.
 const LINGER: Duration = Duration::from_secs(10);
 
+/// How long nobody must have read what is fetched, at the end of the process, before that is given
+/// up: who was just told that it can be read is about to.
+const LAST_LINGER: Duration = Duration::from_millis(200);
+/// How often that is asked.
+const LAST_LOOK: Duration = Duration::from_millis(50);
+
 /// What every transfer into the cache needs.
 pub(super) struct FillContext {
     pub(super) store: Store,
@@ -54,6 +61,7 @@ pub(super) struct FillContext {
     pub(super) published: Arc<Published>,
     pub(super) connector: Connector,
     pub(super) live: Arc<Live>,
+    pub(super) drain: Arc<Drain>,
 }
 
 /// A fill that was begun.
@@ -106,11 +114,25 @@ impl FillContext {
     /// Fetches the archive of a fill.
     pub(super) async fn run(self: Arc<Self>, mut job: Job) {
         let Some((claim, sources)) = job.take_start() else { return };
-        let outcome = self.fetch(&job, claim, sources).await;
+        let outcome = tokio::select! {
+            outcome = self.fetch(&job, claim, sources) => outcome,
+            () = self.ends(&job) => Err(FillFailure::Unwanted),
+        };
         if let Err(why) = &outcome {
             log::info!("fetch of {} came to nothing: {}", job.name, described(why));
         }
         job.end(outcome);
+    }
+
+    /// Waits for the end of the process, and until nobody waits for the archive or reads it then;
+    /// for ever where fills are brought to their end.
+    async fn ends(&self, job: &Job) {
+        let mut begun = self.drain.begun();
+        // Who begins it is there as long as this is.
+        let _ = begun.wait_for(|begun| *begun).await;
+        while self.live.load().config.cache.finish_on_stop || !job.is_unread(LAST_LINGER) {
+            tokio::time::sleep(LAST_LOOK).await;
+        }
     }
 
     async fn fetch(

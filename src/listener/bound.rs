@@ -15,6 +15,7 @@ use pingora::server::{Fds, ListenFds, ShutdownWatch};
 use pingora::services::listening::Service;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::inherited::Inherited;
 use crate::drain::Drain;
 
 /// Connections that the system accepts before the process does, until Pingora asks for more.
@@ -37,16 +38,21 @@ pub struct Bound<A> {
 }
 
 impl<A> Bound<A> {
-    /// Binds every address, or none. Once `drain` has begun nothing is accepted any more.
+    /// Binds every address, or none, but for those of which a socket was inherited. Once `drain`
+    /// has begun nothing is accepted any more.
     pub fn new(
         mut service: Service<A>,
         addresses: &[SocketAddr],
+        inherited: &mut Inherited,
         drain: Arc<Drain>,
     ) -> Result<Self, BindError> {
         let mut sockets = Vec::new();
         for &address in addresses {
             let error = |source| BindError { address, source };
-            let socket = bind(address, is_of_one_family(address, addresses)).map_err(error)?;
+            let socket = match inherited.take(address) {
+                Some(socket) => socket,
+                None => bind(address, is_of_one_family(address, addresses)).map_err(error)?,
+            };
             let bound = socket.local_addr().map_err(error)?;
             service.add_tcp(&bound.to_string());
             sockets.push((bound, socket));

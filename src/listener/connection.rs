@@ -38,15 +38,17 @@ pub(super) struct Connection {
     /// Told when the connection is to be looked at at once: a request begins, from when on that is
     /// done more often, or its end was decided elsewhere.
     news: Notify,
-    /// Bytes that the system took over.
+    /// Bytes that were written, as they were before TLS.
     written: AtomicU64,
+    /// Bytes that the system took over: of TLS, as they are sent.
+    sent: AtomicU64,
     /// The status of an answer to what was no request; none is 0.
     unasked: AtomicU16,
     /// Bytes that came.
     read: AtomicU64,
     /// Requests whose heads came.
     requests: AtomicU64,
-    client: IpAddr,
+    origin: Origin,
     /// Unset where there is room for short answers only.
     has_room: AtomicBool,
     pub(super) heads: Arc<Heads>,
@@ -61,19 +63,19 @@ impl Connection {
     pub(super) fn new(
         limits: &Limits,
         stream: &Stream,
-        client: IpAddr,
+        origin: Origin,
         heads: &Arc<Heads>,
         left: &Arc<Left>,
         now: Instant,
     ) -> Self {
         let (number, socket) = (stream.id(), stream.get_socket_digest());
-        Self { number, socket, ..Self::of(limits, client, heads, left, now) }
+        Self { number, socket, ..Self::of(limits, origin, heads, left, now) }
     }
 
     /// A connection without a socket.
     pub(super) fn of(
         limits: &Limits,
-        client: IpAddr,
+        origin: Origin,
         heads: &Arc<Heads>,
         left: &Arc<Left>,
         now: Instant,
@@ -87,9 +89,10 @@ impl Connection {
             requests: AtomicU64::new(0),
             news: Notify::new(),
             written: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             unasked: AtomicU16::new(0),
             read: AtomicU64::new(0),
-            client,
+            origin,
             has_room: AtomicBool::new(true),
             heads: Arc::clone(heads),
             left: Arc::clone(left),
@@ -147,7 +150,7 @@ impl Connection {
 
     /// Notes that the client is being told why it is left.
     pub(super) fn part(&self, unruly: Unruly, now: Instant) {
-        self.left.note(unruly, self.client, now);
+        self.left.note(unruly, self.origin.client, now);
         self.watch().part(now);
         self.news.notify_one();
     }
@@ -204,9 +207,19 @@ impl Connection {
         self.has_room.load(Ordering::Relaxed)
     }
 
+    /// Where it comes from, and at which listener.
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
     /// Bytes that were written.
     pub(super) fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the system took over, to be compared with those that it says were confirmed.
+    pub(super) fn taken_over(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Bytes that came and went.
@@ -235,8 +248,17 @@ impl Connection {
         }
     }
 
+    /// Notes bytes that were written, as they were before TLS.
     pub(super) fn wrote(&self, bytes: usize) {
         self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+        if !self.origin.secure {
+            self.sent(bytes);
+        }
+    }
+
+    /// Notes bytes that the system took over.
+    pub(super) fn sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     pub(super) fn close(&self) {
@@ -254,7 +276,7 @@ impl Connection {
     pub(super) fn finish(&self) {
         self.ending.get_or_init(|| match self.state() {
             Some(CLOSED) => Ending::Reset,
-            Some(CLOSE_WAIT) if self.confirmed().is_some_and(|bytes| bytes < self.written()) => {
+            Some(CLOSE_WAIT) if self.confirmed().is_some_and(|bytes| bytes < self.taken_over()) => {
                 Ending::Reset
             }
             _ => Ending::InOrder,
@@ -330,6 +352,27 @@ impl Connection {
 
     fn watch(&self) -> MutexGuard<'_, Watch> {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a connection comes from, and what was agreed on before its first request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// The other end of the connection.
+    pub(super) peer: IpAddr,
+    /// Who it is said to be from: a proxy announced it, or else the other end.
+    pub(super) client: IpAddr,
+    /// Whether TLS is spoken.
+    pub(super) secure: bool,
+    /// The group that its requests are for which name none.
+    pub(super) group: Option<Arc<str>>,
+}
+
+#[cfg(test)]
+impl Origin {
+    /// A connection that speaks for itself.
+    pub(super) fn of(client: IpAddr) -> Self {
+        Self { peer: client, client, secure: false, group: None }
     }
 }
 

@@ -8,11 +8,11 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::connection::Connection;
+use super::endpoint::Owner;
 use super::watch::{Standing, Why};
 use crate::config::Limits;
 use crate::limit::{KeyedCount, LogLimiter};
@@ -35,7 +35,7 @@ pub struct ConnectionLimit {
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<ConnectionLimit>,
-    client: IpAddr,
+    owner: Owner,
     number: u64,
 }
 
@@ -65,8 +65,8 @@ struct Bounds {
 #[derive(Debug)]
 struct Taken {
     bounds: Bounds,
-    places: KeyedCount<IpAddr>,
-    members: HashMap<IpAddr, Vec<Member>>,
+    places: KeyedCount<Owner>,
+    members: HashMap<Owner, Vec<Member>>,
     /// Connections that have room for short answers only.
     reserved: usize,
     /// Connections that are no longer counted, since others have their places.
@@ -111,29 +111,30 @@ impl ConnectionLimit {
     /// Connections that are open, and those of the address that has the most.
     pub fn used(&self) -> (usize, usize) {
         let taken = self.lock();
-        (taken.places.all(), taken.places.most_of_one())
+        let clients = taken.members.iter().filter(|(owner, _)| **owner != Owner::Proxy);
+        (taken.places.all(), clients.map(|(_, all)| all.len()).max().unwrap_or(0))
     }
 
     /// A place for a client's connection, where there is one or can be made. Otherwise the bound
     /// that it meets, and a line in the log that says so, unless one was written lately.
     pub(super) fn take(
         self: &Arc<Self>,
-        client: IpAddr,
+        owner: Owner,
         connection: &Arc<Connection>,
         now: Instant,
     ) -> Result<Place, LimitName> {
         let mut taken = self.lock();
-        let Some(room) = taken.room(client, now) else {
+        let Some(room) = taken.room(owner, now) else {
             let (refused, bounds) = (taken.refused.count(now), taken.bounds);
-            let has_all_of_one = taken.places.of(client) >= bounds.most_of_one;
+            let has_all_of_one = bounds.has_all(owner, taken.places.of(owner));
             drop(taken);
-            bounds.say(refused, client);
+            bounds.say(refused, owner);
             let met =
                 if has_all_of_one { LimitName::ClientConnections } else { LimitName::Connections };
             return Err(met);
         };
-        let number = taken.begin(client, room, connection);
-        Ok(Place { places: Arc::clone(self), client, number })
+        let number = taken.begin(owner, room, connection);
+        Ok(Place { places: Arc::clone(self), owner, number })
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -143,7 +144,7 @@ impl ConnectionLimit {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.lock().give_back(self.client, self.number);
+        self.places.lock().give_back(self.owner, self.number);
     }
 }
 
@@ -156,11 +157,16 @@ impl Bounds {
         }
     }
 
-    fn say(&self, refused: Option<u64>, client: IpAddr) {
+    /// Whether an owner has as many connections as one may. A proxy has those of many clients.
+    fn has_all(&self, owner: Owner, own: usize) -> bool {
+        owner != Owner::Proxy && own >= self.most_of_one
+    }
+
+    fn say(&self, refused: Option<u64>, owner: Owner) {
         if let Some(refused) = refused {
             log::warn!(
                 "{refused} connections closed unread, above `limits.max_connections` ({}) or \
-                 `limits.per_client_connections` ({}), the last one of {client}",
+                 `limits.per_client_connections` ({}), the last one of {owner}",
                 self.most,
                 self.most_of_one,
             );
@@ -170,12 +176,14 @@ impl Bounds {
 
 impl Taken {
     /// For what one more connection of a client has room, if for anything.
-    fn room(&mut self, client: IpAddr, now: Instant) -> Option<Room> {
-        let Bounds { most, most_of_one, enough } = self.bounds;
-        let (all, own) = (self.places.all(), self.places.of(client));
-        if own >= most_of_one || most == 0 {
+    fn room(&mut self, owner: Owner, now: Instant) -> Option<Room> {
+        let Bounds { most, enough, .. } = self.bounds;
+        let (all, own) = (self.places.all(), self.places.of(owner));
+        if self.bounds.has_all(owner, own) || most == 0 {
             return None;
         }
+        // The client behind a proxy may have none but this one.
+        let own = if owner == Owner::Proxy { 0 } else { own };
         if all < most && all - self.reserved < most - most / RESERVE {
             return Some(Room::Anything);
         }
@@ -190,38 +198,38 @@ impl Taken {
         (all < most).then_some(Room::ShortAnswers)
     }
 
-    fn begin(&mut self, client: IpAddr, room: Room, connection: &Arc<Connection>) -> u64 {
+    fn begin(&mut self, owner: Owner, room: Room, connection: &Arc<Connection>) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.places.begin(client);
+        self.places.begin(owner);
         if room == Room::ShortAnswers {
             self.reserved += 1;
             connection.narrow();
         }
         let connection = Arc::clone(connection);
-        self.members.entry(client).or_default().push(Member { number, room, connection });
+        self.members.entry(owner).or_default().push(Member { number, room, connection });
         number
     }
 
-    fn give_back(&mut self, client: IpAddr, number: u64) {
-        let found = self.members.get(&client);
+    fn give_back(&mut self, owner: Owner, number: u64) {
+        let found = self.members.get(&owner);
         let at = found.and_then(|all| all.iter().position(|member| member.number == number));
         match at {
             Some(at) => {
-                self.remove(client, at);
+                self.remove(owner, at);
             }
             // Another one has its place.
             None => self.leaving = self.leaving.saturating_sub(1),
         }
     }
 
-    fn remove(&mut self, client: IpAddr, at: usize) -> Option<Member> {
-        let all = self.members.get_mut(&client)?;
+    fn remove(&mut self, owner: Owner, at: usize) -> Option<Member> {
+        let all = self.members.get_mut(&owner)?;
         let member = all.swap_remove(at);
         if all.is_empty() {
-            self.members.remove(&client);
+            self.members.remove(&owner);
         }
-        self.places.end(client);
+        self.places.end(owner);
         if member.room == Room::ShortAnswers {
             self.reserved = self.reserved.saturating_sub(1);
         }
@@ -229,7 +237,7 @@ impl Taken {
     }
 
     /// Ends a connection, whose place another one has from now on.
-    fn end(&mut self, owner: IpAddr, at: usize, now: Instant) -> Option<Room> {
+    fn end(&mut self, owner: Owner, at: usize, now: Instant) -> Option<Room> {
         let member = self.remove(owner, at)?;
         self.leaving += 1;
         member.connection.end(Why::Crowded);
@@ -244,9 +252,13 @@ impl Taken {
 
     /// The addresses that have the most connections, and more than a client would have that has
     /// `own` already.
-    fn largest(&self, own: usize) -> Vec<IpAddr> {
-        let mut largest: Vec<(usize, IpAddr)> = Vec::with_capacity(LOOKED_AT + 1);
-        for (client, all) in self.members.iter().filter(|(_, all)| all.len() > own + 1) {
+    fn largest(&self, own: usize) -> Vec<Owner> {
+        let mut largest: Vec<(usize, Owner)> = Vec::with_capacity(LOOKED_AT + 1);
+        let is_larger = |(owner, all): &(&Owner, &Vec<Member>)| {
+            // Those of a proxy are of many clients, of whom none may have more than one.
+            **owner != Owner::Proxy && all.len() > own + 1
+        };
+        for (client, all) in self.members.iter().filter(is_larger) {
             let at = largest.partition_point(|(count, _)| *count >= all.len());
             if at < LOOKED_AT {
                 largest.insert(at, (all.len(), *client));
@@ -258,7 +270,7 @@ impl Taken {
 
     /// A connection of the first of those addresses that has one worth `worth`, where the most is
     /// taken.
-    fn find(&self, own: usize, worth: impl Fn(&Member) -> Option<u128>) -> Option<(IpAddr, usize)> {
+    fn find(&self, own: usize, worth: impl Fn(&Member) -> Option<u128>) -> Option<(Owner, usize)> {
         self.largest(own).into_iter().find_map(|client| {
             let all = self.members.get(&client)?.iter().enumerate();
             let found = all.filter_map(|(at, member)| Some((worth(member)?, Reverse(at)))).max()?;
@@ -267,14 +279,14 @@ impl Taken {
         })
     }
 
-    fn idlest(&self, own: usize, now: Instant) -> Option<(IpAddr, usize)> {
+    fn idlest(&self, own: usize, now: Instant) -> Option<(Owner, usize)> {
         self.find(own, |member| match member.connection.standing(now) {
             Standing::Idle(time) => Some(time.as_nanos()),
             Standing::New | Standing::Serves(_) => None,
         })
     }
 
-    fn slowest(&self, own: usize, enough: u64, now: Instant) -> Option<(IpAddr, usize)> {
+    fn slowest(&self, own: usize, enough: u64, now: Instant) -> Option<(Owner, usize)> {
         self.find(own, |member| match member.connection.standing(now) {
             Standing::Serves(rate) if rate < enough => Some(u128::from(enough - rate)),
             Standing::Serves(_) | Standing::New | Standing::Idle(_) => None,
@@ -284,13 +296,14 @@ impl Taken {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
     use std::time::Duration;
 
     use proptest::prelude::*;
     use proptest::sample::Index;
 
     use super::*;
+    use crate::listener::connection::Origin;
     use crate::listener::heads::Heads;
     use crate::listener::speech::Left;
     use crate::metrics::RequestCounts;
@@ -311,7 +324,7 @@ mod tests {
         let heads = Heads::new(1);
         let counts = RequestCounts::new().expect("good definitions");
         let left = Arc::new(Left::new(Arc::new(counts)));
-        Arc::new(Connection::of(&Limits::default(), client(number), &heads, &left, now))
+        Arc::new(Connection::of(&Limits::default(), Origin::of(client(number)), &heads, &left, now))
     }
 
     /// A connection of a client and its place.
@@ -319,7 +332,7 @@ mod tests {
 
     fn take(places: &Arc<ConnectionLimit>, number: u8, now: Instant) -> Option<Taken> {
         let connection = connection(number, now);
-        let place = places.take(client(number), &connection, now).ok()?;
+        let place = places.take(Owner::client(client(number)), &connection, now).ok()?;
         Some((connection, place))
     }
 
@@ -459,6 +472,38 @@ mod tests {
         assert_eq!(places.open(), 4096);
         drop(crowd);
         assert_eq!((places.open(), places.lock().leaving), (64, 0));
+    }
+
+    /// Nothing of what many clients do by one proxy is held against one of them.
+    #[test]
+    fn a_proxy_has_the_connections_of_its_clients() {
+        let (places, now) = (places(6, 2), Instant::now());
+        let later = now + Duration::from_secs(10);
+        let by_proxy = |now| {
+            let connection = connection(9, now);
+            places.take(Owner::Proxy, &connection, now).map(|place| (connection, place))
+        };
+        let theirs: Vec<_> = (0..4).map(|_| by_proxy(now).expect("a place")).collect();
+        let ours: Vec<_> = (0..2).map(|_| take(&places, 1, now).expect("a place")).collect();
+        let ended = || ours.iter().filter(|(connection, _)| connection.is_ended()).count();
+        let more = by_proxy(later).expect("a place");
+        assert_eq!(ended(), 1, "one of who has two");
+        assert!(take(&places, 2, later).is_none(), "nobody else has more than one");
+        assert!(by_proxy(later).is_err());
+        assert!(theirs.iter().chain([&more]).all(|(connection, _)| !connection.is_ended()));
+    }
+
+    #[test]
+    fn one_client_is_a_network_of_ipv6() {
+        let (places, now) = (places(10, 2), Instant::now());
+        let take = |text: &str| {
+            let client = text.parse().expect("an address");
+            let connection = connection(1, now);
+            places.take(Owner::client(client), &connection, now).ok()
+        };
+        let held = [take("2001:db8::1"), take("2001:db8::2")];
+        assert!(held.iter().all(Option::is_some) && take("2001:db8::3").is_none());
+        assert!(take("2001:db8:0:1::1").is_some());
     }
 
     #[test]

@@ -9,8 +9,8 @@ use crate::route::{Arrival, Receipt};
 #[derive(Debug)]
 pub(super) struct Sent {
     connection: Arc<Connection>,
-    /// Bytes that had been written when the answer was over.
-    written: u64,
+    /// Bytes that the system had taken over when the answer was over.
+    taken_over: u64,
     /// Requests that had come by then, where they are answered one after the other.
     requests: Option<u64>,
 }
@@ -19,7 +19,7 @@ impl Sent {
     /// Everything that was written so far.
     pub(super) fn now(connection: &Arc<Connection>, multiplexed: bool) -> Self {
         let requests = (!multiplexed).then(|| connection.requests());
-        Self { connection: Arc::clone(connection), written: connection.written(), requests }
+        Self { connection: Arc::clone(connection), taken_over: connection.taken_over(), requests }
     }
 }
 
@@ -37,7 +37,7 @@ impl Receipt for Sent {
             return Arrival::Lost;
         }
         match connection.confirmed() {
-            Some(confirmed) if confirmed < self.written => Arrival::OnTheWay,
+            Some(confirmed) if confirmed < self.taken_over => Arrival::OnTheWay,
             _ if connection.is_over() => Arrival::Taken,
             _ => Arrival::There,
         }

@@ -1,9 +1,9 @@
 //! One request on a connection, as the proxy sees it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Method;
 use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 
@@ -12,7 +12,7 @@ use super::dismissal::{Dismissal, Served};
 use super::heads::{Excess, Held};
 use super::receipt::Sent;
 use super::watch::Why;
-use crate::route::{self, Busy, Failure, Receipt, Route};
+use crate::route::{Busy, Failure, Receipt};
 use crate::upstream::Taker;
 
 /// Why a client is left in the middle of a request.
@@ -55,12 +55,13 @@ impl Serving {
         self.connection.complete_request();
     }
 
-    /// Why the request is answered with nothing but that.
-    pub fn refusal(&self, head: &RequestHeader) -> Option<Failure> {
+    /// Why the request, which is `short` where it is answered shortly and from memory, is answered
+    /// with nothing but that.
+    pub fn refusal(&self, short: bool) -> Option<Failure> {
         match self.excess {
             Some(Excess::One) => Some(Failure::LongHead),
             Some(Excess::All) => Some(Failure::Busy(Busy::Heads)),
-            None if self.connection.has_room() || is_short(head) => None,
+            None if self.connection.has_room() || short => None,
             None => Some(Failure::Busy(Busy::Connections)),
         }
     }
@@ -87,6 +88,26 @@ impl Serving {
     /// What tells whether the client gets everything that was written to it so far.
     pub fn receipt(&self) -> Arc<dyn Receipt> {
         Arc::new(Sent::now(&self.connection, self.multiplexed))
+    }
+
+    /// The other end of the connection.
+    pub fn peer(&self) -> IpAddr {
+        self.connection.origin().peer
+    }
+
+    /// Who the connection is from: the other end, or whom a trusted proxy announced.
+    pub fn client(&self) -> IpAddr {
+        self.connection.origin().client
+    }
+
+    /// Whether TLS is spoken on the connection.
+    pub fn is_secure(&self) -> bool {
+        self.connection.origin().secure
+    }
+
+    /// The group that the listener is for.
+    pub fn group(&self) -> Option<&Arc<str>> {
+        self.connection.origin().group.as_ref()
     }
 
     /// How it is seen whether the client is there.
@@ -122,13 +143,6 @@ impl Drop for Serving {
     fn drop(&mut self) {
         self.connection.end_request();
     }
-}
-
-/// Whether a request is answered shortly and from memory: with a redirect, a state, a list.
-fn is_short(head: &RequestHeader) -> bool {
-    let reads = matches!(head.method, Method::GET | Method::HEAD);
-    let route = || route::parse(&head.method, head.uri.path(), head.uri.query());
-    reads && !matches!(route(), Ok(Route::Archive(_)))
 }
 
 /// Bytes of a head, and never more than it had on the wire.

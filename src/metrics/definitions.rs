@@ -152,6 +152,9 @@ definitions! {
         "Meetings with targets that failed for TLS or credentials.";
     CERTIFICATE_EXPIRY = Gauge "snapedge_certificate_expiry_timestamp_seconds" ["group"]
         "When the certificate ends that targets of a group are shown, in seconds since 1970.";
+    LISTENER_CERTIFICATE_EXPIRY = Gauge
+        "snapedge_listener_certificate_expiry_timestamp_seconds" ["listener"]
+        "When the first certificate of a listener ends, in seconds since 1970.";
 
     DISCOVERY_FAILURES = Counter "snapedge_discovery_failures_total" ["group", "source"]
         "Times that a source of targets could not be read.";

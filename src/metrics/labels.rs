@@ -126,6 +126,10 @@ label! {
         ClientConnections = "per_client_connections",
         /// Bytes of the heads of all requests.
         Heads = "heads",
+        /// Requests of one client.
+        Requests = "requests",
+        /// Passwords that are checked.
+        Credentials = "credentials",
     }
 }
 
@@ -140,6 +144,8 @@ label! {
         Crowded = "crowded",
         /// The client sent too much.
         Unruly = "unruly",
+        /// TLS was not agreed on, or who must announce a client did not.
+        Handshake = "handshake",
     }
 }
 

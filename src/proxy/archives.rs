@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::Method;
+use http::header::CACHE_CONTROL;
+use http::{Method, StatusCode};
 
 use super::admission::{Admission, Permit, piece};
 use super::affinity_table::AffinityTable;
@@ -16,7 +17,7 @@ use super::cache_read::CacheRead;
 use super::conditions::judged;
 use super::fills::Fills;
 use super::forward::Forward;
-use super::local;
+use super::{head, local};
 use crate::cache::{Archive, ArchiveStorage, Growing, Record, Standing};
 use crate::config::{Downloads, Limits};
 use crate::configured::{Configured, Live};
@@ -442,7 +443,10 @@ impl Archives {
         let Record { copy, modified, length, .. } = *archive.record();
         let tags = pending.configured.keys.tags;
         if let Some(reply) = judged(tags, asked, copy, modified, how) {
-            return Ok(Answer::Reply(reply));
+            // What a cache in front has of it is as good as before.
+            let is_kept = how == CacheStatus::Hit && reply.status == StatusCode::NOT_MODIFIED;
+            let caching = head::caching(is_kept, pending.configured.is_for_all());
+            return Ok(Answer::Reply(reply.with(CACHE_CONTROL, caching)));
         }
         let mut read = CacheRead { archive, how, asked: asked.clone(), delivery: None };
         if asked.method == Method::HEAD {

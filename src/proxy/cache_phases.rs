@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use http::header::ETAG;
+use http::header::{AGE, CACHE_CONTROL, ETAG};
 use http::{HeaderValue, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType, Result};
@@ -13,7 +13,8 @@ use super::cache_fill::FillState;
 use super::context::Phase;
 use super::head;
 use crate::cache::{Archive, ArchiveStorage, LentStorage, Record};
-use crate::route::{ArchiveHead, Bypass, CacheStatus, Ranges, TagKey};
+use crate::configured::Configured;
+use crate::route::{ArchiveHead, Bypass, CacheStatus, Ranges};
 
 /// The backend for archives out of ledgers. It has no state: what is read comes with the request.
 static LENT: LentStorage = LentStorage::new(cached_head);
@@ -64,16 +65,26 @@ pub(super) fn cacheable(phase: &Phase, resp: &ResponseHeader) -> RespCacheable {
     }
 }
 
-/// Adds to the head of an archive which copy it is, and how it came.
+/// Adds to the head of an archive which copy it is, how it came, and what caches in front may do
+/// with it.
 pub(super) fn label(
     phase: &Phase,
     enabled: bool,
-    tags: TagKey,
+    configured: &Configured,
     answer: &mut ResponseHeader,
 ) -> Result<()> {
     if let Some(copy) = phase.copy() {
-        answer.insert_header(ETAG, tags.tag(copy))?;
+        answer.insert_header(ETAG, configured.keys.tags.tag(copy))?;
     }
+    let is_sealed = match phase {
+        Phase::CacheRead(read) => matches!(read.archive, Archive::Whole(_)),
+        Phase::Forward(_) | Phase::Local => false,
+    };
+    let has_bytes = matches!(answer.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
+    let caching = head::caching(is_sealed && has_bytes, configured.is_for_all());
+    answer.insert_header(CACHE_CONTROL, caching)?;
+    // A copy is as new after a day as at first, and is not to be stale elsewhere for its age.
+    answer.remove_header(&AGE);
     answer.insert_header(head::CACHE_STATUS, status(phase, enabled).to_string())
 }
 
@@ -95,7 +106,6 @@ mod tests {
     use super::*;
     use crate::proxy::forward::Forward;
     use crate::proxy::scene::{configured, request, source};
-    use crate::route::TEST_KEY;
     use crate::route::plan::Transfer;
     use std::time::Instant;
 
@@ -110,7 +120,10 @@ mod tests {
     fn an_answer_says_how_it_came() {
         for why in Bypass::ALL {
             let mut head = ResponseHeader::build(StatusCode::OK, None).expect("a head");
-            label(&phase(FillState::Bypass(why)), false, TEST_KEY, &mut head).expect("a header");
+            let phase = phase(FillState::Bypass(why));
+            label(&phase, false, &configured(), &mut head).expect("a header");
+            let caching = head.headers.get(CACHE_CONTROL).expect("told");
+            assert_eq!(caching, "no-store", "the next answer may be another copy");
             let how = head.headers.get(head::CACHE_STATUS).expect("told");
             assert_eq!(how.to_str().ok(), Some(&*CacheStatus::Bypass(why).to_string()));
             // Of a copy that nobody accepted there is no tag.

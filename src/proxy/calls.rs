@@ -4,6 +4,7 @@ use pingora_proxy::Session;
 
 use super::head;
 use super::service::SnapshotProxy;
+use super::visitor::Visitor;
 use crate::api::{self, Reference, Urls};
 use crate::config::Downloads;
 use crate::configured::Configured;
@@ -14,7 +15,7 @@ impl SnapshotProxy {
     /// Answers a call from what is in memory.
     pub(super) fn call(
         &self,
-        session: &Session,
+        (session, visitor): (&Session, &Visitor),
         Configured { config, settings, .. }: &Configured,
         call: &ApiCall,
         came: &CdnLoop,
@@ -23,7 +24,7 @@ impl SnapshotProxy {
         let urls = match (settings.downloads, &settings.public_url) {
             (Downloads::Redirect, _) => Urls::Targets,
             (Downloads::Proxy, Some(base)) => Urls::Own(base.clone()),
-            (Downloads::Proxy, None) if shows_urls => Urls::Own(own_base(session)?),
+            (Downloads::Proxy, None) if shows_urls => Urls::Own(own_base(session, visitor)?),
             (Downloads::Proxy, None) => Urls::Own(String::new()),
         };
         let reference = match &config.rpc {
@@ -35,7 +36,7 @@ impl SnapshotProxy {
 }
 
 /// Scheme and host under which the request came.
-fn own_base(session: &Session) -> Result<String, Failure> {
+fn own_base(session: &Session, visitor: &Visitor) -> Result<String, Failure> {
     let server = || session.server_addr().and_then(|address| address.as_inet()).copied();
     let named = head::authority(session);
     let has_host = session.req_header().headers.contains_key(http::header::HOST);
@@ -45,5 +46,5 @@ fn own_base(session: &Session) -> Result<String, Failure> {
         None if !has_host => server().ok_or(Failure::Host)?.to_string(),
         None => return Err(Failure::Host),
     };
-    Ok(format!("http://{authority}"))
+    Ok(format!("{}://{authority}", visitor.scheme()))
 }

@@ -1,7 +1,6 @@
 //! What a request knows of itself. It follows the phases: a transfer exists once it was planned,
 //! and its head once a source's answer was accepted.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{Method, Uri};
@@ -12,6 +11,7 @@ use super::cache_read::CacheRead;
 use super::forward::Forward;
 use super::tally::Tally;
 use super::traffic::{Ending, Traffic};
+use super::visitor::Visitor;
 use crate::cache::Abandoned;
 use crate::configured::Configured;
 use crate::drain::UnderWay;
@@ -30,6 +30,8 @@ pub struct Context {
     pub(super) traffic: Arc<Traffic>,
     /// The proxies that it came through.
     pub(super) came: Arc<CdnLoop>,
+    /// Whose it is.
+    pub(super) visitor: Arc<Visitor>,
     /// What is done with it.
     pub(super) phase: Phase,
     /// The right to a transfer, where it is one.
@@ -53,6 +55,7 @@ impl Context {
             tally: traffic.begin(),
             traffic: Arc::clone(traffic),
             came: Arc::default(),
+            visitor: Arc::default(),
             phase: Phase::Local,
             permit: None,
             serving: None,
@@ -69,7 +72,6 @@ impl Context {
 
 /// What a request asks for that has not ended.
 pub(super) struct Open {
-    pub(super) client: IpAddr,
     pub(super) method: Method,
     pub(super) uri: Uri,
 }
@@ -78,7 +80,7 @@ pub(super) struct Open {
 /// others, or the process ends.
 impl Drop for Context {
     fn drop(&mut self) {
-        let Some(Open { client, method, uri }) = self.open.take() else { return };
+        let Some(Open { method, uri }) = self.open.take() else { return };
         let is_dismissed = self.serving.as_ref().is_some_and(Serving::is_dismissed);
         let (end, why, remark) = if std::thread::panicking() {
             (End::Internal, Abandoned::Ended, " (broken off by a fault)")
@@ -95,8 +97,8 @@ impl Drop for Context {
         }
         let bytes = self.tally.counted();
         let ending = Ending {
-            client,
-            connection: None,
+            client: self.visitor.client,
+            connection: self.visitor.peer,
             method: &method,
             uri: &uri,
             asked: None,

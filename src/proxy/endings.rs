@@ -14,11 +14,10 @@ use super::archives::Archives;
 use super::cache_fill;
 use super::context::{Context, Phase};
 use super::forward::Delivered;
-use super::head::client_address;
 use super::transfers::Answer;
 use crate::listener::Serving;
 use crate::metrics::SourceClass;
-use crate::route::{self, Failure, Route};
+use crate::route::Failure;
 
 /// What the head of an answer says of the archive that it carries.
 pub(super) fn answer(phase: &Phase, head: &ResponseHeader) -> Option<Answer> {
@@ -81,12 +80,10 @@ pub(super) fn note_end(
 }
 
 /// Remembers that nobody has the copy that an answer had to be of.
-pub(super) fn note_missing(archives: &Archives, session: &Session, failure: &Failure) {
-    let request = session.req_header();
-    let route = || route::parse(&request.method, request.uri.path(), request.uri.query());
+pub(super) fn note_missing(archives: &Archives, ctx: &Context, failure: &Failure) {
     if *failure == Failure::OtherCopy
-        && let Ok(Route::Archive(name)) = route()
+        && let Some(name) = ctx.tally.name
     {
-        archives.affinities.miss(client_address(session), name, Instant::now());
+        archives.affinities.miss(ctx.visitor.client, name, Instant::now());
     }
 }

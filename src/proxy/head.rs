@@ -1,15 +1,14 @@
 //! Heads on the wire: of replies, of archives, and of requests to targets.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, HOST, HeaderName,
-    LAST_MODIFIED,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, HOST,
+    HeaderName, LAST_MODIFIED,
 };
 use http::{HeaderValue, Method, StatusCode};
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
@@ -26,9 +25,13 @@ const PIECE: usize = 16 << 10;
 
 /// How the answer came about (RFC 9211).
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// What no cache may keep.
+pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+/// What any cache may keep, and what only that of the client may.
+const FOR_ALL: HeaderValue =
+    HeaderValue::from_static("public, max-age=86400, immutable, no-transform");
+const FOR_ONE: HeaderValue =
+    HeaderValue::from_static("private, max-age=86400, immutable, no-transform");
 
 /// How long one piece of an answer may take. The listener looks after connections that are too
 /// slow, so that for most this is the fuse behind it: who pauses for as long as may be, and then
@@ -36,17 +39,6 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 /// others of its connection go on has no other bound.
 pub(super) fn patience(limits: &Limits) -> Duration {
     limits.send_timeout.saturating_add(time_of(SLICE, limits.min_send_rate.max(1)))
-}
-
-/// Address that the connection is from. Only a listener that is not on the network has none.
-pub(super) fn connection_address(session: &Session) -> Option<IpAddr> {
-    let address = session.client_addr().and_then(|address| address.as_inet());
-    address.map(|address| address.ip().to_canonical())
-}
-
-/// Address of the client.
-pub(super) fn client_address(session: &Session) -> IpAddr {
-    connection_address(session).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
 
 /// Writes a reply to a client that takes it in time: in that of one piece, and in what all of it
@@ -69,15 +61,19 @@ pub(super) async fn write_in_time(
 
 /// Writes a reply. A HEAD gets the head that a GET would have got.
 pub(super) async fn write(session: &mut Session, reply: Reply, id: RequestId) -> Result<()> {
-    let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 3))?;
+    let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 4))?;
     head.insert_header(DATE, now())?;
     head.insert_header(REQUEST_ID, id.to_string())?;
     if reply.status != StatusCode::NOT_MODIFIED {
         // There it would be that of the archive (RFC 9110, section 8.6).
         head.insert_header(CONTENT_LENGTH, reply.body.len().to_string())?;
     }
+    // A cache in front keeps a bare redirect for minutes, and what was best is not for ever.
+    if !reply.headers.iter().any(|(name, _)| *name == CACHE_CONTROL) {
+        head.insert_header(CACHE_CONTROL, NO_STORE)?;
+    }
     for (name, value) in reply.headers {
-        head.insert_header(name, value)?;
+        head.append_header(name, value)?;
     }
     if session.req_header().method == Method::HEAD || reply.body.is_empty() {
         session.write_response_header(Box::new(head), true).await?;
@@ -111,17 +107,14 @@ pub(super) fn archive(archive: &ArchiveHead) -> Result<ResponseHeader> {
     Ok(head)
 }
 
-/// Adds to the request to a target what it is told of the client: its address and the host that it
-/// asked. Cookies and credentials of clients are none of a target's business, and conditions are
-/// judged here.
-pub(super) fn tell_of_client(session: &Session, head: &mut RequestHeader) -> Result<()> {
-    if let Some(address) = session.client_addr().and_then(|address| address.as_inet()) {
-        head.insert_header(FORWARDED_FOR, address.ip().to_canonical().to_string())?;
+/// What caches in front may do with an archive: keep it where it is a sealed copy, which is what it
+/// is for everybody and for ever. Of anything else the next answer may be another copy.
+pub(super) fn caching(is_sealed: bool, is_for_all: bool) -> HeaderValue {
+    match (is_sealed, is_for_all) {
+        (false, _) => NO_STORE,
+        (true, true) => FOR_ALL,
+        (true, false) => FOR_ONE,
     }
-    if let Some(host) = authority(session) {
-        head.insert_header(FORWARDED_HOST, host)?;
-    }
-    head.insert_header(FORWARDED_PROTO, "http")
 }
 
 /// The host and port that the request came for, where it is one: HTTP/1.0 names none.

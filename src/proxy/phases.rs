@@ -1,6 +1,7 @@
 //! `ProxyHttp`: each phase of Pingora translates, and has what follows decided elsewhere.
 
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -17,11 +18,12 @@ use super::answers::{Refused, patience};
 use super::archives::Answer;
 use super::context::{Context, Open, Phase};
 use super::forward::Forward;
-use super::head::{self, client_address};
+use super::head;
 use super::request_id::REQUEST_ID;
 use super::service::{SnapshotProxy, while_there};
 use super::tally::Tally;
 use super::traffic::Ending;
+use super::visitor::Visitor;
 use super::{cache_fill, cache_phases, cache_read, circles, endings};
 use crate::listener::Serving;
 use crate::route::{ArchiveHead, Failure, SourceFailure};
@@ -56,7 +58,7 @@ impl SnapshotProxy {
     fn list(&self, session: &Session, ctx: &mut Context) {
         let Tally { id, name: Some(name), started, .. } = ctx.tally else { return };
         if session.req_header().method == Method::GET {
-            let client = client_address(session);
+            let client = ctx.visitor.client;
             ctx.tally.running = Some(self.traffic.transfers.begin(id, client, name, started));
         }
     }
@@ -77,8 +79,8 @@ impl SnapshotProxy {
 
 async fn write_head(session: &mut Session, ctx: &mut Context, told: &ArchiveHead) -> Result<()> {
     let mut head = head::archive(told)?;
-    let (enabled, tags) = (session.cache.enabled(), ctx.configured.keys.tags);
-    cache_phases::label(&ctx.phase, enabled, tags, &mut head)?;
+    let enabled = session.cache.enabled();
+    cache_phases::label(&ctx.phase, enabled, &ctx.configured, &mut head)?;
     head.insert_header(REQUEST_ID, ctx.tally.id.to_string())?;
     ctx.tally.answer_with(&head, Instant::now());
     session.write_response_header(Box::new(head), true).await?;
@@ -95,11 +97,13 @@ impl ProxyHttp for SnapshotProxy {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         ctx.tally.started = Instant::now();
-        let (client, request) = (client_address(session), session.req_header());
+        ctx.serving = Serving::begin(session);
+        let visitor = Visitor::of(session, &ctx.configured, ctx.serving.as_ref());
+        ctx.visitor = Arc::new(visitor);
+        let request = session.req_header();
         let (method, uri) = (request.method.clone(), request.uri.clone());
         // What is dismissed has no session at its end.
-        ctx.open = Some(Open { client, method, uri });
-        ctx.serving = Serving::begin(session);
+        ctx.open = Some(Open { method, uri });
         let patience = head::patience(&ctx.configured.config.limits);
         let downstream = session.as_downstream_mut();
         downstream.set_write_timeout(Some(patience));
@@ -123,7 +127,7 @@ impl ProxyHttp for SnapshotProxy {
             Ok(Answer::Reply(reply)) => reply,
             Err(failure) => {
                 ctx.tally.fail(&failure);
-                endings::note_missing(&self.archives, session, &failure);
+                endings::note_missing(&self.archives, ctx, &failure);
                 failure.reply()
             }
         };
@@ -194,8 +198,8 @@ impl ProxyHttp for SnapshotProxy {
             // It goes to nobody, see `request_filter`.
             return Ok(());
         }
-        let (enabled, tags) = (session.cache.enabled(), ctx.configured.keys.tags);
-        cache_phases::label(&ctx.phase, enabled, tags, upstream_response)?;
+        let enabled = session.cache.enabled();
+        cache_phases::label(&ctx.phase, enabled, &ctx.configured, upstream_response)?;
         upstream_response.insert_header(REQUEST_ID, ctx.tally.id.to_string())?;
         ctx.tally.answer_with(upstream_response, Instant::now());
         if let (Some(running), Some(answer)) =
@@ -237,7 +241,7 @@ impl ProxyHttp for SnapshotProxy {
         let Some(head) = head else { return refused(false) };
         *upstream_request = head;
         upstream_request.insert_header(REQUEST_ID, ctx.tally.id.to_string())?;
-        head::tell_of_client(session, upstream_request)
+        ctx.visitor.introduce(session, upstream_request)
     }
 
     async fn upstream_response_filter(
@@ -437,8 +441,8 @@ impl ProxyHttp for SnapshotProxy {
         let has_all = is_told || endings::has_all(session);
         let request = session.req_header();
         let ending = Ending {
-            client: client_address(session),
-            connection: head::connection_address(session),
+            client: ctx.visitor.client,
+            connection: ctx.visitor.peer,
             method: &request.method,
             uri: &request.uri,
             asked: Some(&request.headers),

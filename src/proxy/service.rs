@@ -11,9 +11,9 @@ use super::admission::RunningCount;
 use super::archives::{Answer, Archives};
 use super::circles::{self, Circles};
 use super::context::Context;
-use super::head::client_address;
-use super::tally::Tally;
+use super::gate::Gate;
 use super::traffic::Traffic;
+use super::visitor::Visitor;
 use crate::cache::ArchiveStorage;
 use crate::config::Downloads;
 use crate::configured::{Configured, Live};
@@ -27,6 +27,7 @@ use crate::route::plan::ArchiveRequest;
 use crate::route::{self, ApiCall, Asked, Failure, Reply, Requester, Route, ShortForm};
 use crate::rpc::{CallCounts, NodeProxy};
 use crate::scrape::{ReferenceSlot, Scraper};
+use crate::snapshot::ArchiveName;
 use crate::upstream::UpstreamPool;
 
 /// What clients connect to.
@@ -39,6 +40,7 @@ pub struct SnapshotProxy {
     pub(super) live: Arc<Live>,
     pub(super) reference: Arc<ReferenceSlot>,
     circles: Arc<Circles>,
+    gate: Arc<Gate>,
     /// What is passed on to nodes, where that is wanted.
     rpc: Arc<NodeProxy>,
     /// Counts requests, for the end of the process.
@@ -66,6 +68,7 @@ impl SnapshotProxy {
             live: Arc::clone(live),
             reference: scraper.reference(),
             circles: Arc::default(),
+            gate: Arc::new(Gate::new(&live.load().config)),
             rpc: Arc::new(rpc),
             drain,
             traffic,
@@ -76,6 +79,7 @@ impl SnapshotProxy {
     pub fn apply(&self) {
         let Configured { config, .. } = &**self.live.load();
         self.archives.apply(&config.limits);
+        self.gate.apply(config);
         self.rpc.apply(config);
     }
 
@@ -105,24 +109,41 @@ impl SnapshotProxy {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<std::result::Result<Answer, Failure>> {
+        let (configured, visitor) = (Arc::clone(&ctx.configured), Arc::clone(&ctx.visitor));
+        let request = session.req_header();
+        let route = route::parse(&request.method, &visitor.place, request.uri.query());
+        let is_call = configured.config.rpc_proxy.is_some()
+            && route::parse_node(&request.method, &visitor.place, None).is_some();
+        ctx.tally.route = match &route {
+            Ok(route) => class(route),
+            Err(_) if is_call => RouteClass::Rpc,
+            Err(_) => RouteClass::Other,
+        };
+        let is_short = matches!(&route, Ok(route) if !matches!(route, Route::Archive(_)));
         let serving = ctx.serving.as_ref();
-        if let Some(refusal) = serving.and_then(|serving| serving.refusal(session.req_header())) {
+        if let Some(refusal) = serving.and_then(|serving| serving.refusal(is_short)) {
             return Ok(Err(refusal));
         }
-        ctx.came = Arc::new(circles::came(session.req_header()));
-        if let Err(failure) = self.circles.turn_back(&ctx.came, &ctx.configured.edge) {
+        ctx.came = Arc::new(circles::came(request));
+        if let Err(failure) = self.circles.turn_back(&ctx.came, &configured.edge) {
             return Ok(Err(failure));
         }
-        let client = client_address(session);
-        let passed_on = self.rpc.answer(session, &ctx.configured, client, &ctx.came);
+        let headers = &request.headers;
+        let admitted = self.gate.admit(&configured.config, &visitor, ctx.tally.route, headers);
+        if let Err(failure) = admitted.await {
+            return Ok(Err(failure));
+        }
+        let asker = (visitor.client, &visitor.place);
+        let passed_on = self.rpc.answer(session, &configured, asker, &ctx.came);
         if let Some(answer) = passed_on.await {
             ctx.tally.route = RouteClass::Rpc;
             return Ok(answer.map(Answer::Reply));
         }
-        match self.read(session, &ctx.configured, client, &ctx.came, &mut ctx.tally) {
+        let read = route.and_then(|route| self.read(session, ctx, route));
+        match read {
             Ok(Read::Answered(reply)) => Ok(Ok(Answer::Reply(reply))),
             Ok(Read::Archive(request)) => {
-                let answer = self.archives.resolve(&ctx.configured, &request, &mut ctx.permit);
+                let answer = self.archives.resolve(&configured, &request, &mut ctx.permit);
                 while_there(session, answer).await
             }
             Err(failure) => Ok(Err(failure)),
@@ -133,31 +154,39 @@ impl SnapshotProxy {
     fn read(
         &self,
         session: &mut Session,
-        configured: &Configured,
-        client: IpAddr,
-        came: &Arc<CdnLoop>,
-        tally: &mut Tally,
+        ctx: &mut Context,
+        route: Route,
     ) -> std::result::Result<Read, Failure> {
+        let Context { configured, visitor, came, tally, .. } = ctx;
         let request = session.req_header();
-        let uri = &request.uri;
-        let route = route::parse(&request.method, uri.path(), uri.query())?;
-        tally.route = class(&route);
         let asked = Asked::of(&request.method, &request.headers, configured.keys.tags);
         if !session.as_downstream_mut().is_body_empty() {
             return Err(Failure::Body);
         }
         match route {
             Route::Archive(name) => {
+                if self.is_elsewhere(&name, visitor) {
+                    return Err(Failure::NotHeld);
+                }
                 tally.name = Some(name);
-                let came = Arc::clone(came);
+                let (client, came) = (visitor.client, Arc::clone(came));
                 let request = ArchiveRequest { name, client, asked, came };
                 Ok(Read::Archive(Box::new(request)))
             }
             Route::ShortForm(form) => {
-                self.short_form(configured, &form, &asked, client, came).map(Read::Answered)
+                self.short_form(configured, &form, &asked, visitor.client, came).map(Read::Answered)
             }
-            Route::Api(call) => self.call(session, configured, &call, came).map(Read::Answered),
+            Route::Api(call) => {
+                self.call((session, visitor), configured, &call, came).map(Read::Answered)
+            }
         }
+    }
+
+    /// Whether an archive is one of other groups alone than the one that it is asked of.
+    fn is_elsewhere(&self, name: &ArchiveName, visitor: &Visitor) -> bool {
+        let Some(group) = visitor.place.group() else { return false };
+        let view = self.archives.published.load();
+        view.is_held(name, None) && !view.is_held(name, Some(group))
     }
 
     fn short_form(

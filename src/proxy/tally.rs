@@ -55,6 +55,7 @@ fn bound(busy: Busy) -> LimitName {
         Busy::Client => LimitName::ClientTransfers,
         Busy::Heads => LimitName::Heads,
         Busy::Connections => LimitName::Connections,
+        Busy::Credentials => LimitName::Credentials,
         Busy::Rate => LimitName::Rate,
     }
 }
@@ -99,6 +100,11 @@ impl Tally {
                 self.refused = Some(bound(*busy));
                 self.ended = Some(End::Refused);
             }
+            Failure::Requests(_) => {
+                self.refused = Some(LimitName::Requests);
+                self.ended = Some(End::Refused);
+            }
+            Failure::Denied | Failure::Unauthorized { .. } => self.ended = Some(End::Refused),
             Failure::Sources(_) | Failure::OtherCopy => self.ended = Some(End::SourceFailed),
             Failure::Internal => self.ended = Some(End::Internal),
             _ => {}

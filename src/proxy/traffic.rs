@@ -30,7 +30,7 @@ pub struct Traffic {
 pub(super) struct Ending<'a> {
     pub(super) client: IpAddr,
     /// Who the connection is from.
-    pub(super) connection: Option<IpAddr>,
+    pub(super) connection: IpAddr,
     pub(super) method: &'a Method,
     pub(super) uri: &'a Uri,
     /// What else its head says, where that is still there.
@@ -76,7 +76,7 @@ impl Traffic {
         self.log.write(&Entry {
             id: &tally.id,
             client,
-            connection,
+            connection: Some(connection),
             method: method.as_str(),
             path: uri.path(),
             query: uri.query(),

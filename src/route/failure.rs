@@ -1,7 +1,9 @@
 //! Everything that can be wrong with a request or its sources, and the one function that turns it
 //! into an answer.
 
-use http::header::{ALLOW, CONTENT_RANGE, HeaderValue, RETRY_AFTER};
+use std::time::Duration;
+
+use http::header::{ALLOW, CONTENT_RANGE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::status::StatusCode;
 
 use super::reply::Reply;
@@ -62,6 +64,20 @@ pub enum Failure {
     /// Every source of the archive failed; the last failure that was not a plain "gone".
     #[error("no source could deliver this archive")]
     Sources(#[source] SourceFailure),
+    /// The client is in no network that may ask for it.
+    #[error("this address may not ask for this")]
+    Denied,
+    /// The client has to show who it is, and by what.
+    #[error("credentials are needed")]
+    Unauthorized {
+        /// By name and password.
+        basic: bool,
+        /// By a token.
+        bearer: bool,
+    },
+    /// The client asks too often, and may again after this time.
+    #[error("this address asks more often than it may, see `retry-after`")]
+    Requests(Duration),
     /// There is too much to do.
     #[error("{0}")]
     Busy(Busy),
@@ -88,6 +104,9 @@ pub enum Busy {
     /// The bound on connections, of which the last are kept for short answers.
     #[error("as many connections are open as may be")]
     Connections,
+    /// The bound on passwords that are checked at once.
+    #[error("as many passwords are being checked as may be at once")]
+    Credentials,
     /// The bound on the rate of all transfers.
     #[error("one more transfer would leave too little for those that are running")]
     Rate,
@@ -95,6 +114,10 @@ pub enum Busy {
 
 /// After how many seconds a client that was refused may find it better. Archives take minutes.
 const SOME_SECONDS: HeaderValue = HeaderValue::from_static("10");
+
+/// How a client shows who it is (RFC 7617, RFC 6750).
+const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"snapedge\", charset=\"UTF-8\"");
+const BEARER: HeaderValue = HeaderValue::from_static("Bearer realm=\"snapedge\"");
 
 /// After how many seconds a copy that is out of reach may be back. A node takes longer to start,
 /// and what is remembered of the copy ends within minutes.
@@ -264,6 +287,21 @@ impl Failure {
                     Err(_) => reply,
                 }
             }
+            Self::Unauthorized { basic, bearer } => {
+                let schemes = [(*basic, BASIC), (*bearer, BEARER)];
+                let wanted = schemes.into_iter().filter(|(is_wanted, _)| *is_wanted);
+                wanted.fold(Reply::text(status, format!("{self}\n")), |reply, (_, scheme)| {
+                    reply.with(WWW_AUTHENTICATE, scheme)
+                })
+            }
+            Self::Requests(wait) => {
+                let seconds = wait.as_millis().div_ceil(1000).max(1);
+                let reply = Reply::text(status, format!("{self}\n"));
+                match HeaderValue::from_str(&seconds.to_string()) {
+                    Ok(seconds) => reply.with(RETRY_AFTER, seconds),
+                    Err(_) => reply,
+                }
+            }
             Self::Busy(_) => {
                 Reply::text(status, format!("{self}\n")).with(RETRY_AFTER, SOME_SECONDS)
             }
@@ -273,6 +311,7 @@ impl Failure {
             Self::LongHead
             | Self::Body
             | Self::Host
+            | Self::Denied
             | Self::Loop(_)
             | Self::Sources(_)
             | Self::Internal => Reply::text(status, format!("{self}\n")),
@@ -287,6 +326,9 @@ impl Failure {
             | Self::Sources(SourceFailure::Gone) => StatusCode::NOT_FOUND,
             Self::Method | Self::PostOnly => StatusCode::METHOD_NOT_ALLOWED,
             Self::Body | Self::Host | Self::Query { .. } => StatusCode::BAD_REQUEST,
+            Self::Denied => StatusCode::FORBIDDEN,
+            Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
+            Self::Requests(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::LongHead => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Unsatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Loop(_) => StatusCode::LOOP_DETECTED,

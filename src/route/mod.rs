@@ -15,9 +15,11 @@ mod client_net;
 mod condition;
 mod failure;
 mod header;
+mod known_path;
 mod nearest;
 mod path;
 mod pinned_copy;
+mod place;
 pub mod plan;
 mod range;
 mod redirect;
@@ -40,12 +42,14 @@ pub use call_rate::CallRate;
 pub use client_net::ClientNet;
 pub use condition::{Conditions, Judgement};
 pub use failure::{Busy, Failure, SourceFailure};
+pub use known_path::{Style, Wanted};
 pub use nearest::keep_near;
 pub use pinned_copy::PinnedCopy;
+pub use place::{Names, Place};
 pub use range::{ByteRange, ContentRange, RangeRequest, RangeSpec, Selection};
 pub use redirect::{Requester, Settings, chosen, redirect, short_form};
 pub use reply::Reply;
-pub use request::{ApiCall, Route, ShortForm, Style, Wanted, parse};
+pub use request::{ApiCall, Route, ShortForm, parse};
 pub use rest::{Rest, Validator, judge_rest};
 pub use rpc::{
     Answers, Ask, BadAnswer, Calls, NodeRoute, Question, Said, health_word, node_health,

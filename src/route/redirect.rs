@@ -7,8 +7,10 @@ use http::status::StatusCode;
 
 use super::balance::{Targets, order};
 use super::failure::Failure;
+use super::known_path::Wanted;
+use super::place::Names;
 use super::reply::Reply;
-use super::request::{ShortForm, Wanted};
+use super::request::ShortForm;
 use crate::config::{Config, Downloads};
 use crate::index::View;
 use crate::snapshot::ArchiveName;
@@ -24,6 +26,8 @@ pub struct Settings {
     pub public_url: Option<String>,
     /// Slots that the newest archive may be behind the cluster.
     pub max_snapshot_age: u64,
+    /// What names a group besides a query.
+    pub names: Names,
 }
 
 impl Settings {
@@ -31,7 +35,8 @@ impl Settings {
     pub fn of(config: &Config) -> Self {
         let Config { downloads, max_snapshot_age, .. } = *config;
         let (default_group, public_url) = (config.default_group.clone(), config.public_url.clone());
-        Self { downloads, default_group, public_url, max_snapshot_age }
+        let names = Names::of(config);
+        Self { downloads, default_group, public_url, max_snapshot_age, names }
     }
 }
 
@@ -74,7 +79,7 @@ pub fn short_form(
     requester: &Requester<'_>,
 ) -> Result<Reply, Failure> {
     match settings.downloads {
-        Downloads::Proxy => Ok(Reply::redirect(StatusCode::SEE_OTHER, &form.style.path(name))),
+        Downloads::Proxy => Ok(Reply::redirect(StatusCode::SEE_OTHER, &form.path(name))),
         Downloads::Redirect => elsewhere(StatusCode::SEE_OTHER, name, view, requester),
     }
 }
@@ -166,11 +171,13 @@ mod tests {
             default_group: default_group.map(Arc::from),
             public_url: None,
             max_snapshot_age: 0,
+            names: Names::default(),
         }
     }
 
     fn short(wanted: Wanted, group: Option<&str>) -> ShortForm {
-        ShortForm { wanted, style: Style::V1, group: group.map(str::to_owned) }
+        let (group, prefix) = (group.map(str::to_owned), String::new());
+        ShortForm { wanted, style: Style::V1, group, prefix }
     }
 
     const REQUESTER: Requester<'static> = Requester { client: CLIENT, targets: &Strangers };

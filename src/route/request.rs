@@ -3,39 +3,12 @@
 use http::Method;
 
 use super::failure::Failure;
-use super::path::merged;
+use super::known_path::{KnownPath, Style, Wanted};
+use super::place::Place;
 use crate::snapshot::{ArchiveName, Slot};
 
 /// Most entries of one best-snapshots answer, as in the Go tracker.
 const MAX_BEST: usize = 25;
-
-/// Which of the two short forms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// `snapshot.tar.*`
-    Full,
-    /// `incremental-snapshot.tar.*`
-    Incremental,
-}
-
-/// Under which of the two path schemes a request came, so that its redirect stays there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
-    /// As on a node: `/<name>`.
-    Root,
-    /// As on a sidecar: `/v1/snapshot/<name>`.
-    V1,
-}
-
-impl Style {
-    /// The path of an archive.
-    pub fn path(self, name: &ArchiveName) -> String {
-        match self {
-            Self::Root => format!("/{name}"),
-            Self::V1 => format!("/v1/snapshot/{name}"),
-        }
-    }
-}
 
 /// A request for whatever is best.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +19,15 @@ pub struct ShortForm {
     pub style: Style,
     /// Of which group; of any where that is not said.
     pub group: Option<String>,
+    /// What stands before the path, and so before that of the archive: nothing, or a group.
+    pub prefix: String,
+}
+
+impl ShortForm {
+    /// The path of an archive, where this one came from.
+    pub fn path(&self, name: &ArchiveName) -> String {
+        format!("{}{}", self.prefix, self.style.path(name))
+    }
 }
 
 /// What a request asks for.
@@ -82,79 +64,42 @@ pub enum ApiCall {
         group: Option<String>,
     },
     /// `/health`: health as a node tells it.
-    Health,
+    Health {
+        /// Of this group.
+        group: Option<String>,
+    },
 }
 
-/// What a path alone tells.
-enum Place {
-    ShortForm(Wanted, Style),
-    Archive(ArchiveName),
-    Snapshots,
-    BestSnapshots,
-    TrackerHealth,
-    Health,
-}
-
-/// Understands a request. Slashes that mean nothing are left out; then paths are compared byte by
-/// byte: nothing that is served needs an escape, so a path with one is another path.
-pub fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<Route, Failure> {
-    let place = place(&merged(path)).ok_or(Failure::NoSuchPath)?;
+/// Understands a request. Paths are compared byte by byte: nothing that is served needs an escape,
+/// so a path with one is another path.
+pub fn parse(method: &Method, place: &Place, query: Option<&str>) -> Result<Route, Failure> {
+    let known = KnownPath::of(&place.path).ok_or(Failure::NoSuchPath)?;
     if !matches!(*method, Method::GET | Method::HEAD) {
         return Err(Failure::Method);
     }
     let query = Query(query.unwrap_or_default());
-    Ok(match place {
-        Place::Archive(name) => Route::Archive(name),
-        Place::Health => Route::Api(ApiCall::Health),
-        Place::ShortForm(wanted, style) => {
-            Route::ShortForm(ShortForm { wanted, style, group: query.text("group") })
+    let group = || place.group_or(query.text("group"));
+    Ok(match known {
+        KnownPath::Archive(name) => Route::Archive(name),
+        // A node's has no query.
+        KnownPath::Health => Route::Api(ApiCall::Health { group: place.group_or(None) }),
+        KnownPath::ShortForm(wanted, style) => {
+            let prefix = place.prefix.clone();
+            Route::ShortForm(ShortForm { wanted, style, group: group(), prefix })
         }
-        Place::Snapshots => {
+        KnownPath::Snapshots => {
             let base = query.number::<u64>("slot", "a slot, a decimal 64 bit number")?;
             let base = base.filter(|slot| *slot != 0).map(Slot);
-            Route::Api(ApiCall::Snapshots { group: query.text("group"), base })
+            Route::Api(ApiCall::Snapshots { group: group(), base })
         }
-        Place::BestSnapshots => {
+        KnownPath::BestSnapshots => {
             let max = query.number::<i64>("max", "a whole number")?.unwrap_or(1);
             // Below zero means "as many as there may be".
             let max = usize::try_from(max).map_or(MAX_BEST, |max| max.min(MAX_BEST));
-            Route::Api(ApiCall::BestSnapshots { group: query.text("group"), max })
+            Route::Api(ApiCall::BestSnapshots { group: group(), max })
         }
-        Place::TrackerHealth => Route::Api(ApiCall::TrackerHealth { group: query.text("group") }),
+        KnownPath::TrackerHealth => Route::Api(ApiCall::TrackerHealth { group: group() }),
     })
-}
-
-fn place(path: &str) -> Option<Place> {
-    let rest = path.strip_prefix('/')?;
-    if let Some(wanted) = short_form(rest) {
-        return Some(Place::ShortForm(wanted, Style::Root));
-    }
-    if let Some(v1) = rest.strip_prefix("v1/") {
-        return match v1 {
-            "snapshots" => Some(Place::Snapshots),
-            "best_snapshots" => Some(Place::BestSnapshots),
-            "health" => Some(Place::TrackerHealth),
-            _ => short_form(v1).map(|wanted| Place::ShortForm(wanted, Style::V1)).or_else(|| {
-                let name = v1.strip_prefix("snapshot/")?;
-                name.parse().ok().map(Place::Archive)
-            }),
-        };
-    }
-    match rest {
-        "health" => Some(Place::Health),
-        name => name.parse().ok().map(Place::Archive),
-    }
-}
-
-/// The short names never meant a format: the redirect leads to whatever there is.
-fn short_form(name: &str) -> Option<Wanted> {
-    match name {
-        "snapshot.tar.bz2" | "snapshot.tar.zst" => Some(Wanted::Full),
-        "incremental-snapshot.tar.bz2" | "incremental-snapshot.tar.zst" => {
-            Some(Wanted::Incremental)
-        }
-        _ => None,
-    }
 }
 
 /// The group that a query names.
@@ -185,6 +130,7 @@ impl Query<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::path::merged;
     use proptest::prelude::*;
 
     const FULL: &str = "snapshot-1000-426qDu1xtT27veQig8FUVaqbvbGgSguUuwtgsrfBh5oY.tar.zst";
@@ -196,7 +142,11 @@ mod tests {
             None => (path_and_query, None),
         };
         for method in [Method::GET, Method::HEAD] {
-            assert_eq!(parse(&method, path, query), expected, "{method} {path_and_query}");
+            assert_eq!(
+                parse(&method, &Place::root(path), query),
+                expected,
+                "{method} {path_and_query}"
+            );
         }
         let refused = if expected == Err(Failure::NoSuchPath) {
             Failure::NoSuchPath
@@ -204,13 +154,18 @@ mod tests {
             Failure::Method
         };
         for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
-            assert_eq!(parse(&method, path, query), Err(refused.clone()), "{method} {path}");
+            assert_eq!(
+                parse(&method, &Place::root(path), query),
+                Err(refused.clone()),
+                "{method} {path}"
+            );
         }
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "it is what `check` compares with")]
     fn short(wanted: Wanted, style: Style, group: Option<&str>) -> Result<Route, Failure> {
-        Ok(Route::ShortForm(ShortForm { wanted, style, group: group.map(str::to_owned) }))
+        let (group, prefix) = (group.map(str::to_owned), String::new());
+        Ok(Route::ShortForm(ShortForm { wanted, style, group, prefix }))
     }
 
     #[test]
@@ -315,7 +270,7 @@ mod tests {
             "/v1/health?group=a",
             Ok(Route::Api(ApiCall::TrackerHealth { group: Some("a".to_owned()) })),
         );
-        check("/health", Ok(Route::Api(ApiCall::Health)));
+        check("/health", Ok(Route::Api(ApiCall::Health { group: None })));
         for path in ["/v1", "/v1/", "/v1/snapshots/x", "/v1/health/x", "/metrics", "/status"] {
             check(path, Err(Failure::NoSuchPath));
         }
@@ -339,7 +294,7 @@ mod tests {
             &below_v1,
         ] {
             for query in [None, Some("group=a"), Some("max=//")] {
-                let plain = parse(&Method::GET, path, query);
+                let plain = parse(&Method::GET, &Place::root(path), query);
                 assert!(!matches!(plain, Err(Failure::NoSuchPath)), "{path}");
                 let wide = path.replace('/', "//");
                 for other in [
@@ -348,8 +303,11 @@ mod tests {
                     format!("{wide}//"),
                     path.replace('/', "///////////////"),
                 ] {
-                    assert_eq!(parse(&Method::GET, &other, query), plain, "{other}");
-                    assert_eq!(parse(&Method::PUT, &other, query), Err(Failure::Method));
+                    assert_eq!(parse(&Method::GET, &Place::root(&other), query), plain, "{other}");
+                    assert_eq!(
+                        parse(&Method::PUT, &Place::root(&other), query),
+                        Err(Failure::Method)
+                    );
                 }
             }
         }
@@ -362,14 +320,14 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_requests_never_panic(path: String, query: Option<String>) {
-            let _ = parse(&Method::GET, &path, query.as_deref());
-            let _ = parse(&Method::GET, &format!("/{path}"), query.as_deref());
-            let _ = parse(&Method::GET, &format!("/v1/snapshot/{path}"), None);
+            let _ = parse(&Method::GET, &Place::root(&path), query.as_deref());
+            let _ = parse(&Method::GET, &Place::root(&format!("/{path}")), query.as_deref());
+            let _ = parse(&Method::GET, &Place::root(&format!("/v1/snapshot/{path}")), None);
         }
 
         #[test]
         fn only_the_path_of_a_name_leads_to_it(path in SHAPES) {
-            if let Ok(Route::Archive(name)) = parse(&Method::GET, &path, None) {
+            if let Ok(Route::Archive(name)) = parse(&Method::GET, &Place::root(&path), None) {
                 let paths = [Style::Root.path(&name), Style::V1.path(&name)];
                 prop_assert!(paths.iter().any(|known| **known == *merged(&path)));
             }

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
-use super::path::merged;
+use super::place::Place;
 use super::reply::Reply;
 use super::request::group_of;
 use super::rpc_outcome::{Content, Outcome, RpcError, json_reply, null};
@@ -44,22 +44,28 @@ pub enum NodeRoute {
         group: Option<String>,
     },
     /// `/health`: that of the node that a client's calls go to.
-    Health,
+    Health {
+        /// Of which group.
+        group: Option<String>,
+    },
 }
 
 /// Understands a request for a node; nothing where it is for something else.
 pub fn parse_node(
     method: &Method,
-    path: &str,
+    place: &Place,
     query: Option<&str>,
 ) -> Option<Result<NodeRoute, Failure>> {
-    let group = || group_of(query.unwrap_or_default());
+    let group = || place.group_or(group_of(query.unwrap_or_default()));
     let reads = matches!(*method, Method::GET | Method::HEAD);
-    match &*merged(path) {
+    match &*place.path {
         "/" if *method == Method::POST => Some(Ok(NodeRoute::Calls { group: group() })),
         "/" => Some(Err(Failure::PostOnly)),
         "/genesis.tar.bz2" if reads => Some(Ok(NodeRoute::Genesis { group: group() })),
-        "/health" if reads => Some(Ok(NodeRoute::Health)),
+        "/health" if reads => {
+            // A node's has no query.
+            Some(Ok(NodeRoute::Health { group: place.group_or(None) }))
+        }
         "/genesis.tar.bz2" | "/health" => Some(Err(Failure::Method)),
         _ => None,
     }
@@ -526,15 +532,19 @@ mod tests {
             (Method::POST, "//", None, calls(None)),
             (Method::POST, "", None, None),
             (Method::POST, "/.", None, None),
-            (Method::GET, "/health", None, Some(Ok(NodeRoute::Health))),
+            (Method::GET, "/health", None, Some(Ok(NodeRoute::Health { group: None }))),
             (Method::POST, "/health", None, Some(Err(Failure::Method))),
-            (Method::GET, "//health/", None, Some(Ok(NodeRoute::Health))),
+            (Method::GET, "//health/", None, Some(Ok(NodeRoute::Health { group: None }))),
             (Method::GET, "/genesis.tar.bz2/", Some("group=b"), genesis(Some("b"))),
             (Method::GET, "/health/.", None, None),
             (Method::GET, "/%2Fgenesis.tar.bz2", None, None),
             (Method::GET, "/v1/genesis.tar.bz2", None, None),
         ] {
-            assert_eq!(parse_node(&method, path, query), expected, "{method} {path} {query:?}");
+            assert_eq!(
+                parse_node(&method, &Place::root(path), query),
+                expected,
+                "{method} {path} {query:?}"
+            );
         }
     }
 

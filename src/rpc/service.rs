@@ -25,8 +25,8 @@ use crate::hops::CdnLoop;
 use crate::index::{TargetId, View};
 use crate::published::Published;
 use crate::route::{
-    self, Ask, CallRate, Calls, ClientNet, Failure, NodeRoute, Outcome, Question, Reply, RpcError,
-    Said, SourceFailure, order_nodes,
+    self, Ask, CallRate, Calls, ClientNet, Failure, NodeRoute, Outcome, Place, Question, Reply,
+    RpcError, Said, SourceFailure, order_nodes,
 };
 use crate::scrape::{Node, NodeError, Nodes};
 
@@ -89,20 +89,22 @@ impl AsRef<[u8]> for Kept {
 }
 
 impl NodeProxy {
-    /// The answer to a request for a node of this client, which `came` through others; nothing to
+    /// The answer to a request of a client for a node, which `came` through others; nothing to
     /// any other one, nor where nothing is passed on to nodes.
     pub async fn answer(
         &self,
         session: &mut Session,
         configured: &Configured,
-        client: IpAddr,
+        (client, place): (IpAddr, &Place),
         came: &CdnLoop,
     ) -> Option<Result<Reply, Failure>> {
         let rules = configured.config.rpc_proxy.as_ref()?;
         let head = session.req_header();
         let asker = |group| Asker { configured, client, group, came: came.clone() };
-        match route::parse_node(&head.method, head.uri.path(), head.uri.query())? {
-            Ok(NodeRoute::Health) => self.health_for(session, asker(None)).await.map(Ok),
+        match route::parse_node(&head.method, place, head.uri.query())? {
+            Ok(NodeRoute::Health { group }) => {
+                self.health_for(session, asker(group.as_deref())).await.map(Ok)
+            }
             Ok(NodeRoute::Genesis { group }) => {
                 Some(self.genesis_for(session, asker(group.as_deref())).await)
             }

@@ -226,6 +226,10 @@ fn more_of(count: usize) -> Option<String> {
 }
 
 /// One line that says how the edge is: its health, and then the reasons or what it offers.
+pub fn line(status: &Status) -> String {
+    summary(status, false)
+}
+
 fn summary(status: &Status, color: bool) -> String {
     let health = colored(&word(&status.health), color);
     let mut parts: Vec<String> = if status.health != Health::Healthy && !status.reasons.is_empty() {

@@ -143,6 +143,7 @@ fn view_of(targets: u64) -> View {
 
 fn listing(view: &View, urls: &Urls) -> Vec<u8> {
     let settings = Settings {
+        names: snapedge::route::Names::default(),
         downloads: Downloads::Redirect,
         default_group: None,
         public_url: None,

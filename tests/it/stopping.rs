@@ -162,3 +162,107 @@ async fn one_port_is_listened_on_in_both_families() {
         assert_ends(&mut running, &listen).await;
     }
 }
+
+/// Balancers see it before clients do.
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_goes_down_before_anything_is_refused() {
+    let origin = Origin::run(Program::Agave, &[(&full(1000), CONTENT)]).await;
+    let wait = "server: {drain_delay: 2s, grace_period: 10m}\n";
+    let mut running = before(&origin, wait).await;
+    let ready = |to: SocketAddr| async move { Ask::get("/readyz").send(to).await.status };
+    assert_eq!(ready(running.internal).await, 200);
+    running.signal("-TERM");
+    eventually("it is not ready any more", || async { ready(running.internal).await == 503 }).await;
+    let answer = Ask::get("/snapshot.tar.bz2").send(running.address).await;
+    assert_eq!(answer.status, 303, "what comes is served meanwhile");
+    assert!(running.log().contains("accepting for `server.drain_delay`"), "{}", running.log());
+    assert_refuses(running.address).await;
+    assert_ends(&mut running, "nothing is under way").await;
+    // Whoever says it again does not wait for that.
+    let mut running = before(&origin, "server: {drain_delay: 10m}\n").await;
+    running.signal("-TERM");
+    eventually("it is not ready any more", || async { ready(running.internal).await == 503 }).await;
+    running.signal("-TERM");
+    assert_ends(&mut running, "told again").await;
+}
+
+/// Names of what is in a directory and begins as archives do, or is on its way to one.
+fn archives_in(directory: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).expect("a directory");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    names.filter(|name| name.contains("snapshot-")).collect()
+}
+
+fn shared(directory: &std::path::Path, more: &str) -> String {
+    format!(
+        "proxy_snapshot_cache_dir: {}\n\
+         cache: {{sharing: shared, prefetch: all, verify: length{more}}}\n",
+        directory.display()
+    )
+}
+
+/// At a rate at which it would take minutes.
+const SLOWLY: u64 = 100 << 10;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_that_nobody_reads_ends_at_once_and_leaves_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for fault in [None, Some(Fault::StallAfter(1 << 20)), Some(Fault::StallBeforeHead)] {
+        let origin = Origin::run(Program::Agave, &[(&full(1000), CONTENT)]).await;
+        origin.slow_to(SLOWLY);
+        let waits = fault == Some(Fault::StallBeforeHead);
+        origin.fail(fault.clone());
+        let config = format!("{GRACE}{}", shared(directory.path(), ""));
+        let mut running = before(&origin, &config).await;
+        eventually("it is fetched", || async {
+            origin.asked("GET", &full(1000)) > 0
+                && (waits || !archives_in(directory.path()).is_empty())
+        })
+        .await;
+        let began = Instant::now();
+        running.signal("-TERM");
+        assert_ends(&mut running, "nobody reads").await;
+        assert!(began.elapsed() < Duration::from_secs(60), "{fault:?}");
+        assert_eq!(archives_in(directory.path()), Vec::<String>::new(), "{fault:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_ends_with_its_last_reader() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let origin = Origin::run(Program::Agave, &[(&full(1000), CONTENT)]).await;
+    origin.slow_to(SLOWLY);
+    let config = format!("{GRACE}{}", shared(directory.path(), ""));
+    let mut running = before(&origin, &config).await;
+    let ask = Ask::get(format!("/{}", full(1000)));
+    let (head, stream) = ask.begin(running.address).await;
+    assert_eq!(head.status, 200);
+    running.signal("-TERM");
+    assert_refuses(running.address).await;
+    assert_eq!(running.ended(), None, "somebody reads: {}", running.log());
+    drop(stream);
+    assert_ends(&mut running, "the reader has left").await;
+    assert_eq!(archives_in(directory.path()), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_is_finished_where_that_is_wanted() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let origin = Origin::run(Program::Agave, &[(&full(1000), CONTENT)]).await;
+    origin.fail(Fault::Hold(CONTENT.len / 2));
+    let config = format!("{GRACE}{}", shared(directory.path(), ", finish_on_stop: true"));
+    let mut running = before(&origin, &config).await;
+    eventually("it is fetched", || async { !archives_in(directory.path()).is_empty() }).await;
+    running.signal("-TERM");
+    assert_refuses(running.address).await;
+    eventually("it is said", || async {
+        running.log().contains("and what fills the cache (`cache.finish_on_stop`)")
+    })
+    .await;
+    assert_eq!(running.ended(), None, "{}", running.log());
+    origin.fail(None);
+    assert_ends(&mut running, "it is whole").await;
+    let kept = std::fs::read(directory.path().join(full(1000))).expect("promoted");
+    assert!(CONTENT.matches(0, &kept) && kept.len() as u64 == CONTENT.len);
+}

@@ -1,7 +1,8 @@
 //! Who may import whom, and where each thing of the outside is at home.
 
 /// Which modules of the crate a module may import, besides itself. A new module needs a row.
-pub(super) const IMPORTS: [(&str, &[&str]); 28] = [
+pub(super) const IMPORTS: [(&str, &[&str]); 29] = [
+    ("clients", &[]),
     ("clock", &[]),
     ("drain", &[]),
     ("error_chain", &[]),
@@ -13,7 +14,7 @@ pub(super) const IMPORTS: [(&str, &[&str]); 28] = [
     ("check", &["snapshot"]),
     ("index", &["hops", "limit", "snapshot", "clock"]),
     ("published", &["index", "snapshot"]),
-    ("config", &["hops", "snapshot"]),
+    ("config", &["clients", "hops", "snapshot"]),
     ("fd_limit", &["config"]),
     ("access", &["hops", "config", "index"]),
     ("route", &["hops", "snapshot", "index", "config", "access", "clock", "limit"]),
@@ -57,6 +58,7 @@ pub(super) const IMPORTS: [(&str, &[&str]); 28] = [
     (
         "fill",
         &[
+            "drain",
             "hops",
             "cache",
             "route",
@@ -88,7 +90,20 @@ pub(super) const IMPORTS: [(&str, &[&str]); 28] = [
         ],
     ),
     ("rpc", &["config", "configured", "hops", "index", "limit", "published", "route", "scrape"]),
-    ("listener", &["config", "drain", "fd_limit", "limit", "metrics", "route", "upstream"]),
+    (
+        "listener",
+        &[
+            "clients",
+            "config",
+            "drain",
+            "error_chain",
+            "fd_limit",
+            "limit",
+            "metrics",
+            "route",
+            "upstream",
+        ],
+    ),
     (
         "proxy",
         &[
@@ -123,8 +138,9 @@ pub(super) const IMPORTS: [(&str, &[&str]); 28] = [
 /// What may import anything, and what nothing above may import.
 pub(super) const ON_TOP: [&str; 4] = ["app", "cli", "demo", "main"];
 
-pub(super) const PURE: [&str; 21] = [
+pub(super) const PURE: [&str; 22] = [
     "src/hops.rs",
+    "src/clients/",
     "src/snapshot/",
     "src/index/",
     "src/route/",
@@ -166,8 +182,8 @@ pub(super) const WITH_PINGORA: [&str; 12] = [
 pub(super) const WITH_YAML: [&str; 3] =
     ["src/config/yaml.rs", "src/config/tree.rs", "src/config/scalar.rs"];
 /// Where files of certificates are read, where connections get their settings, and a test's server.
-pub(super) const WITH_RUSTLS: [&str; 3] =
-    ["src/config/access.rs", "src/access/", "src/scrape/approach/tests.rs"];
+pub(super) const WITH_RUSTLS: [&str; 4] =
+    ["src/config/access.rs", "src/access/", "src/listener/tls.rs", "src/scrape/approach/tests.rs"];
 pub(super) const WITH_DNS: [&str; 1] = ["src/scrape/discovery/dns.rs"];
 /// Files as memory, and what only a disk's caller needs.
 pub(super) const WITH_MAPPING: [&str; 1] = ["src/cache/mapping.rs"];

@@ -8,7 +8,7 @@ use super::{good, reference_with_examples, reject_file, reject_in_group};
 use crate::config::{Credentials, Group, Kept, Scheme, Secret, Tls, Verification};
 
 /// A directory with the files that the reference names.
-struct Files {
+pub(super) struct Files {
     directory: tempfile::TempDir,
     authority: Certificate,
     client: Certificate,
@@ -16,7 +16,7 @@ struct Files {
 }
 
 impl Files {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let authority_key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec![]).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -31,19 +31,30 @@ impl Files {
         files.write("client.key", files.key.serialize_pem());
         files.write("password", "from the file\n");
         files.write("token", "from.the.file\n");
+        for name in ["fullchain.pem", "testnet.pem"] {
+            files.write(name, files.client.pem());
+        }
+        for name in ["privkey.pem", "testnet.key"] {
+            files.write(name, files.key.serialize_pem());
+        }
+        files.write("clients.pem", files.authority.pem());
+        files.write("users", format!("ann:{}\n", bcrypt::hash("w", 4).expect("a hash")));
+        for name in ["token-a", "token-b"] {
+            files.write(name, name);
+        }
         files
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+    pub(super) fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         std::fs::write(self.path(name), content).expect("written");
     }
 
     /// `text` with these files for those of the reference.
-    fn put_into(&self, text: &str) -> String {
+    pub(super) fn put_into(&self, text: &str) -> String {
         text.replace("/etc/snapedge/", &format!("{}/", self.directory.path().display()))
     }
 

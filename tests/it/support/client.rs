@@ -231,3 +231,14 @@ fn parse_head(head: String) -> Answer {
         .collect();
     Answer { status, head, headers, body: Vec::new(), ended: Ended::Whole }
 }
+
+/// An answer whose connection has ended; nothing where there is no head.
+pub fn answer_of(bytes: &[u8]) -> Option<Answer> {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+    let mut answer = parse_head(String::from_utf8(bytes[..end].to_vec()).ok()?);
+    answer.body = bytes[end..].to_vec();
+    let expected = expected_length(&answer);
+    let is_whole = expected.is_none_or(|length| length == answer.body.len() as u64);
+    answer.ended = if is_whole { Ended::Whole } else { Ended::Short };
+    Some(answer)
+}

@@ -24,6 +24,8 @@ use super::origin::Origin;
 /// A running edge. It ends with the test's runtime.
 pub struct Edge {
     pub address: SocketAddr,
+    /// Of all its listeners, that one first.
+    pub addresses: Vec<SocketAddr>,
     published: Arc<Published>,
     pub accesses: Arc<Accesses>,
     pub discovery: Arc<DiscoveryCounts>,
@@ -87,7 +89,7 @@ impl Edge {
     fn begin(config: &str, running: Probes) -> Self {
         let config = parsed(config);
         let services = Services::new(&config, None).expect("a free port");
-        let address = services.addresses()[0];
+        let addresses = services.addresses();
         let Services {
             mut public,
             places,
@@ -117,7 +119,8 @@ impl Edge {
             tokio::spawn(async move { task.start(shutdown).await });
         }
         Self {
-            address,
+            address: addresses[0],
+            addresses,
             published,
             accesses,
             discovery,

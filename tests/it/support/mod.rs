@@ -14,6 +14,7 @@ pub mod scripted;
 pub mod server;
 pub mod speaker;
 pub mod tls;
+pub mod tls_client;
 pub mod trouble;
 
 use std::time::Duration;

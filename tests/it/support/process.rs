@@ -42,7 +42,7 @@ pub struct Running {
 }
 
 /// An address that was free a moment ago.
-fn free() -> SocketAddr {
+pub fn free() -> SocketAddr {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     socket.local_addr().expect("bound")
 }
@@ -63,7 +63,12 @@ impl Running {
 
     /// Starts it with a configuration that has `address` among those it listens on.
     pub async fn listening(config: &str, address: SocketAddr) -> Self {
-        let internal = free();
+        Self::at(config, address, free()).await
+    }
+
+    /// Starts it with a configuration that has `address` among those it listens on, and its
+    /// internal listener there.
+    pub async fn at(config: &str, address: SocketAddr, internal: SocketAddr) -> Self {
         Self::run(&[], File::new(&Self::text(config, internal)), address, internal).await
     }
 

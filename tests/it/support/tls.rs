@@ -71,10 +71,20 @@ impl Authority {
         format!("ca_file: '{}'", self.path().display())
     }
 
+    /// The certificate of the authority.
+    pub fn der(&self) -> CertificateDer<'static> {
+        self.certificate.der().clone()
+    }
+
     /// `cert_file: .., key_file: ..` of a certificate for a client.
     pub fn client(&self, issued: &Issued) -> String {
-        let (cert, key) =
-            (self.directory.path().join("c.pem"), self.directory.path().join("c.key"));
+        self.files("c", issued)
+    }
+
+    /// `cert_file: .., key_file: ..` of a certificate, in files of this name.
+    pub fn files(&self, name: &str, issued: &Issued) -> String {
+        let path = |end: &str| self.directory.path().join(format!("{name}.{end}"));
+        let (cert, key) = (path("pem"), path("key"));
         fs::write(&cert, issued.certificate.pem()).unwrap();
         fs::write(&key, issued.key.serialize_pem()).unwrap();
         format!("cert_file: '{}', key_file: '{}'", cert.display(), key.display())
@@ -82,6 +92,12 @@ impl Authority {
 }
 
 impl Issued {
+    /// The certificate and its key.
+    pub fn parts(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
+        (vec![self.certificate.der().clone()], key)
+    }
+
     /// How a server with this certificate speaks TLS.
     pub fn server(&self) -> Arc<ServerConfig> {
         self.build(&[&TLS12, &TLS13], None)
@@ -115,8 +131,7 @@ impl Issued {
                 builder.with_client_cert_verifier(verifier.build().unwrap())
             }
         };
-        let chain: Vec<CertificateDer> = vec![self.certificate.der().clone()];
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
+        let (chain, key) = self.parts();
         Arc::new(builder.with_single_cert(chain, key).unwrap())
     }
 }
