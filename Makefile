@@ -21,7 +21,15 @@ FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-covera
 	-Cllvm-args=-sanitizer-coverage-pc-table \
 	-Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1
 
-.PHONY: help demo test check fmt tidy clippy unit doc deny alerts crash fuzz bench bench-hit bench-fill bench-observing tools
+# Panics name the files of their sources. What is handed on names none of the folders of the machine
+# that built it: its source, what it builds in, Cargo's crates and the standard library.
+REMAPS = --remap-path-prefix=$(CURDIR)=snapedge --remap-path-prefix=$(abspath $(TARGET))=target \
+	--remap-path-prefix=$(abspath $(or $(CARGO_HOME),$(HOME)/.cargo))=cargo \
+	--remap-path-prefix=$(shell rustc --print sysroot)=rust
+# The systems that a binary is made for, whose crates `make sbom` and `make deb` ask Cargo about.
+SYSTEMS := x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu
+
+.PHONY: help demo test check fmt tidy clippy unit doc deny alerts crash fuzz bench bench-hit bench-fill bench-observing deb sbom tools
 
 ## List the targets.
 help:
@@ -113,6 +121,24 @@ bench-observing: tools
 ## What a shared fetch costs, beside the origin alone.
 bench-fill: tools
 	$(CARGO) bench --locked --bench shared_fill
+
+## Debian package in target/debian. DEB_BINARY names a binary that is there already.
+deb: $(if $(DEB_BINARY),,tools)
+	$(CARGO) fetch --locked $(SYSTEMS:%=--target %)
+ifndef DEB_BINARY
+	RUSTFLAGS="$(strip $(RUSTFLAGS) $(REMAPS))" $(CARGO) build --locked --release
+endif
+	CARGO="$(CARGO)" packaging/deb.sh "$(or $(DEB_BINARY),$(TARGET)/release/snapedge)" \
+		"$(TARGET)/debian"
+
+## What a binary is made of: an SBOM (CycloneDX) and all licences, in target/sbom. Builds nothing.
+sbom:
+	packaging/test_sbom.py --quiet
+	$(CARGO) fetch --locked $(SYSTEMS:%=--target %)
+	packaging/sbom.py --cargo "$(CARGO)" "$(TARGET)/sbom"
+	@packaging/sbom.py --cargo "$(CARGO)" "$(TARGET)/sbom.again" >/dev/null
+	@diff -r "$(TARGET)/sbom" "$(TARGET)/sbom.again" || { echo "two runs differ" >&2; exit 1; }
+	@rm -r "$(TARGET)/sbom.again"
 
 # Installs what is missing where that is possible, and says what to install where it is not.
 tools:
