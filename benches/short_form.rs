@@ -91,7 +91,7 @@ fn answer(view: &View, path: &str, query: Option<&str>, settings: &Settings) {
         }
         Route::Archive(name) => {
             let asked = Asked::of(&Method::GET, &HeaderMap::new(), tags);
-            let request = ArchiveRequest { name, client, asked, came: Arc::default() };
+            let request = ArchiveRequest { name, client, asked, came: Arc::default(), group: None };
             let world = World {
                 view,
                 entry: Some(EntryState::Nothing),

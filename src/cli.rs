@@ -30,6 +30,10 @@ pub struct Cli {
     /// Check the configuration file and exit: 0 when it is good, 64 with every error when not.
     #[arg(short, long, requires = "conf")]
     pub test: bool,
+    /// Take over from the process that runs by this configuration, which goes on where this one
+    /// does not come about.
+    #[arg(short, long, requires = "conf", conflicts_with = "test")]
+    pub upgrade: bool,
 }
 
 /// Subcommands.
@@ -37,6 +41,14 @@ pub struct Cli {
 pub enum Command {
     /// Run an edge with embedded origins and generated archives on loopback.
     Demo(Demo),
+    /// Have the process that runs by a configuration start another one in its place, as after an
+    /// update of the program: nobody is refused, and what is under way ends as it began. Returns
+    /// once the new one is ready; where it is not going to be the old one goes on, and this fails.
+    Upgrade {
+        /// Configuration file.
+        #[arg(short, long = "conf", visible_alias = "config", value_name = "FILE")]
+        conf: PathBuf,
+    },
     /// Say how a running edge is: exit code 0 healthy, 1 not, 2 when it cannot be asked.
     Status(Status),
     /// Print what completes these arguments in a shell.

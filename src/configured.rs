@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
+use crate::clients::AccessList;
 use crate::config::{Balance, Config, Group};
 use crate::hops::EdgeId;
 use crate::route::plan::CachePolicy;
@@ -58,9 +59,12 @@ impl Configured {
 
     /// Whether everybody may have what one client is sent, as far as a cache in front can tell.
     ///
-    /// Who shows a certificate to TLS may be such a cache, and keep for others what it gets.
+    /// Who shows a certificate to TLS may be such a cache, and keep for others what it gets. What
+    /// all may have but those who are denied it is no secret.
     pub fn is_for_all(&self) -> bool {
-        self.config.auth.is_none()
+        let Config { auth, access, .. } = &self.config;
+        let is_open = |list: &AccessList| list.allow.is_none();
+        auth.is_none() && is_open(&access.all) && is_open(&access.archives)
     }
 
     /// How one of several targets of a group is chosen.

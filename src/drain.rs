@@ -13,8 +13,36 @@ use tokio::sync::{Notify, watch};
 pub struct Drain {
     announced: AtomicBool,
     begun: watch::Sender<bool>,
+    quiet: watch::Sender<bool>,
     under_way: AtomicUsize,
     ended: Notify,
+}
+
+/// Whether what comes is accepted yet: not before everything is this process's own.
+#[derive(Debug)]
+pub struct Opening(watch::Sender<bool>);
+
+impl Opening {
+    /// One that is open from the start, or waits for [`open`](Self::open).
+    pub fn new(is_open: bool) -> Arc<Self> {
+        Arc::new(Self(watch::Sender::new(is_open)))
+    }
+
+    /// Whether it is open.
+    pub fn is_open(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Opens.
+    pub fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Waits until it is open.
+    pub async fn wait(&self) {
+        // Who opens it is this.
+        let _ = self.0.subscribe().wait_for(|is_open| *is_open).await;
+    }
 }
 
 /// One piece of work that the end waits for, for as long as it has not been dropped.
@@ -26,6 +54,7 @@ impl Default for Drain {
         Self {
             announced: AtomicBool::new(false),
             begun: watch::Sender::new(false),
+            quiet: watch::Sender::new(false),
             under_way: AtomicUsize::new(0),
             ended: Notify::new(),
         }
@@ -45,8 +74,20 @@ impl Drain {
 
     /// Begins the end.
     pub fn begin(&self) {
+        self.stop_accepting();
+        self.quiet.send_replace(true);
+    }
+
+    /// Begins the end with those who connect: nobody new is accepted. Who is connected may ask
+    /// until it [begins](Self::begin).
+    pub fn stop_accepting(&self) {
         self.announce();
         self.begun.send_replace(true);
+    }
+
+    /// Tells when connections end on which nothing is asked.
+    pub fn quiet(&self) -> watch::Receiver<bool> {
+        self.quiet.subscribe()
     }
 
     /// Tells when the end begins.

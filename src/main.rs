@@ -70,6 +70,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             let written = cli::write_manual(&directory);
             return written.with_context(|| format!("cannot write manual pages into `{shown}`"));
         }
+        Some(Command::Upgrade { conf }) => {
+            return app::upgrade(&config::load(&conf)?).map_err(anyhow::Error::msg);
+        }
         // Answered before.
         Some(Command::Status(_)) | None => {}
     }
@@ -77,11 +80,15 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let path = cli.conf.context("no configuration file, give one with `-c`")?;
     let config = config::load(&path)?;
     if cli.test {
+        for message in config.certificates_out_of_time() {
+            eprintln!("snapedge: {message}");
+        }
         println!("the configuration `{}` is good", path.display());
         return Ok(());
     }
     logging::start(&config.log)?;
-    let ended = app::run(&config, &path);
+    let start = if cli.upgrade { app::Start::TakingOver } else { app::Start::Alone };
+    let ended = app::run(&config, &path, start);
     logging::flush();
     Ok(ended?)
 }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
@@ -20,6 +20,11 @@ use crate::config::Stamp;
 /// Time between two looks. Who writes a certificate and then its key has as long for both.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long what was not taken is left alone as it is.
+const REST: Duration = Duration::from_secs(60);
+/// After so many looks a file is read although somebody writes it again and again.
+const RESTLESS: u32 = 5;
+
 /// The service that looks at the files.
 pub struct Files(pub(super) Arc<Reloader>);
 
@@ -30,21 +35,27 @@ type Stamps = BTreeMap<PathBuf, Option<Stamp>>;
 struct Follower {
     /// What was seen at the last look.
     seen: Stamps,
-    /// What could not be taken, and is not tried again as it is.
-    refused: Option<Stamps>,
+    /// What could not be taken, and is not tried again at once as it is.
+    refused: Option<(Stamps, Instant)>,
+    /// Looks in a row at which something had changed.
+    restless: u32,
 }
 
 impl Follower {
     /// Whether the files, which were `read` as they were then and are so `now`, are to be read
     /// again: once nobody is about to write them any more.
-    fn judge(&mut self, read: &Stamps, now: Stamps) -> bool {
-        let is_still = self.seen == now;
-        self.seen = now;
-        is_still && self.seen != *read && self.refused.as_ref() != Some(&self.seen)
+    fn judge(&mut self, read: &Stamps, files: Stamps, now: Instant) -> bool {
+        self.restless = if self.seen == files { 0 } else { self.restless + 1 };
+        self.seen = files;
+        let is_still = self.restless == 0 || self.restless >= RESTLESS;
+        let rests = |(stamps, until): &(Stamps, Instant)| *stamps == self.seen && now < *until;
+        is_still && self.seen != *read && !self.refused.as_ref().is_some_and(rests)
     }
 
-    fn refuse(&mut self) {
-        self.refused = Some(self.seen.clone());
+    /// What was seen last was not taken: by its own fault, or by that of something else, which may
+    /// be mended while nothing here changes.
+    fn refuse(&mut self, now: Instant) {
+        self.refused = Some((self.seen.clone(), now + REST));
     }
 }
 
@@ -71,9 +82,14 @@ impl BackgroundService for Files {
                 paths.into_iter().map(stamp).collect()
             };
             // A disk that hangs holds up this loop alone.
-            let Ok(now) = tokio::task::spawn_blocking(look).await else { continue };
-            if follower.judge(&read, now) && self.0.read_files_again().await.is_err() {
-                follower.refuse();
+            let Ok(files) = tokio::task::spawn_blocking(look).await else { continue };
+            if self.0.is_draining() {
+                return;
+            }
+            if follower.judge(&read, files, Instant::now())
+                && self.0.read_files_again().await.is_err()
+            {
+                follower.refuse(Instant::now());
             }
         }
     }
@@ -95,7 +111,8 @@ mod tests {
         let new = stamps(&[("cert", Some(2)), ("key", Some(2))]);
         let gone = stamps(&[("cert", Some(1)), ("key", None)]);
         let mut follower = Follower::default();
-        let mut judge = |read: &Stamps, now: &Stamps| follower.judge(read, now.clone());
+        let start = Instant::now();
+        let mut judge = |read: &Stamps, now: &Stamps| follower.judge(read, now.clone(), start);
         assert!(!judge(&old, &old) && !judge(&old, &old));
         assert!(!judge(&old, &half) && !judge(&old, &new), "somebody writes");
         assert!(judge(&old, &new));
@@ -104,15 +121,32 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_taken_is_not_tried_again_as_it_is() {
-        let (old, bad, good) =
-            (stamps(&[("a", Some(1))]), stamps(&[("a", Some(2))]), stamps(&[("a", Some(3))]));
+    fn what_could_not_be_taken_is_tried_again_when_it_changes_or_after_a_rest() {
+        let [old, bad, good] = [1, 2, 3].map(|length| stamps(&[("a", Some(length))]));
+        let start = Instant::now();
         let mut follower = Follower::default();
-        follower.judge(&old, bad.clone());
-        assert!(follower.judge(&old, bad.clone()));
-        follower.refuse();
-        assert!(!follower.judge(&old, bad.clone()) && !follower.judge(&old, bad));
-        assert!(!follower.judge(&old, good.clone()) && follower.judge(&old, good));
-        assert!(!follower.judge(&old, old.clone()) && !follower.judge(&old, old.clone()));
+        follower.judge(&old, bad.clone(), start);
+        assert!(follower.judge(&old, bad.clone(), start));
+        follower.refuse(start);
+        let soon = start + REST / 2;
+        assert!(
+            !follower.judge(&old, bad.clone(), soon) && !follower.judge(&old, bad.clone(), soon)
+        );
+        assert!(follower.judge(&old, bad, start + REST), "what else was wrong may be mended");
+        assert!(!follower.judge(&old, good.clone(), soon) && follower.judge(&old, good, soon));
+        assert!(
+            !follower.judge(&old, old.clone(), soon) && !follower.judge(&old, old.clone(), soon)
+        );
+    }
+
+    #[test]
+    fn what_never_rests_is_read_all_the_same() {
+        let start = Instant::now();
+        let read = stamps(&[("a", Some(0))]);
+        let mut follower = Follower::default();
+        let judged: Vec<bool> = (1..=8)
+            .map(|length| follower.judge(&read, stamps(&[("a", Some(length))]), start))
+            .collect();
+        assert_eq!(judged, [false, false, false, false, true, true, true, true]);
     }
 }

@@ -26,6 +26,7 @@ use super::exposition;
 use super::observer::Observer;
 use super::reload::{ReloadError, Taken};
 use crate::config::{Config, InternalListen};
+use crate::drain::{Drain, Opening};
 use crate::error_chain::chain;
 use crate::limit::LogLimiter;
 use crate::listener::{BindError, Bound, Inherited};
@@ -165,14 +166,15 @@ pub(super) fn bind(
     config: &Config,
     observer: &Arc<Observer>,
     inherited: &mut Inherited,
+    (drain, opening): (&Arc<Drain>, &Arc<Opening>),
 ) -> Result<Option<Bound<Internal>>, BindError> {
     let mut bind = |address: SocketAddr| {
         let pages = Arc::new(Pages { observer: Arc::clone(observer) });
         let internal = Internal { pages, places: Mutex::default() };
         let mut service = Service::new("internal".to_owned(), internal);
         service.threads = Some(1);
-        // It answers until the end, so that it can be seen that this is near.
-        Bound::new(service, &[address], inherited, Arc::default())
+        let (drain, opening) = (Arc::clone(drain), Arc::clone(opening));
+        Bound::new(service, &[address], inherited, drain, opening)
     };
     match config.internal_listen {
         InternalListen::Off => Ok(None),

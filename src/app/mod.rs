@@ -3,6 +3,7 @@
 mod exposition;
 mod files;
 mod gather;
+mod handover;
 mod internal;
 mod keys;
 mod observer;
@@ -11,6 +12,7 @@ mod reload;
 mod signals;
 mod stop;
 mod systemd;
+mod upgrade;
 mod watchdog;
 
 use std::net::SocketAddr;
@@ -22,10 +24,11 @@ use pingora::server::{RunArgs, Server};
 use pingora::services::background::{GenBackgroundService, background_service};
 use pingora::services::listening::Service;
 use pingora_proxy::HttpProxy;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 
 pub use self::files::Files;
 use self::gather::Parts;
+use self::handover::Predecessor;
 pub use self::internal::Internal;
 use self::keys::KeySource;
 pub use self::observer::Observer;
@@ -33,13 +36,14 @@ use self::reload::ReloadCounts;
 pub use self::reload::{ReloadError, Reloader, Taken};
 use self::signals::{Listened, Signals};
 use self::stop::Stop;
+use self::upgrade::{Meeting, Takeover, Upgrade};
 use self::watchdog::Watchdog;
 use crate::access::{AccessError, Accesses};
 use crate::cache::{ArchiveStorage, OpenError, Options, SecretError, Store, StoreSettings};
 use crate::clock::Now;
 use crate::config::Config;
 use crate::configured::{Configured, Live};
-use crate::drain::Drain;
+use crate::drain::{Drain, Opening};
 use crate::error_chain::chain;
 use crate::fd_limit;
 use crate::fill::FillService;
@@ -83,6 +87,18 @@ pub enum StartError {
     /// The targets of a group cannot be reached as the configuration wants it.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// There is nobody to take over from.
+    #[error(
+        "cannot take over from the process that listens on {address}: start without `-u` where \
+         none does"
+    )]
+    TakeOver {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// TLS cannot be spoken to clients.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -125,6 +141,8 @@ pub struct Services {
     pub probes: Arc<ProbeCounts>,
     /// What is under way, for the end of the process.
     pub drain: Arc<Drain>,
+    /// Ends the internal listener before the process does.
+    internal_drain: Arc<Drain>,
     /// The archives that the cache has, where there is one.
     pub store: Option<Store>,
 }
@@ -132,7 +150,7 @@ pub struct Services {
 impl Services {
     /// Builds and binds everything that the configuration asks for, which was read from this file.
     pub fn new(config: &Config, file: Option<&Path>) -> Result<Self, StartError> {
-        Self::on(config, file, &mut Inherited::default())
+        Self::on(config, file, &mut Inherited::default(), &Opening::new(true))
     }
 
     /// As [`new`](Self::new), on sockets that are there already, as far as they go.
@@ -140,31 +158,29 @@ impl Services {
         config: &Config,
         file: Option<&Path>,
         inherited: &mut Inherited,
+        opening: &Arc<Opening>,
     ) -> Result<Self, StartError> {
         let published = Arc::<Published>::default();
-        let cache = cache(config, &published)?;
-        let accesses = Arc::new(Accesses::new(config)?);
-        let keys = KeySource::new(cache)?;
+        let cache = cache(config, &published, opening.is_open())?;
+        let (accesses, keys) = (Arc::new(Accesses::new(config)?), KeySource::new(cache)?);
         let configured = Configured::new(config.clone(), keys.keys(config)?, accesses.edge());
         let live = Arc::new(Live::new(configured));
         let (doubts, counts) = (Doubts::default(), Arc::new(RequestCounts::new()?));
-        let log = AccessLog::open(&config.log)?;
-        let traffic = Arc::new(Traffic::new(Arc::clone(&counts), log));
-        let plan = Plan::new(config, &accesses.all(), None)?;
-        let scraper = scraper(plan, &published, cache, &doubts);
+        let traffic = Traffic::new(Arc::clone(&counts), AccessLog::open(&config.log)?);
+        let (traffic, store) = (Arc::new(traffic), cache.map(|cache| cache.store().clone()));
+        let scraper =
+            scraper(Plan::new(config, &accesses.all(), None)?, &published, cache, &doubts);
         let (access, reporter) = (Arc::clone(&accesses), scraper.reporter());
         let upstreams = Arc::new(UpstreamPool::new(&live, access, reporter, doubts, &counts));
         let (carriers, views) = (Arc::clone(&upstreams), Arc::clone(&published));
         let trials = Trials::new(carriers, views, scraper.ledgers());
-        let drain = Arc::<Drain>::default();
-        let fetcher = cache.map(|cache| {
-            let (store, carriers) = (cache.store().clone(), Arc::clone(&upstreams));
-            FillService::new(&live, store, Arc::clone(&published), carriers, Arc::clone(&drain))
-        });
+        let (drain, internal_drain) = (Arc::<Drain>::default(), Arc::<Drain>::default());
+        let gates = (&drain, opening);
+        let fetcher = cache.map(|cache| fetcher(&live, cache, &published, &upstreams, gates));
         let queue = fetcher.as_ref().map(FillService::queue);
         let (carriers, told) = (Arc::clone(&upstreams), (Arc::clone(&drain), Arc::clone(&traffic)));
         let proxy = SnapshotProxy::new(&live, &scraper, carriers, cache, queue, told);
-        let (listener, public) = public(config, &proxy, inherited, &drain, counts)?;
+        let (listener, public) = public(config, &proxy, inherited, gates, counts)?;
         let (discovery, scraper) = (scraper.discovery(), background_service("scraper", scraper));
         let reloader = Arc::new(Reloader {
             file: file.map(Path::to_owned),
@@ -177,13 +193,14 @@ impl Services {
             listener: listener.clone(),
             proxy: proxy.clone(),
             traffic,
-            store: cache.map(|cache| cache.store().clone()),
+            store: store.clone(),
             drain: Arc::clone(&drain),
             counts: ReloadCounts::new(),
         });
         let parts = Parts::new(&reloader, upstreams);
         let observer = background_service("observer", Observer::new(parts));
-        let internal = internal::bind(config, &observer.task(), inherited)?;
+        let internal =
+            internal::bind(config, &observer.task(), inherited, (&internal_drain, opening))?;
         if let Some(address) = internal.iter().flat_map(Bound::addresses).next() {
             // Nobody else sets it.
             let _ = reloader.internal.set(address);
@@ -203,13 +220,32 @@ impl Services {
             discovery,
             probes: proxy.probes(),
             drain,
-            store: cache.map(|cache| cache.store().clone()),
+            internal_drain,
+            store,
         })
     }
 
     /// The public addresses as bound.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.public.addresses()
+    }
+
+    /// What lets another process take over, and takes over from one.
+    fn upgrade(
+        &self,
+        address: SocketAddr,
+        upgraded: Arc<Notify>,
+        takeover: Option<Takeover>,
+    ) -> Upgrade {
+        let internal = self.internal.iter().flat_map(Bound::numbers);
+        Upgrade {
+            address,
+            numbers: self.public.numbers().into_iter().chain(internal).collect(),
+            drain: Arc::clone(&self.drain),
+            internal: Arc::clone(&self.internal_drain),
+            upgraded,
+            takeover: Mutex::new(takeover),
+        }
     }
 
     /// Hands the services to a server, with one for the signals.
@@ -236,17 +272,30 @@ fn public(
     config: &Config,
     proxy: &SnapshotProxy,
     inherited: &mut Inherited,
-    drain: &Arc<Drain>,
+    (drain, opening): (&Arc<Drain>, &Arc<Opening>),
     counts: Arc<RequestCounts>,
 ) -> Result<(PublicListener, Bound<PublicListener>), StartError> {
     let mut http = HttpProxy::new(proxy.clone(), Arc::new(server_conf(config)));
     http.handle_init_modules();
-    let listener = Listener::new(config, http, counts);
+    let listener = Listener::new(config, http, counts, Arc::clone(drain));
     let service = Service::new("edge".to_owned(), listener.clone());
     let addresses: Vec<_> = config.listen.iter().map(|listen| listen.address).collect();
-    let bound = Bound::new(service, &addresses, inherited, Arc::clone(drain))?;
+    let bound = Bound::new(service, &addresses, inherited, Arc::clone(drain), Arc::clone(opening))?;
     listener.listen_at(Endpoints::new(&config.listen, &bound.addresses(), None)?);
     Ok((listener, bound))
+}
+
+/// What fills the cache beside requests.
+fn fetcher(
+    live: &Arc<Live>,
+    cache: &ArchiveStorage,
+    published: &Arc<Published>,
+    upstreams: &Arc<UpstreamPool>,
+    (drain, opening): (&Arc<Drain>, &Arc<Opening>),
+) -> FillService {
+    let (store, carriers) = (cache.store().clone(), Arc::clone(upstreams));
+    let gates = (Arc::clone(drain), Arc::clone(opening));
+    FillService::new(live, store, Arc::clone(published), carriers, gates)
 }
 
 /// What keeps the index, by this plan.
@@ -270,15 +319,35 @@ fn nothing<T: Default>() -> watch::Receiver<T> {
     watch::Sender::default().subscribe()
 }
 
-/// Runs until a signal ends it, by a configuration that was read from this file.
-pub fn run(config: &Config, file: &Path) -> Result<(), StartError> {
+/// How a process begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// By itself.
+    Alone,
+    /// In place of one that runs, and which is left as it is where this one does not come about.
+    TakingOver,
+}
+
+/// Runs until a signal ends it or another process takes over, by a configuration that was read from
+/// this file.
+pub fn run(config: &Config, file: &Path, start: Start) -> Result<(), StartError> {
     // Before anything that takes its time: until then they end the process.
     let listened = signals::listen().map_err(StartError::Signal)?;
     reload::warn_of_surprises(config);
     fd_limit::provide(config);
     let mut server = new_server(config);
-    let mut inherited = Inherited::of_manager();
-    let services = Services::on(config, Some(file), &mut inherited)?;
+    let address = first_address(config);
+    let (predecessor, mut inherited) = match start {
+        Start::Alone => (None, Inherited::of_manager()),
+        Start::TakingOver => {
+            let asked = Predecessor::ask(address);
+            let (one, sockets) =
+                asked.map_err(|source| StartError::TakeOver { address, source })?;
+            (Some(one), Inherited::of(sockets))
+        }
+    };
+    let opening = Opening::new(predecessor.is_none());
+    let services = Services::on(config, Some(file), &mut inherited, &opening)?;
     inherited.complain();
     for address in services.addresses() {
         log::info!("listening on {address}");
@@ -287,7 +356,16 @@ pub fn run(config: &Config, file: &Path) -> Result<(), StartError> {
         log::info!("listening on {address}, for the operator");
     }
     let (drain, store) = (Arc::clone(&services.drain), services.store.clone());
-    let stop = Stop { drain, store, live: Arc::clone(&services.reloader.live) };
+    let (live, upgraded) = (Arc::clone(&services.reloader.live), Arc::<Notify>::default());
+    let places = Arc::clone(&services.places);
+    let stop = Stop { drain, store: store.clone(), places, live, upgraded: Arc::clone(&upgraded) };
+    let published = Arc::clone(&services.published);
+    let takeover = predecessor.map(|predecessor| Takeover { predecessor, opening, published });
+    let upgrade = services.upgrade(address, upgraded, takeover);
+    server.add_service(background_service("upgrade", upgrade));
+    if let Some(store) = store {
+        server.add_service(background_service("meeting", Meeting(store)));
+    }
     let traffic = Arc::clone(&services.reloader.traffic);
     services.add_to(&mut server, listened);
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
@@ -295,11 +373,23 @@ pub fn run(config: &Config, file: &Path) -> Result<(), StartError> {
     Ok(())
 }
 
+/// Has the process that runs by a configuration start another one in its place, which is ready when
+/// this returns; or says why it is not.
+pub fn upgrade(config: &Config) -> Result<(), String> {
+    handover::start(first_address(config))
+}
+
+/// The address by which the processes of a configuration find each other.
+fn first_address(config: &Config) -> SocketAddr {
+    config.listen.first().map_or(([0, 0, 0, 0], 0).into(), |listen| listen.address)
+}
+
 /// The cache, where the configuration asks for one. Pingora wants it to live as long as the
 /// process, and it does.
 fn cache(
     config: &Config,
     published: &Arc<Published>,
+    alone: bool,
 ) -> Result<Option<&'static ArchiveStorage>, OpenError> {
     // Where archives are not carried as well: that may change.
     let Some(directory) = &config.cache_dir else { return Ok(None) };
@@ -310,7 +400,8 @@ fn cache(
         appraise: Arc::new(move |name, group| published.load().worth(name, group)),
         successor: Arc::new(move |group| wanted.load().group(group).and_then(|view| view.wanted)),
     };
-    let store = match Store::open(&options, Now::read()) {
+    let open = if alone { Store::open } else { Store::open_beside };
+    let store = match open(&options, Now::read()) {
         Ok(store) => store,
         // It may never be needed.
         Err(error) if config.caches_in().is_none() => {

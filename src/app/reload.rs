@@ -78,10 +78,21 @@ fn listed(keys: &[&str]) -> String {
     keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// Tells the service manager that requests are answered, once a reload is over.
-struct Ready;
+/// A reload, of which the service manager hears.
+struct Reloading;
 
-impl Drop for Ready {
+impl Reloading {
+    /// Nothing before the process is ready: it would be so by this.
+    fn begin(reloader: &Reloader) -> Option<Self> {
+        let is_ready = reloader.proxy.is_ready();
+        is_ready.then(|| {
+            systemd::reloading();
+            Self
+        })
+    }
+}
+
+impl Drop for Reloading {
     fn drop(&mut self) {
         systemd::ready();
     }
@@ -218,13 +229,17 @@ impl Reloader {
     pub(super) async fn read_files_again(self: &Arc<Self>) -> Result<Taken, ReloadError> {
         let file = self.file.clone().unwrap_or_default();
         log::info!("files that the configuration names changed, and are read again");
-        let text = Arc::clone(&self.live.load().config.source.text);
         let read = {
-            let file = file.clone();
-            move || config::load_text(&file, &text)
+            let (file, live) = (file.clone(), Arc::clone(&self.live));
+            // Once it is this one's turn: what came before may have another text.
+            move || config::load_text(&file, &live.load().config.source.text)
         };
         let reloaded = self.replace(read).await;
-        self.tell(&file, &reloaded);
+        let is_over = matches!(reloaded, Err(ReloadError::Draining));
+        // A file of the configuration that was not taken is not good for this one's being so.
+        if !is_over && (reloaded.is_err() || self.counts.last_error().is_none()) {
+            self.tell(&file, &reloaded);
+        }
         reloaded
     }
 
@@ -264,14 +279,12 @@ impl Reloader {
         self: &Arc<Self>,
         read: impl FnOnce() -> Result<Config, ConfigError> + Send + 'static,
     ) -> Result<Taken, ReloadError> {
-        systemd::reloading();
-        // By whichever of the two, when it is over.
-        let _ready = Ready;
         let mut turn =
             timeout(LONGEST_TURN, self.turn.lock()).await.map_err(|_| ReloadError::Busy)?;
         if self.is_draining() {
             return Err(ReloadError::Draining);
         }
+        let _reloading = Reloading::begin(self);
         if turn.as_ref().is_some_and(|before| !before.is_finished()) {
             // A disk that hangs holds up one thread, and no other is sent after it.
             return Err(ReloadError::Slow);
@@ -323,6 +336,9 @@ impl Reloader {
 }
 
 pub(super) fn warn_of_surprises(config: &Config) {
+    for message in config.certificates_out_of_time() {
+        log::warn!("out of its time: {message}");
+    }
     if config.downloads == Downloads::Redirect && config.cache_dir.is_some() {
         log::warn!("nothing is cached without `proxy_snapshot_downloads`");
     }

@@ -29,6 +29,12 @@ pub(super) fn ready() {
 
 /// Tells that the process is about to end, and how long that may take.
 pub(super) fn stopping(longest: Duration) {
-    let longest = u32::try_from(longest.as_micros()).unwrap_or(u32::MAX);
-    tell(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(longest)]);
+    // The library knows of no more than 71 minutes.
+    let longest = format!("EXTEND_TIMEOUT_USEC={}", longest.as_micros());
+    tell(&[NotifyState::Stopping, NotifyState::Custom(&longest)]);
+}
+
+/// Tells that another process is the service from now on.
+pub(super) fn succeeded_by(pid: u32) {
+    tell(&[NotifyState::MainPid(pid)]);
 }

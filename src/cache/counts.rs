@@ -12,7 +12,7 @@ use crate::snapshot::ArchiveName;
 /// Most ends of fills that are remembered.
 const MAX_ENDS: usize = 64;
 /// Every reason for which an archive is not taken.
-pub(super) const REFUSALS: [&str; 4] = ["no_space", "too_large", "name_taken", "disk"];
+pub(super) const REFUSALS: [&str; 5] = ["no_space", "too_large", "name_taken", "elsewhere", "disk"];
 
 /// How a fill ended.
 #[derive(Clone, Debug)]

@@ -27,7 +27,9 @@ pub(super) enum Place {
     Archive(ArchiveName),
     /// The record of an archive.
     Record(ArchiveName),
-    /// What a refresh was writing, of an archive or of its record; or a secret half-written.
+    /// What a refresh writes of an archive, or was writing.
+    Part(ArchiveName),
+    /// What was being written of a record; or a secret half-written.
     Unfinished,
     /// The lock.
     Lock,
@@ -51,11 +53,18 @@ impl Place {
             Self::Archive(name)
         } else if let Some(name) = name(RECORD) {
             Self::Record(name)
-        } else if name(UNFINISHED).or(name(UNFINISHED_RECORD)).is_some() {
+        } else if let Some(name) = name(UNFINISHED) {
+            Self::Part(name)
+        } else if name(UNFINISHED_RECORD).is_some() {
             Self::Unfinished
         } else {
             Self::Foreign
         }
+    }
+
+    /// The archive whose record is written under a name, where one is.
+    pub(super) fn of_unfinished_record(file_name: &OsStr) -> Option<ArchiveName> {
+        file_name.to_str()?.strip_suffix(UNFINISHED_RECORD)?.parse().ok()
     }
 }
 
@@ -151,7 +160,7 @@ mod tests {
         let places = [
             (layout.archive(&name), format!("/cache/{NAME}"), Place::Archive(name)),
             (layout.record(&name), format!("/cache/{NAME}.snapedge"), Place::Record(name)),
-            (layout.unfinished(&name), format!("/cache/{NAME}.snapedge-part"), Place::Unfinished),
+            (layout.unfinished(&name), format!("/cache/{NAME}.snapedge-part"), Place::Part(name)),
             (
                 layout.unfinished_record(&name),
                 format!("/cache/{NAME}.snapedge-new"),

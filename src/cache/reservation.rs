@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -94,6 +95,9 @@ pub enum Refusal {
          `proxy_snapshot_cache_dir`"
     )]
     NameTaken(PathBuf),
+    /// Another process of this program, which is about to end or to take over, fetches it.
+    #[error("another process fetches it into the same directory")]
+    Elsewhere,
     /// The disk does not do what it is asked.
     #[error("the disk fails")]
     Disk(#[source] io::Error),
@@ -112,6 +116,7 @@ impl Refusal {
             Self::NoSpace { .. } => "no_space",
             Self::TooLarge { .. } => "too_large",
             Self::NameTaken(_) => "name_taken",
+            Self::Elsewhere => "elsewhere",
             Self::Disk(_) | Self::Thread(_) | Self::Slow(_) => "disk",
         }
     }
@@ -151,7 +156,10 @@ impl Claim {
         }
         self.shared.promise(&self.name, length, removed)?;
         let unfinished = Unfinished::create(layout.unfinished(&self.name));
-        let unfinished = unfinished.map_err(|error| self.shared.refusal(length, error))?;
+        let unfinished = unfinished.map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => Refusal::Elsewhere,
+            _ => self.shared.refusal(length, error),
+        })?;
         let mut room = unfinished.room().map_err(Refusal::Disk)?;
         if let Err(error) = self.allocate(&unfinished, &mut room, length) {
             return Err(self.shared.refusal(length, error));
@@ -223,16 +231,32 @@ struct Unfinished {
 }
 
 impl Unfinished {
-    /// Makes the file. One that is there already was left behind by a removal that failed.
+    /// Makes the file, and locks it for as long as it is written. One that is there already was
+    /// left behind by a removal that failed, or by a process that is gone; unless it is locked, by
+    /// one that is there, which is [`io::ErrorKind::WouldBlock`].
     fn create(path: PathBuf) -> io::Result<Self> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         // Nobody else is to write it, now or ever.
         let mode = Mode::RUSR | Mode::RGRP | Mode::ROTH;
         let file = match rustix::fs::open(&path, flags, mode) {
-            Err(Errno::EXIST) if remove(&path) => rustix::fs::open(&path, flags, mode),
+            Err(Errno::EXIST) => {
+                let left = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+                // What cannot be opened so is no file that anybody writes.
+                let left = rustix::fs::open(&path, left, Mode::empty()).map(File::from).ok();
+                // Locked to the end of this, so that whoever else finds it gives up.
+                left.as_ref().map_or(Ok(()), File::try_lock)?;
+                remove(&path);
+                rustix::fs::open(&path, flags, mode)
+            }
             outcome => outcome,
         };
-        Ok(Self { path, file: File::from(file?), renamed: false })
+        let file = File::from(file?);
+        file.try_lock()?;
+        // Another process may have taken it for one that was left, before it was locked.
+        if !is_still_at(&file, &path)? {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(Self { path, file, renamed: false })
     }
 
     /// Whether room can be set aside for the file without writing it. Its size stays what was
@@ -253,6 +277,16 @@ impl Unfinished {
         }
         self.renamed = true;
         Ok(())
+    }
+}
+
+/// Whether a path leads to this file.
+fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
+    let place = |seen: &std::fs::Metadata| (seen.dev(), seen.ino());
+    match path.symlink_metadata() {
+        Ok(found) => Ok(place(&found) == place(&file.metadata()?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

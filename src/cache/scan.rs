@@ -2,7 +2,7 @@
 //! broken is swept, and everything else is left alone.
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -83,9 +83,27 @@ fn judge(name: &ArchiveName, body: Body, beside: Beside) -> Verdict {
     }
 }
 
+/// Whether what is ours and broken is swept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sweeping {
+    /// As far as nobody is about to write it.
+    Ours,
+    /// Nothing is: the directory is another process's.
+    Nothing,
+}
+
+impl Sweeping {
+    pub(super) fn of(is_owner: bool) -> Self {
+        if is_owner { Self::Ours } else { Self::Nothing }
+    }
+}
+
 /// Looks through the directory, sweeps, and returns what is to be adopted.
-pub(super) fn scan(layout: &Layout) -> io::Result<Vec<Record>> {
+pub(super) fn scan(layout: &Layout, sweeping: Sweeping) -> io::Result<Vec<Record>> {
     let mut names = BTreeSet::<ArchiveName>::new();
+    // The archives that some process is about to write, and what nobody is.
+    let mut written = BTreeSet::<ArchiveName>::new();
+    let mut unfinished = Vec::new();
     let mut log = Log::default();
     for entry in layout.directory().read_dir()? {
         let path = entry?.path();
@@ -93,9 +111,24 @@ pub(super) fn scan(layout: &Layout) -> io::Result<Vec<Record>> {
             Place::Archive(name) | Place::Record(name) => {
                 names.insert(name);
             }
-            Place::Unfinished if is_file(&path) => sweep(&path, "the writing of it did not end"),
-            Place::Unfinished => log.leave(&path, "it is no regular file"),
+            Place::Part(name) if is_written(&path) => {
+                written.insert(name);
+            }
+            Place::Part(_) | Place::Unfinished => unfinished.push(path),
             Place::Lock | Place::Secret | Place::Foreign => {}
+        }
+    }
+    if sweeping == Sweeping::Ours {
+        for path in unfinished {
+            let name = path.file_name().and_then(Place::of_unfinished_record);
+            if name.is_some_and(|name| written.contains(&name)) {
+                continue;
+            }
+            if is_file(&path) {
+                sweep(&path, "the writing of it did not end");
+            } else {
+                log.leave(&path, "it is no regular file");
+            }
         }
     }
     let mut adopted = Vec::new();
@@ -103,6 +136,8 @@ pub(super) fn scan(layout: &Layout) -> io::Result<Vec<Record>> {
         let (archive, record) = (layout.archive(&name), layout.record(&name));
         match judge(&name, body(&archive), beside(&record)) {
             Verdict::Adopt(record) => adopted.push(*record),
+            // Whoever writes it, or has the directory, sees to it.
+            _ if sweeping == Sweeping::Nothing || written.contains(&name) => {}
             Verdict::Sweep(why) if layout.remove(&name) => swept(&archive, &why),
             Verdict::Sweep(_) => {}
             Verdict::SweepRecord(why) => {
@@ -116,6 +151,13 @@ pub(super) fn scan(layout: &Layout) -> io::Result<Vec<Record>> {
         }
     }
     Ok(adopted)
+}
+
+/// Whether a process that is there writes an unfinished archive: it has it locked.
+fn is_written(path: &Path) -> bool {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let Ok(file) = rustix::fs::open(path, flags, Mode::empty()) else { return false };
+    matches!(File::from(file).try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 
 fn is_file(path: &Path) -> bool {

@@ -33,8 +33,8 @@ pub(super) struct Shared {
     layout: Layout,
     appraise: Appraise,
     pub(super) successor: Successor,
-    /// Held for its lock.
-    _lock: File,
+    /// Held for its lock; nothing while another process has it.
+    lock: Mutex<Option<File>>,
     settings: Mutex<StoreSettings>,
     state: Mutex<State>,
     pub(super) held: watch::Sender<Arc<[Held]>>,
@@ -108,12 +108,12 @@ impl Filling {
 }
 
 impl Shared {
-    pub(super) fn new(layout: Layout, lock: File, options: &Options) -> Self {
+    pub(super) fn new(layout: Layout, lock: Option<File>, options: &Options) -> Self {
         Self {
             layout,
             appraise: Arc::clone(&options.appraise),
             successor: Arc::clone(&options.successor),
-            _lock: lock,
+            lock: Mutex::new(lock),
             settings: Mutex::new(options.settings),
             state: Mutex::default(),
             held: watch::Sender::default(),
@@ -132,6 +132,11 @@ impl Shared {
 
     pub(super) fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// The lock of the directory, or its absence.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Option<File>> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How archives are cached now.

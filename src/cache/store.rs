@@ -21,7 +21,7 @@ use super::record::Record;
 use super::report::Contents;
 use super::reservation::{Claim, Refusal};
 use super::retention::{self, Retention};
-use super::scan;
+use super::scan::{self, Sweeping};
 use super::sealed::Sealed;
 use super::shared::{Filling, Shared};
 use crate::clock::Now;
@@ -74,28 +74,69 @@ pub struct Store(Arc<Shared>);
 impl Store {
     /// Takes the directory, adopts what is whole in it and sweeps what is ours and broken. Blocks.
     pub fn open(options: &Options, now: Now) -> Result<Self, OpenError> {
+        let store = Self::open_beside(options, now)?;
+        if store.is_owner() {
+            return Ok(store);
+        }
+        Err(OpenError::InUse(options.directory.clone()))
+    }
+
+    /// As [`open`](Self::open), also where another process has the directory: then nothing is swept
+    /// in it until [`meet`](Self::meet) finds that the other one has gone. Blocks.
+    pub fn open_beside(options: &Options, now: Now) -> Result<Self, OpenError> {
         let directory = &options.directory;
         let failed = |source| OpenError::Io { directory: directory.clone(), source };
         DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(failed)?;
         let layout = Layout::new(directory);
-        let lock = lock(&layout.lock()).map_err(|error| match error {
-            TryLockError::WouldBlock => OpenError::InUse(directory.clone()),
-            TryLockError::Error(error) => failed(error),
-        })?;
-        let found = scan::scan(&layout).map_err(failed)?;
+        let lock = match lock(&layout.lock()) {
+            Ok(lock) => Some(lock),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        };
+        let found = scan::scan(&layout, Sweeping::of(lock.is_some())).map_err(failed)?;
         let shared = Shared::new(layout, lock, options);
         for record in found {
-            let name = record.name;
-            match shared.open(record) {
-                Ok(sealed) => {
-                    let Record { length, target, .. } = sealed.record();
-                    log::info!("cache: adopted {name} of target {target}, {length} bytes");
-                    shared.publish(sealed, now);
-                }
-                Err(error) => log::error!("cache: cannot open {name}: {error}"),
-            }
+            adopt(&shared, record, now);
         }
         Ok(Self(Arc::new(shared)))
+    }
+
+    /// Whether no other process has the directory.
+    pub fn is_owner(&self) -> bool {
+        self.0.lock().is_some()
+    }
+
+    /// Adopts what another process has put into the directory since, and takes the directory where
+    /// that one has gone. Says whether it has. Blocks.
+    pub fn meet(&self, now: Now) -> Result<bool, OpenError> {
+        let shared = &self.0;
+        let directory = || shared.layout().directory().to_owned();
+        let failed = |source| OpenError::Io { directory: directory(), source };
+        let mut own = shared.lock();
+        let was_owner = own.is_some();
+        if !was_owner {
+            match lock(&shared.layout().lock()) {
+                Ok(lock) => *own = Some(lock),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+            }
+        }
+        let is_owner = own.is_some();
+        drop(own);
+        if was_owner {
+            return Ok(true);
+        }
+        let found = scan::scan(shared.layout(), Sweeping::of(is_owner)).map_err(failed)?;
+        for record in found {
+            let state = shared.state();
+            let is_known =
+                state.whole.contains_key(&record.name) || state.filling.contains_key(&record.name);
+            drop(state);
+            if !is_known {
+                adopt(shared, record, now);
+            }
+        }
+        Ok(is_owner)
     }
 
     pub(super) fn layout(&self) -> &Layout {
@@ -227,6 +268,19 @@ impl Store {
     /// Removes an archive that cannot be read; a better one may have its name already. Blocks.
     pub fn discard(&self, broken: &Arc<Sealed>) {
         self.0.take(|sealed| std::ptr::eq(sealed, &raw const **broken), "it cannot be read");
+    }
+}
+
+/// Offers an archive that is whole in the directory.
+fn adopt(shared: &Shared, record: Record, now: Now) {
+    let name = record.name;
+    match shared.open(record) {
+        Ok(sealed) => {
+            let Record { length, target, .. } = sealed.record();
+            log::info!("cache: adopted {name} of target {target}, {length} bytes");
+            shared.publish(sealed, now);
+        }
+        Err(error) => log::error!("cache: cannot open {name}: {error}"),
     }
 }
 

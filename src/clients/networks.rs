@@ -34,8 +34,9 @@ impl Networks {
 
     /// A network, or a single address. Bits behind its prefix are passed over.
     pub fn parse(text: &str) -> Result<IpNet, BadNetwork> {
-        let single = || text.parse::<IpAddr>().map(|address| address.to_canonical().into()).ok();
-        text.parse().ok().or_else(single).ok_or_else(|| BadNetwork(text.to_owned()))
+        let single = || text.parse::<IpAddr>().map(IpNet::from).ok();
+        let network = text.parse().ok().or_else(single).map(canonical);
+        network.ok_or_else(|| BadNetwork(text.to_owned()))
     }
 
     /// The networks of a text: one on a line, what stands behind `#` aside. Each that is none is
@@ -78,6 +79,14 @@ impl Networks {
             IpAddr::V6(address) => find(&self.v6, address),
         }
     }
+}
+
+/// A network of IPv4 that is written as one of IPv6 is that network of IPv4.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(mapped) = network else { return network };
+    let prefix = mapped.prefix_len().checked_sub(96);
+    let v4 = mapped.network().to_ipv4_mapped().zip(prefix);
+    v4.and_then(|(address, prefix)| IpNet::new(address.into(), prefix).ok()).unwrap_or(network)
 }
 
 fn find<A: Ord + Copy>(runs: &[(A, A)], address: A) -> bool {
@@ -132,6 +141,12 @@ mod tests {
         assert!(networks(&["0.0.0.0/0"]).contain(IpAddr::V4(Ipv4Addr::BROADCAST)));
         assert!(networks(&["::/0"]).contain(Ipv6Addr::from(u128::MAX).into()));
         assert!(!networks(&["::/0"]).contain(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+        for mapped in ["::ffff:192.0.2.0/120", "::ffff:192.0.2.7/128", "::ffff:192.0.2.7"] {
+            assert!(
+                networks(&[mapped]).contain(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7))),
+                "{mapped}"
+            );
+        }
         assert!(networks(&["10.1.2.3/8"]).contain(IpAddr::V4(Ipv4Addr::new(10, 9, 9, 9))));
     }
 

@@ -63,6 +63,19 @@ impl Identity {
     pub fn expires(&self) -> Option<i64> {
         self.validity().map(|(_, ends)| ends)
     }
+
+    /// What is wrong with the time of the certificate, if anything is.
+    pub fn out_of_time(&self) -> Option<String> {
+        let (begins, ends) = self.validity()?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let shown = |seconds| jiff::Timestamp::from_second(seconds).unwrap_or_default();
+        if now > ends {
+            return Some(format!("expired on {}, renew it", shown(ends)));
+        }
+        let message = || format!("is valid from {} on, is the clock right?", shown(begins));
+        (now < begins).then(message)
+    }
 }
 
 /// Reads `cert_file` and `key_file`, both of which are needed: what clients are shown.
@@ -80,27 +93,8 @@ pub(super) fn identity_in(section: &mut Section) -> Option<Identity> {
             section.reject("key_file", message);
             None
         }
-        Ok(identity) => {
-            if let Some(message) = out_of_time(&identity) {
-                section.reject("cert_file", format!("the certificate {message}"));
-                return None;
-            }
-            Some(identity)
-        }
+        Ok(identity) => Some(identity),
     }
-}
-
-/// What is wrong with the time of a certificate.
-fn out_of_time(identity: &Identity) -> Option<String> {
-    let (begins, ends) = identity.validity()?;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let shown = |seconds| jiff::Timestamp::from_second(seconds).unwrap_or_default();
-    if now > ends {
-        return Some(format!("expired on {}, renew it", shown(ends)));
-    }
-    let message = || format!("is valid from {} on, is the clock right?", shown(begins));
-    (now < begins).then(message)
 }
 
 /// Whether a target must prove that it is the one that is meant.
@@ -262,7 +256,8 @@ fn identity(
     chain: Vec<CertificateDer<'static>>,
     key: &PrivateKeyDer<'static>,
 ) -> Result<Identity, &'static str> {
-    let unusable = "the private key is of no kind that can be used, expected RSA, ECDSA or Ed25519";
+    let unusable = "the private key is of no kind that can be used, expected RSA of 2048 to 8192 \
+                    bits, ECDSA on P-256 or P-384, or Ed25519";
     let der = key.secret_der().to_vec();
     // Pingora gets the bytes alone and must find out what they are.
     let guessed = PrivateKeyDer::try_from(der.clone()).map_err(|_| unusable)?;
@@ -271,6 +266,10 @@ fn identity(
         Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) | Ok(()) => {
             Ok(Identity { chain, key: Secret::new(der) })
         }
-        Err(_) => Err("the private key is not that of the first certificate in `cert_file`"),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            Err("the private key is not that of the first certificate in `cert_file`")
+        }
+        Err(_) => Err("the first certificate in `cert_file` cannot be used by TLS, make one of \
+                       version 3 with a `subjectAltName`"),
     }
 }

@@ -128,6 +128,17 @@ impl Config {
         keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
 
+    /// What is wrong with certificates that clients are shown, with the address of each listener.
+    pub fn certificates_out_of_time(&self) -> Vec<String> {
+        let of = |listen: &Listen| {
+            let identities = listen.tls.iter().flat_map(|tls| &tls.identities);
+            let address = listen.address;
+            let told = move |message| format!("a certificate of the listener {address} {message}");
+            identities.filter_map(Identity::out_of_time).map(told).collect::<Vec<_>>()
+        };
+        self.listen.iter().flat_map(of).collect()
+    }
+
     /// The directory of the cache, where archives are carried.
     pub fn caches_in(&self) -> Option<&Path> {
         self.cache_dir.as_deref().filter(|_| self.downloads == Downloads::Proxy)

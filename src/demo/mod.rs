@@ -33,6 +33,7 @@ use crate::cli;
 use crate::config::{
     self, Config, ConfigError, HostPort, InternalListen, Listen, Scheme, Sources, TargetKind,
 };
+use crate::drain::Opening;
 use crate::listener::{Bound, Inherited};
 use fleet::Fleet;
 use origin::Origin;
@@ -83,7 +84,13 @@ fn bind(fleet: &Fleet) -> anyhow::Result<Vec<Bound<Origin>>> {
     let bind = |(name, origin): (&str, Origin)| {
         let mut service = Service::new(name.to_owned(), origin);
         service.threads = Some(1);
-        Ok(Bound::new(service, &[any_port], &mut Inherited::default(), Arc::default())?)
+        Ok(Bound::new(
+            service,
+            &[any_port],
+            &mut Inherited::default(),
+            Arc::default(),
+            Opening::new(true),
+        )?)
     };
     fleet.origins().map(bind).collect()
 }

@@ -289,7 +289,10 @@ impl Job {
     pub(super) fn is_unread(&self, long: Duration) -> bool {
         match &*self.stage.borrow() {
             Stage::Running(growing) => {
-                growing.unread_for(Instant::now()).is_some_and(|unread| unread >= long)
+                // What has all of its bytes is brought to its end.
+                let is_whole = growing.progress().frontier() >= growing.record().length;
+                let unread = growing.unread_for(Instant::now());
+                !is_whole && unread.is_some_and(|unread| unread >= long)
             }
             // One who looks is the list of those that are running.
             Stage::Waiting | Stage::Opening => self.stage.receiver_count() <= 1,

@@ -76,6 +76,7 @@ async fn in_time<T: Send + 'static>(
 pub fn bypass_of(refusal: &Refusal) -> Bypass {
     match refusal {
         Refusal::NoSpace { .. } | Refusal::TooLarge { .. } => Bypass::NoSpace,
+        Refusal::Elsewhere => Bypass::Filling,
         Refusal::NameTaken(_) | Refusal::Disk(_) | Refusal::Thread(_) | Refusal::Slow(_) => {
             Bypass::Disk
         }

@@ -16,7 +16,7 @@ use super::transfer::FillContext;
 use crate::cache::Store;
 use crate::config::Prefetch;
 use crate::configured::Live;
-use crate::drain::Drain;
+use crate::drain::{Drain, Opening};
 use crate::index::Held;
 use crate::published::Published;
 use crate::upstream::UpstreamPool;
@@ -35,6 +35,7 @@ pub struct FillService {
     context: Arc<FillContext>,
     queue: FillQueue,
     inbox: Mutex<mpsc::Receiver<Job>>,
+    opening: Arc<Opening>,
 }
 
 impl FillService {
@@ -44,13 +45,13 @@ impl FillService {
         store: Store,
         published: Arc<Published>,
         upstreams: Arc<UpstreamPool>,
-        drain: Arc<Drain>,
+        (drain, opening): (Arc<Drain>, Arc<Opening>),
     ) -> Self {
         let (queue, inbox) = FillQueue::new(store.clone(), Arc::clone(live));
         let (connector, live) = (Connector::new(None), Arc::clone(live));
         let context = FillContext { store, upstreams, published, connector, live, drain };
         let context = Arc::new(context);
-        Self { context, queue, inbox: Mutex::new(inbox) }
+        Self { context, queue, inbox: Mutex::new(inbox), opening }
     }
 
     /// Where to have archives fetched.
@@ -93,6 +94,10 @@ impl BackgroundService for FillService {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let mut drains = self.context.drain.begun();
         let mut inbox = self.inbox.lock().await;
+        tokio::select! {
+            () = self.opening.wait() => {}
+            _ = shutdown.wait_for(|stop| *stop) => return,
+        }
         let (mut keepers, mut fills) = (JoinSet::new(), JoinSet::new());
         let mut changes = self.context.live.subscribe();
         let mut kept = self.spawn_keepers(&mut keepers);

@@ -115,6 +115,7 @@ impl FillContext {
     pub(super) async fn run(self: Arc<Self>, mut job: Job) {
         let Some((claim, sources)) = job.take_start() else { return };
         let outcome = tokio::select! {
+            biased;
             outcome = self.fetch(&job, claim, sources) => outcome,
             () = self.ends(&job) => Err(FillFailure::Unwanted),
         };

@@ -32,7 +32,10 @@ pub(super) enum BadHeader {
     Long,
     /// The connection ended before it.
     #[error("it ended before its header of the PROXY protocol")]
-    Ended,
+    Ended {
+        /// Bytes that came by then.
+        read: usize,
+    },
     /// The connection broke.
     #[error("it broke off")]
     Broken(#[from] std::io::Error),
@@ -53,7 +56,7 @@ pub(super) async fn read(stream: Stream) -> Result<(Stream, Option<IpAddr>), Bad
         let mut room = [0; 512];
         let read = stream.read(&mut room).await?;
         if read == 0 {
-            return Err(BadHeader::Ended);
+            return Err(BadHeader::Ended { read: before });
         }
         bytes.extend_from_slice(room.get(..read).unwrap_or_default());
         if let Some(Announced { client, length }) = announced(&bytes)? {

@@ -6,7 +6,7 @@
 //! graceful upgrades, as if a predecessor had left it there.
 
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::IntoRawFd;
+use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -16,7 +16,7 @@ use pingora::services::listening::Service;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::inherited::Inherited;
-use crate::drain::Drain;
+use crate::drain::{Drain, Opening};
 
 /// Connections that the system accepts before the process does, until Pingora asks for more.
 const BACKLOG: i32 = 1024;
@@ -34,17 +34,21 @@ pub struct BindError {
 pub struct Bound<A> {
     service: Service<A>,
     sockets: Vec<(SocketAddr, TcpListener)>,
+    /// The numbers of those, which they keep.
+    numbers: Vec<RawFd>,
     drain: Arc<Drain>,
+    opening: Arc<Opening>,
 }
 
 impl<A> Bound<A> {
-    /// Binds every address, or none, but for those of which a socket was inherited. Once `drain`
-    /// has begun nothing is accepted any more.
+    /// Binds every address, or none, but for those of which a socket was inherited. Nothing is
+    /// accepted before `opening`, nor once `drain` has begun.
     pub fn new(
         mut service: Service<A>,
         addresses: &[SocketAddr],
         inherited: &mut Inherited,
         drain: Arc<Drain>,
+        opening: Arc<Opening>,
     ) -> Result<Self, BindError> {
         let mut sockets = Vec::new();
         for &address in addresses {
@@ -57,7 +61,13 @@ impl<A> Bound<A> {
             service.add_tcp(&bound.to_string());
             sockets.push((bound, socket));
         }
-        Ok(Self { service, sockets, drain })
+        let numbers = sockets.iter().map(|(_, socket)| socket.as_raw_fd()).collect();
+        Ok(Self { service, sockets, numbers, drain, opening })
+    }
+
+    /// The numbers of the sockets, for as long as they are listened on.
+    pub fn numbers(&self) -> Vec<RawFd> {
+        self.numbers.clone()
     }
 
     /// The addresses as bound, port 0 replaced by the port that was given.
@@ -100,6 +110,12 @@ impl<A: ServerApp + Send + Sync + 'static> pingora::services::Service for Bound<
             fds.lock().add(address.to_string(), socket.into_raw_fd());
         }
         let begun = self.drain.begun();
+        let (mut ends, mut ended) = (begun.clone(), shutdown.clone());
+        tokio::select! {
+            () = self.opening.wait() => {}
+            _ = ends.wait_for(|ends| *ends) => return,
+            _ = ended.wait_for(|ended| *ended) => return,
+        }
         if *begun.borrow() {
             return;
         }

@@ -46,6 +46,8 @@ pub(super) struct Connection {
     unasked: AtomicU16,
     /// Bytes that came.
     read: AtomicU64,
+    /// Bytes that came below TLS.
+    came: AtomicU64,
     /// Requests whose heads came.
     requests: AtomicU64,
     origin: Origin,
@@ -92,6 +94,7 @@ impl Connection {
             sent: AtomicU64::new(0),
             unasked: AtomicU16::new(0),
             read: AtomicU64::new(0),
+            came: AtomicU64::new(0),
             origin,
             has_room: AtomicBool::new(true),
             heads: Arc::clone(heads),
@@ -256,6 +259,16 @@ impl Connection {
         }
     }
 
+    /// Notes bytes that came below TLS.
+    pub(super) fn came(&self, bytes: usize) {
+        self.came.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes that came below TLS.
+    pub(super) fn read_from_wire(&self) -> u64 {
+        self.came.load(Ordering::Relaxed)
+    }
+
     /// Notes bytes that the system took over.
     pub(super) fn sent(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -276,9 +289,7 @@ impl Connection {
     pub(super) fn finish(&self) {
         self.ending.get_or_init(|| match self.state() {
             Some(CLOSED) => Ending::Reset,
-            Some(CLOSE_WAIT) if self.confirmed().is_some_and(|bytes| bytes < self.taken_over()) => {
-                Ending::Reset
-            }
+            Some(CLOSE_WAIT) if self.owes() => Ending::Reset,
             _ => Ending::InOrder,
         });
     }
@@ -286,6 +297,11 @@ impl Connection {
     /// Notes that the connection broke.
     pub(super) fn broke(&self) {
         self.ending.get_or_init(|| Ending::Reset);
+    }
+
+    /// Whether something was sent that the client's system has not confirmed yet.
+    pub(super) fn owes(&self) -> bool {
+        self.confirmed().is_some_and(|bytes| bytes < self.taken_over())
     }
 
     /// Whether the client has reset the connection, or closed it without all that was written.

@@ -108,6 +108,15 @@ impl ConnectionLimit {
         self.lock().places.owners()
     }
 
+    /// Whether something is on its way to a client yet.
+    pub fn owe(&self) -> bool {
+        let taken = self.lock();
+        let members = taken.members.values().flatten();
+        let open: Vec<_> = members.map(|member| Arc::clone(&member.connection)).collect();
+        drop(taken);
+        open.iter().any(|connection| connection.owes())
+    }
+
     /// Connections that are open, and those of the address that has the most.
     pub fn used(&self) -> (usize, usize) {
         let taken = self.lock();

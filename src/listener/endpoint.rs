@@ -61,15 +61,18 @@ impl Endpoints {
 
     /// The one at which a connection came in, whose own end has this address.
     pub(super) fn at(&self, local: SocketAddr) -> Option<&Endpoint> {
-        let local = SocketAddr::new(local.ip().to_canonical(), local.port());
-        let exact = || self.0.iter().find(|endpoint| endpoint.bound == local);
+        // Neither of the two with more than that: a scope is where an address is, and not which.
+        let local = (local.ip().to_canonical(), local.port());
+        let place =
+            |endpoint: &Endpoint| (endpoint.bound.ip().to_canonical(), endpoint.bound.port());
+        let exact = || self.0.iter().find(|endpoint| place(endpoint) == local);
         let is_any = |endpoint: &&Endpoint, v4: bool| {
-            let bound = endpoint.bound;
-            bound.port() == local.port() && bound.ip().is_unspecified() && bound.is_ipv4() == v4
+            let (address, port) = place(endpoint);
+            port == local.1 && address.is_unspecified() && address.is_ipv4() == v4
         };
         let any = |v4| self.0.iter().find(|endpoint| is_any(endpoint, v4));
         // `[::]` takes both families, where nothing has the other one.
-        let wide = || if local.is_ipv4() { any(true).or_else(|| any(false)) } else { any(false) };
+        let wide = || if local.0.is_ipv4() { any(true).or_else(|| any(false)) } else { any(false) };
         exact().or_else(wide)
     }
 
@@ -133,6 +136,10 @@ mod tests {
         check(&["10.0.0.1:80", "0.0.0.0:81"], "10.0.0.1:80", Some("10.0.0.1:80"));
         check(&["10.0.0.1:80"], "10.0.0.2:80", None);
         check(&["10.0.0.1:80"], "10.0.0.1:81", None);
+        check(&["[fe80::1%2]:443"], "[fe80::1%2]:443", Some("[fe80::1%2]:443"));
+        check(&["[fe80::1%2]:443"], "[fe80::1]:443", Some("[fe80::1%2]:443"));
+        check(&["[::ffff:10.0.0.1]:443"], "10.0.0.1:443", Some("[::ffff:10.0.0.1]:443"));
+        check(&["[::ffff:10.0.0.1]:443"], "[::ffff:10.0.0.1]:443", Some("[::ffff:10.0.0.1]:443"));
     }
 
     #[test]

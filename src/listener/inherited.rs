@@ -1,7 +1,8 @@
 //! Listening sockets that were there before the process: passed by the service manager (socket
-//! activation), so that nobody is refused while the process is not there.
+//! activation) or by the process that this one takes over from, so that nobody is refused.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 
 use crate::error_chain::chain;
 use crate::fd_limit;
@@ -38,6 +39,15 @@ impl Inherited {
         Self(all)
     }
 
+    /// Sockets that another process handed over.
+    pub fn of(sockets: Vec<OwnedFd>) -> Self {
+        let listener = |socket| {
+            let listener = TcpListener::from(socket);
+            listener.local_addr().ok().map(|address| (address, listener))
+        };
+        Self(sockets.into_iter().filter_map(listener).collect())
+    }
+
     /// Takes the socket of an address, where there is one.
     pub(super) fn take(&mut self, address: SocketAddr) -> Option<TcpListener> {
         let at = self.0.iter().position(|(bound, _)| *bound == address)?;
@@ -48,8 +58,8 @@ impl Inherited {
     pub fn complain(&self) {
         for (address, _) in &self.0 {
             log::warn!(
-                "the service manager passed a socket for {address}, where nothing is listened to: \
-                 list the address in `listen`, or take it out of the socket unit"
+                "a socket for {address} was passed, where nothing is listened to: list the address \
+                 in `listen`, or take it out of the socket unit"
             );
         }
     }

@@ -48,6 +48,7 @@ use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
 use tokio::sync::Semaphore;
 
+use self::announce::BadHeader;
 pub use self::bound::{BindError, Bound};
 pub use self::connection::Presence;
 use self::connection::{Connection, Malformed, Origin};
@@ -64,12 +65,18 @@ pub use self::tls::TlsError;
 use self::watch::Why;
 use crate::clients::{ClientAddress, ClientRules};
 use crate::config::{Config, Limits, ProxyProtocol};
+use crate::drain::Drain;
 use crate::error_chain::chain;
 use crate::limit::LogLimiter;
-use crate::metrics::{ClosedReason, RequestCounts};
+use crate::metrics::{ClosedReason, LimitName, RequestCounts};
 
 /// Most connections at once of trusted proxies of which it is not known yet whose they are.
 const MOST_UNANNOUNCED: usize = 1024;
+
+/// A connection came in where nothing is listened to, as far as is known here.
+#[derive(Debug, thiserror::Error)]
+#[error("it came in at an address that is no listener's")]
+struct Nowhere;
 
 /// What clients connect to. Clones are the same.
 pub struct Listener<A>(Arc<Shared<A>>);
@@ -92,6 +99,7 @@ struct Shared<A> {
     /// Connections of proxies that have yet to say whose they are.
     unannounced: Semaphore,
     endpoints: ArcSwap<Endpoints>,
+    drain: Arc<Drain>,
     heads: Arc<Heads>,
     left: Arc<Left>,
     counts: Arc<RequestCounts>,
@@ -137,7 +145,7 @@ impl<A> Http<A> {
 impl<A> Listener<A> {
     /// The listener before what serves requests, as it is configured. What it refuses is counted.
     /// It waits to be told where it listens.
-    pub fn new(config: &Config, app: A, counts: Arc<RequestCounts>) -> Self {
+    pub fn new(config: &Config, app: A, counts: Arc<RequestCounts>, drain: Arc<Drain>) -> Self {
         let limits = &config.limits;
         let app = Arc::new(app);
         let http = ArcSwap::from_pointee(Http::new(Arc::clone(&app), config));
@@ -151,6 +159,7 @@ impl<A> Listener<A> {
             failed: Mutex::default(),
             unannounced: Semaphore::new(MOST_UNANNOUNCED),
             endpoints: ArcSwap::default(),
+            drain,
             heads,
             left,
             counts,
@@ -221,12 +230,14 @@ impl<A: HttpServerApp + Send + Sync + 'static> Listener<A> {
         peer: IpAddr,
         http: &Http<A>,
     ) -> Option<(Stream, IpAddr)> {
-        let read = async {
-            let _one = self.0.unannounced.acquire().await;
-            announce::read(stream).await
+        let Ok(_one) = self.0.unannounced.try_acquire() else {
+            self.0.counts.refused(LimitName::Connections);
+            return None;
         };
+        let read = announce::read(stream);
         match tokio::time::timeout(http.limits.header_timeout, read).await {
             Ok(Ok((stream, client))) => Some((stream, client.unwrap_or(peer))),
+            Ok(Err(BadHeader::Ended { read: 0 })) => None,
             Ok(Err(error)) => {
                 self.fail(peer, &error);
                 None
@@ -244,7 +255,6 @@ impl<A: HttpServerApp + Send + Sync + 'static> Listener<A> {
         stream: Stream,
         connection: &Arc<Connection>,
         (endpoint, http): (Option<&Endpoint>, &Arc<Http<A>>),
-        shutdown: &ShutdownWatch,
     ) {
         let Origin { peer, client, .. } = *connection.origin();
         let speaks = endpoint.map(|endpoint| endpoint.proxy_protocol);
@@ -254,6 +264,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Listener<A> {
             None => stream,
             Some(()) => match announce::read(stream).await {
                 Ok((stream, _)) => stream,
+                // As those of a balancer that looks whether this end is there.
+                Err(BadHeader::Ended { read: 0 }) => return,
                 Err(error) => return self.fail(client, &error),
             },
         };
@@ -261,7 +273,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Listener<A> {
             None => stream,
             Some(tls) => match tls.shake_hands(stream, connection).await {
                 Ok(stream) => stream,
-                Err(error) => return self.fail(client, error.as_ref()),
+                Err(_) if connection.read_from_wire() == 0 => return,
+                Err(error) => return self.fail(client, &tls::Failed::of(&error)),
             },
         };
         let protocols = match stream.selected_alpn_proto() {
@@ -270,7 +283,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Listener<A> {
             _ => http.protocols,
         };
         let watched = Watched::new(stream, Arc::clone(connection), protocols);
-        http.process_new(Box::new(watched), shutdown).await;
+        // Who was accepted may ask, although nobody else is any more.
+        http.process_new(Box::new(watched), &self.0.drain.quiet()).await;
     }
 }
 
@@ -279,7 +293,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Listener<A> {
     async fn process_new(
         self: &Arc<Self>,
         stream: Stream,
-        shutdown: &ShutdownWatch,
+        _shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
         let now = Instant::now();
         let socket = stream.get_socket_digest();
@@ -292,6 +306,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Listener<A> {
         let Shared { http, places, heads, left, counts, .. } = &*self.0;
         let (http, endpoints) = (http.load_full(), self.endpoints());
         let endpoint = local.and_then(|local| endpoints.at(local));
+        if local.is_some() && endpoint.is_none() {
+            // Never without what its listener asks for, whichever that is.
+            self.fail(peer, &Nowhere);
+            return None;
+        }
         let is_announced = endpoint.is_some_and(|endpoint| {
             endpoint.proxy_protocol == ProxyProtocol::Required && http.clients.trust(peer)
         });
@@ -310,7 +329,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Listener<A> {
                 return None;
             }
         };
-        let serve = self.serve(stream, &connection, (endpoint, &http), shutdown);
+        let serve = self.serve(stream, &connection, (endpoint, &http));
         let ended = connection.attend(serve).await;
         if let Some(malformed) = connection.malformed() {
             counts.closed(ClosedReason::Malformed);
@@ -322,6 +341,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Listener<A> {
     }
 
     async fn cleanup(&self) {
+        // Pingora ends connections then on which no request has come yet, also those that were
+        // accepted a moment ago. A drain that is gone says nothing more.
+        let _ = self.0.drain.quiet().wait_for(|is_quiet| *is_quiet).await;
         self.0.app.http_cleanup().await;
     }
 }

@@ -105,6 +105,11 @@ impl Speech {
         }
     }
 
+    /// Whether it is HTTP/2.
+    pub(super) fn is_multiplexed(&self) -> bool {
+        matches!(self, Self::Http2(_))
+    }
+
     /// Notes what is sent to the client.
     pub(super) fn answer(&mut self, bytes: &[u8]) {
         if let Self::Http2(frames) = self {

@@ -5,7 +5,7 @@ use std::any::Any;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -24,6 +24,9 @@ use super::parting::Parting;
 use super::speech::{Protocols, Speech, Unruly};
 use super::watch::Why;
 
+/// Bytes of a client that are passed over at the end.
+const MOST_PASSED_OVER: usize = 1 << 20;
+
 /// A stream of Pingora, looked after.
 #[derive(Debug)]
 pub(super) struct Watched {
@@ -34,6 +37,8 @@ pub(super) struct Watched {
     speech: Speech,
     /// There once the client is told why it is left.
     parting: Option<Parting>,
+    /// There once nothing more is written: bytes that came since.
+    passed_over: Option<usize>,
     /// How requests find the connection. Pingora carries it along to each of them, for HTTP/1 and
     /// HTTP/2 alike, and does nothing else with it on this side.
     digest: Option<Arc<ProxyDigest>>,
@@ -45,7 +50,7 @@ impl Watched {
         let head = ResponseHeader::build(StatusCode::OK, Some(0)).ok();
         let digest = head.map(|head| Arc::new(ProxyDigest::new(Box::new(head), Some(found))));
         let speech = Speech::new(protocols, &connection.heads);
-        Self { stream, connection, waiting: None, speech, parting: None, digest }
+        Self { stream, connection, waiting: None, speech, parting: None, passed_over: None, digest }
     }
 
     fn check(&self) -> io::Result<()> {
@@ -80,6 +85,25 @@ impl Watched {
             }
         }
         self.note(outcome)
+    }
+
+    /// Waits for the client to end a connection on which everything was said.
+    ///
+    /// Closed with something unread, as the windows are that a client of HTTP/2 opens while it
+    /// takes the last bytes, it would be reset, and these lost with it. How long the client may
+    /// take is watched as ever.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut scratch = [0; 1024];
+        loop {
+            let mut buf = ReadBuf::new(&mut scratch);
+            let outcome = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf));
+            let passed_over = self.passed_over.get_or_insert_default();
+            *passed_over += buf.filled().len();
+            let is_over = buf.filled().is_empty() || *passed_over > MOST_PASSED_OVER;
+            if outcome.is_err() || is_over {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 
     /// Begins to tell the client why it is left.
@@ -119,6 +143,10 @@ impl AsyncRead for Watched {
         let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
         match &outcome {
             Poll::Ready(Ok(())) if has_room && buf.filled().len() == before => {
+                self.connection.finish();
+            }
+            // Many clients of TLS end so when they have everything.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 self.connection.finish();
             }
             Poll::Ready(Err(_)) => self.connection.broke(),
@@ -174,9 +202,14 @@ impl AsyncWrite for Watched {
         if self.parting.is_some() {
             return Poll::Ready(Ok(()));
         }
-        self.connection.finish();
-        let outcome = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.note(outcome)
+        if self.passed_over.is_none() {
+            self.connection.finish();
+            let outcome = Pin::new(&mut self.stream).poll_shutdown(cx);
+            ready!(self.note(outcome))?;
+            self.passed_over = Some(0);
+        }
+        // Requests of HTTP/1 are not over before the end of their connection is.
+        if self.speech.is_multiplexed() { self.poll_end(cx) } else { Poll::Ready(Ok(())) }
     }
 
     fn poll_write_vectored(

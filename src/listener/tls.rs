@@ -22,7 +22,8 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{Ticketer, default_provider, sign::any_supported_type};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::server::{
-    ClientHello, ProducesTickets, ResolvesServerCert, ServerConfig, WebPkiClientVerifier,
+    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, ServerConfig,
+    WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -37,9 +38,33 @@ pub enum TlsError {
     /// A key or an authority that was read cannot be used.
     #[error("the certificates of a listener cannot be used")]
     Unusable(#[from] rustls::Error),
+    /// A certificate that is new is not good now.
+    #[error("a certificate of a listener {0}")]
+    OutOfTime(String),
     /// The authorities cannot vouch for clients.
     #[error("the file in `client_ca_file` cannot vouch for anybody")]
     Authorities(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// Why a client and this process did not come together.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Failed(String);
+
+impl Failed {
+    /// What is at the bottom of it; Pingora writes its own words around that, twice.
+    pub(super) fn of(error: &pingora::Error) -> Self {
+        let cause = error.root_cause().to_string();
+        let advice = if cause.contains("InvalidContentType") {
+            ", it does not speak TLS (plain HTTP?)"
+        } else if cause.contains("peer sent no certificates") {
+            ", it shows no certificate (`client_ca_file`)"
+        } else {
+            ""
+        };
+        let (_, cause) = cause.rsplit_once("tls connect error: ").unwrap_or(("", &cause));
+        Self(format!("TLS: {cause}{advice}"))
+    }
 }
 
 /// What is made of the certificates of a listener.
@@ -61,10 +86,15 @@ impl Secured {
         if let Some(before) = before.filter(|before| before.made_of == *tls) {
             return Ok(Arc::clone(before));
         }
-        // Who was let in by an authority of before does not come in by a ticket after it.
-        let same_clients =
-            |before: &&Arc<Self>| before.made_of.client_authorities == tls.client_authorities;
-        let tickets = match before.filter(same_clients) {
+        // What is out of its time does not take the place of what may not be.
+        let is_new = |identity: &&Identity| {
+            before.is_some_and(|before| !before.made_of.identities.contains(identity))
+        };
+        let out_of_time = tls.identities.iter().filter(is_new).find_map(Identity::out_of_time);
+        if let Some(message) = out_of_time {
+            return Err(TlsError::OutOfTime(message));
+        }
+        let tickets = match before {
             Some(before) => Arc::clone(&before.tickets),
             None => Ticketer::new()?,
         };
@@ -110,9 +140,15 @@ fn server_config(
     };
     let mut config = builder.with_cert_resolver(Arc::new(Certificates::new(&tls.identities)?));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config.ticketer = Arc::clone(tickets);
-    // As many as a client uses: it asks one after the other, or opens some at once.
-    config.send_tls13_tickets = 2;
+    if tls.client_authorities.is_some() {
+        // A session that is taken up again is not asked for a certificate, however old that is.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    } else {
+        config.ticketer = Arc::clone(tickets);
+        // As many as a client uses: it asks one after the other, or opens some at once.
+        config.send_tls13_tickets = 2;
+    }
     config.ignore_client_order = true;
     Ok(config)
 }
@@ -195,7 +231,10 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.connection.came(buf.filled().len() - before);
+        outcome
     }
 }
 

@@ -24,9 +24,10 @@ pub const ACCESS: &str = "access";
 /// it is read.
 pub const NOISY_MODULE: &str = "pingora_proxy::proxy_cache";
 
-/// Modules that write an error for every connection that ends before there is a request, without
-/// the client's address and as often as clients like. `listener::Listener` counts them and tells.
-const UNBOUNDED_MODULES: [&str; 2] = ["pingora_proxy", "pingora_core::apps"];
+/// Modules that write a line for every connection that ends before there is a request, or that
+/// says something odd to TLS, without the client's address and as often as clients like.
+/// `listener::Listener` counts them and tells.
+const UNBOUNDED_MODULES: [&str; 3] = ["pingora_proxy", "pingora_core::apps", "rustls"];
 /// Modules below those that have more to say.
 const BOUNDED_MODULES: [&str; 3] =
     ["pingora_proxy::proxy_common", "pingora_proxy::proxy_h1", "pingora_proxy::proxy_h2"];

@@ -188,6 +188,13 @@ impl Archives {
         let (now, request) = (Instant::now(), pending.request);
         let Configured { settings, policy, config, .. } = &**pending.configured;
         let view = self.published.load();
+        // Also where it was found just now.
+        if let Some(group) = &request.group
+            && view.is_held(&request.name, None)
+            && !view.is_held(&request.name, Some(group))
+        {
+            return Err(Failure::NotHeld);
+        }
         let joined = pending.joined.take().filter(|growing| !growing.has_failed());
         let stored = || self.cache.map(|cache| cache.store().standing(&request.name));
         let standing = joined.map(Standing::Growing).or_else(stored);

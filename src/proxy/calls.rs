@@ -21,10 +21,17 @@ impl SnapshotProxy {
         came: &CdnLoop,
     ) -> Result<Reply, Failure> {
         let shows_urls = matches!(call, ApiCall::Snapshots { .. } | ApiCall::BestSnapshots { .. });
+        let group = match call {
+            ApiCall::Snapshots { group, .. } | ApiCall::BestSnapshots { group, .. } => group,
+            ApiCall::TrackerHealth { .. } | ApiCall::Health { .. } => &None,
+        };
+        let prefix = visitor.place.prefix_of(group.as_deref());
         let urls = match (settings.downloads, &settings.public_url) {
             (Downloads::Redirect, _) => Urls::Targets,
-            (Downloads::Proxy, Some(base)) => Urls::Own(base.clone()),
-            (Downloads::Proxy, None) if shows_urls => Urls::Own(own_base(session, visitor)?),
+            (Downloads::Proxy, Some(base)) => Urls::Own(format!("{base}{prefix}")),
+            (Downloads::Proxy, None) if shows_urls => {
+                Urls::Own(own_base(session, visitor)? + &prefix)
+            }
             (Downloads::Proxy, None) => Urls::Own(String::new()),
         };
         let reference = match &config.rpc {

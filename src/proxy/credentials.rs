@@ -18,17 +18,14 @@ use crate::route::{Busy, CallRate, ClientNet, Failure};
 
 /// Passwords that are checked at once: each takes a processor for a while.
 const CHECKS: usize = 2;
-/// Passwords of one client that are checked in a second, other than those that were good before.
-const CHECKS_OF_ONE: u32 = 5;
+/// Wrong passwords of one client in a second, after which none of its is checked.
+const WRONG_OF_ONE: u32 = 5;
 /// Longest that one waits for others to be checked.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Good passwords that are remembered.
 const MOST_KNOWN: usize = 4096;
 /// Longest header that is looked at.
 const LONGEST: usize = 8 << 10;
-/// The hash of no password: who names no user waits as long as one who does.
-const NOBODY: &str = "$2y$05$abcdefghijklmnopqrstuuDs3U7d1B4u9V0Zs7O8ZxK3mFvS9cRZq";
-
 /// What was found out about passwords so far.
 pub(super) struct Credentials {
     /// With keys that nobody knows: what takes longer to compare tells nothing about a secret.
@@ -52,7 +49,7 @@ impl Default for Credentials {
             keys: (random(), random()),
             known: Mutex::default(),
             checks: Arc::new(Semaphore::new(CHECKS)),
-            rate: Mutex::new(CallRate::new(CHECKS_OF_ONE)),
+            rate: Mutex::new(CallRate::new(WRONG_OF_ONE)),
         }
     }
 }
@@ -81,46 +78,61 @@ impl Credentials {
             }
             Shown::Basic { user, password } => {
                 let hash = auth.users.get(&user);
-                let digest =
-                    self.digest(&[user.as_bytes(), &password, hash.map_or(b"", |h| h.as_bytes())]);
+                let kept = hash.map_or(&b""[..], |hash| hash.as_bytes());
+                let digest = self.digest(&[user.as_bytes(), &password, kept]);
                 if hash.is_some() && self.known().contains(&digest) {
                     return Ok(());
                 }
-                let hash = hash.cloned().unwrap_or_else(|| NOBODY.to_owned());
-                if !self.verify(hash, password, client).await? || !auth.users.contains_key(&user) {
-                    return Err(refused());
-                }
-                let mut known = self.known();
-                if known.len() >= MOST_KNOWN {
-                    known.clear();
-                }
-                known.insert(digest);
-                Ok(())
+                // Who names no user waits as long as one who does.
+                let compared = hash.or_else(|| dearest(auth)).ok_or_else(refused)?.clone();
+                let is_it = self.verify(digest, compared, password, client).await?;
+                if hash.is_some() && is_it { Ok(()) } else { Err(refused()) }
             }
         }
     }
 
+    /// Whether a password is that of a hash. Who was wrong too often is not heard for a while.
     async fn verify(
         &self,
+        digest: u128,
         hash: String,
         password: Vec<u8>,
         client: IpAddr,
     ) -> Result<bool, Failure> {
-        self.charge(client)?;
+        self.heard(client, 0)?;
         let place = Arc::clone(&self.checks).acquire_owned();
         let place = tokio::time::timeout(PATIENCE, place).await;
         let Ok(Ok(place)) = place else { return Err(Failure::Busy(Busy::Credentials)) };
+        // The same client shows it on each of its connections at once.
+        if self.known().contains(&digest) {
+            return Ok(true);
+        }
         let check = move || {
             let _place = place;
             bcrypt::verify(password, &hash).unwrap_or(false)
         };
-        tokio::task::spawn_blocking(check).await.map_err(|_| Failure::Internal)
+        let checked = tokio::task::spawn_blocking(check).await.map_err(|_| Failure::Internal)?;
+        if checked {
+            let mut known = self.known();
+            if known.len() >= MOST_KNOWN {
+                known.clear();
+            }
+            known.insert(digest);
+        } else {
+            self.heard(client, 1)?;
+        }
+        Ok(checked)
     }
 
-    /// Counts a password of a client that has to be checked.
-    fn charge(&self, client: IpAddr) -> Result<(), Failure> {
+    /// Counts so many wrong passwords of a client, or says how long it is not heard.
+    fn heard(&self, client: IpAddr, wrong: u32) -> Result<(), Failure> {
         let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
-        rate.take(ClientNet::of(client), 1, Instant::now()).map_err(Failure::Requests)
+        let client = ClientNet::of(client);
+        let taken = match wrong {
+            0 => rate.could_take(client, 1, Instant::now()),
+            wrong => rate.take(client, wrong, Instant::now()),
+        };
+        taken.map_err(Failure::Guesses)
     }
 
     fn known(&self) -> MutexGuard<'_, HashSet<u128>> {
@@ -135,6 +147,13 @@ impl Credentials {
         }
         hasher.finish128().as_u128()
     }
+}
+
+/// The hash that takes longest to compare with.
+fn dearest(auth: &Auth) -> Option<&String> {
+    auth.users
+        .values()
+        .max_by_key(|hash| hash.parse::<bcrypt::HashParts>().map_or(0, |parts| parts.get_cost()))
 }
 
 /// What a header shows (RFC 7617, RFC 6750); nothing where it is none of both.
@@ -247,7 +266,7 @@ mod tests {
         for guess in 0..20 {
             let guess = headers(&[&basic(&format!("ann:{guess}"))]);
             let checked = credentials.check(&auth, &guess, CLIENT).await;
-            refused += usize::from(matches!(checked, Err(Failure::Requests(_))));
+            refused += usize::from(matches!(checked, Err(Failure::Guesses(_))));
         }
         assert!(refused >= 10, "{refused} of 20");
         credentials.check(&auth, &good, CLIENT).await.expect("it was good before");
@@ -268,8 +287,41 @@ mod tests {
         credentials.check(&after, &headers(&[&basic("ann:new")]), CLIENT).await.expect("good");
     }
 
+    /// All connections of a client that has the right password come in at once.
+    #[tokio::test]
+    async fn a_right_password_is_no_guess() {
+        let (_files, auth) = auth(&[("ann", "right")], &[]);
+        let credentials = Credentials::default();
+        let good = headers(&[&basic("ann:right")]);
+        let all = (0..50).map(|_| credentials.check(&auth, &good, CLIENT));
+        for checked in futures_of(all).await {
+            assert_eq!(checked, Ok(()));
+        }
+    }
+
+    /// Runs futures side by side.
+    async fn futures_of<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
+        let mut all: Vec<_> = all.map(Box::pin).collect();
+        let mut done: Vec<Option<F::Output>> = all.iter().map(|_| None).collect();
+        std::future::poll_fn(|cx| {
+            let mut pending = false;
+            for (future, done) in all.iter_mut().zip(&mut done).filter(|(_, done)| done.is_none()) {
+                match future.as_mut().poll(cx) {
+                    std::task::Poll::Ready(output) => *done = Some(output),
+                    std::task::Poll::Pending => pending = true,
+                }
+            }
+            if pending { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
+        })
+        .await;
+        done.into_iter().flatten().collect()
+    }
+
     #[test]
-    fn the_hash_of_nobody_is_one() {
-        assert!(!bcrypt::verify("", NOBODY).expect("a hash"));
+    fn who_names_nobody_is_compared_with_what_takes_longest() {
+        let (_files, mut auth) = auth(&[("ann", "a"), ("bob", "b")], &[]);
+        let dear = bcrypt::hash("b", 5).expect("a hash");
+        auth.users.insert("bob".to_owned(), dear.clone());
+        assert_eq!(dearest(&auth), Some(&dear));
     }
 }

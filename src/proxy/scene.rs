@@ -93,7 +93,8 @@ pub(super) fn request(from: u8, method: &str, headers: &[&str]) -> ArchiveReques
         head.append(name.parse::<HeaderName>().expect("a name"), value);
     }
     let asked = Asked::of(&method.parse().expect("a method"), &head, TEST_KEY);
-    ArchiveRequest { name: name(), client: client(from), asked, came: Arc::<CdnLoop>::default() }
+    let came = Arc::<CdnLoop>::default();
+    ArchiveRequest { name: name(), client: client(from), asked, came, group: None }
 }
 
 impl Scene {

@@ -4,6 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use pingora::http::RequestHeader;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::{HttpProxy, Session};
 
@@ -13,9 +16,8 @@ use super::circles::{self, Circles};
 use super::context::Context;
 use super::gate::Gate;
 use super::traffic::Traffic;
-use super::visitor::Visitor;
 use crate::cache::ArchiveStorage;
-use crate::config::Downloads;
+use crate::config::{Config, Downloads};
 use crate::configured::{Configured, Live};
 use crate::drain::Drain;
 use crate::fill::FillQueue;
@@ -27,7 +29,6 @@ use crate::route::plan::ArchiveRequest;
 use crate::route::{self, ApiCall, Asked, Failure, Reply, Requester, Route, ShortForm};
 use crate::rpc::{CallCounts, NodeProxy};
 use crate::scrape::{ReferenceSlot, Scraper};
-use crate::snapshot::ArchiveName;
 use crate::upstream::UpstreamPool;
 
 /// What clients connect to.
@@ -83,6 +84,11 @@ impl SnapshotProxy {
         self.rpc.apply(config);
     }
 
+    /// Whether the first round of probes is over.
+    pub fn is_ready(&self) -> bool {
+        self.archives.published.is_ready()
+    }
+
     /// The transfers that are under way.
     pub fn running(&self) -> RunningCount {
         self.archives.admission.running()
@@ -116,6 +122,7 @@ impl SnapshotProxy {
             && route::parse_node(&request.method, &visitor.place, None).is_some();
         ctx.tally.route = match &route {
             Ok(route) => class(route),
+            Err(Failure::Query { .. }) => RouteClass::Api,
             Err(_) if is_call => RouteClass::Rpc,
             Err(_) => RouteClass::Other,
         };
@@ -128,16 +135,25 @@ impl SnapshotProxy {
         if let Err(failure) = self.circles.turn_back(&ctx.came, &configured.edge) {
             return Ok(Err(failure));
         }
-        let headers = &request.headers;
-        let admitted = self.gate.admit(&configured.config, &visitor, ctx.tally.route, headers);
-        if let Err(failure) = admitted.await {
+        let shown = headers_of(&configured.config, request);
+        let admitted = self.gate.admit(&configured.config, &visitor, ctx.tally.route, &shown);
+        // A client that leaves while its password is checked leaves its place.
+        let admitted = if session.as_downstream_mut().is_body_empty() {
+            while_there(session, admitted).await?
+        } else {
+            admitted.await
+        };
+        if let Err(failure) = admitted {
             return Ok(Err(failure));
         }
-        let asker = (visitor.client, &visitor.place);
-        let passed_on = self.rpc.answer(session, &configured, asker, &ctx.came);
-        if let Some(answer) = passed_on.await {
-            ctx.tally.route = RouteClass::Rpc;
-            return Ok(answer.map(Answer::Reply));
+        // Of who may not ask a node its health is told by the edge itself.
+        if configured.config.access.rpc.admits(visitor.client) {
+            let asker = (visitor.client, &visitor.place);
+            let passed_on = self.rpc.answer(session, &configured, asker, &ctx.came);
+            if let Some(answer) = passed_on.await {
+                ctx.tally.route = RouteClass::Rpc;
+                return Ok(answer.map(Answer::Reply));
+            }
         }
         let read = route.and_then(|route| self.read(session, ctx, route));
         match read {
@@ -165,28 +181,22 @@ impl SnapshotProxy {
         }
         match route {
             Route::Archive(name) => {
-                if self.is_elsewhere(&name, visitor) {
-                    return Err(Failure::NotHeld);
-                }
                 tally.name = Some(name);
                 let (client, came) = (visitor.client, Arc::clone(came));
-                let request = ArchiveRequest { name, client, asked, came };
+                let group = visitor.place.group().cloned();
+                let request = ArchiveRequest { name, client, asked, came, group };
                 Ok(Read::Archive(Box::new(request)))
             }
-            Route::ShortForm(form) => {
+            Route::ShortForm(mut form) => {
+                if form.prefix.is_empty() {
+                    form.prefix = visitor.place.prefix_of(form.group.as_deref());
+                }
                 self.short_form(configured, &form, &asked, visitor.client, came).map(Read::Answered)
             }
             Route::Api(call) => {
                 self.call((session, visitor), configured, &call, came).map(Read::Answered)
             }
         }
-    }
-
-    /// Whether an archive is one of other groups alone than the one that it is asked of.
-    fn is_elsewhere(&self, name: &ArchiveName, visitor: &Visitor) -> bool {
-        let Some(group) = visitor.place.group() else { return false };
-        let view = self.archives.published.load();
-        view.is_held(name, None) && !view.is_held(name, Some(group))
     }
 
     fn short_form(
@@ -215,6 +225,17 @@ impl SnapshotProxy {
         let via = view.way(&name, group, came).ok_or(Failure::NotHeld)?;
         Ok(circles::told(reply, &via, edge))
     }
+}
+
+/// What of a request's head shows who asks, where that is wanted.
+fn headers_of(config: &Config, request: &RequestHeader) -> HeaderMap {
+    let mut shown = HeaderMap::new();
+    if config.auth.is_some() {
+        for value in request.headers.get_all(AUTHORIZATION) {
+            shown.append(AUTHORIZATION, value.clone());
+        }
+    }
+    shown
 }
 
 fn class(route: &Route) -> RouteClass {

@@ -104,6 +104,10 @@ impl Tally {
                 self.refused = Some(LimitName::Requests);
                 self.ended = Some(End::Refused);
             }
+            Failure::Guesses(_) => {
+                self.refused = Some(LimitName::Credentials);
+                self.ended = Some(End::Refused);
+            }
             Failure::Denied | Failure::Unauthorized { .. } => self.ended = Some(End::Refused),
             Failure::Sources(_) | Failure::OtherCopy => self.ended = Some(End::SourceFailed),
             Failure::Internal => self.ended = Some(End::Internal),

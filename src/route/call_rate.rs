@@ -32,6 +32,16 @@ impl CallRate {
         self.size = Self::new(per_second).size;
     }
 
+    /// Whether so many calls of a client would be let through, or how long it is to wait.
+    pub fn could_take(&self, client: ClientNet, calls: u32, now: Instant) -> Result<(), Duration> {
+        let calls = calls.min(self.size.burst);
+        let bucket = self.clients.get(&client).copied().unwrap_or_else(|| Bucket::full(now));
+        if bucket.has(calls, self.size, now) {
+            return Ok(());
+        }
+        Err(bucket.wait(calls, self.size, now))
+    }
+
     /// Counts so many calls of a client, or says how long it is to wait. More than fit at once are
     /// counted as so many as fit: they would never be let through.
     pub fn take(&mut self, client: ClientNet, calls: u32, now: Instant) -> Result<(), Duration> {

@@ -78,6 +78,9 @@ pub enum Failure {
     /// The client asks too often, and may again after this time.
     #[error("this address asks more often than it may, see `retry-after`")]
     Requests(Duration),
+    /// The client showed too many wrong passwords, and is heard again after this time.
+    #[error("this address showed too many wrong passwords, see `retry-after`")]
+    Guesses(Duration),
     /// There is too much to do.
     #[error("{0}")]
     Busy(Busy),
@@ -294,7 +297,7 @@ impl Failure {
                     reply.with(WWW_AUTHENTICATE, scheme)
                 })
             }
-            Self::Requests(wait) => {
+            Self::Requests(wait) | Self::Guesses(wait) => {
                 let seconds = wait.as_millis().div_ceil(1000).max(1);
                 let reply = Reply::text(status, format!("{self}\n"));
                 match HeaderValue::from_str(&seconds.to_string()) {
@@ -328,7 +331,7 @@ impl Failure {
             Self::Body | Self::Host | Self::Query { .. } => StatusCode::BAD_REQUEST,
             Self::Denied => StatusCode::FORBIDDEN,
             Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
-            Self::Requests(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Requests(_) | Self::Guesses(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::LongHead => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Unsatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Loop(_) => StatusCode::LOOP_DETECTED,

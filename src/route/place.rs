@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::known_path::is_known;
 use super::path::merged;
 use crate::config::Config;
+
+/// What is escaped of the name of a group in a path.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The groups that there are, and the host names that stand for one.
 #[derive(Clone, Debug, Default)]
@@ -93,6 +96,17 @@ impl Place {
         self.named.as_ref().map(text).or(queried).or_else(|| self.implied.as_ref().map(text))
     }
 
+    /// What has to stand before a path here that is of this group: nothing, unless the host or the
+    /// listener stand for another one.
+    pub fn prefix_of(&self, group: Option<&str>) -> String {
+        match (&self.implied, group) {
+            (Some(implied), Some(group)) if **implied != *group => {
+                format!("/{}", utf8_percent_encode(group, ESCAPED))
+            }
+            _ => String::new(),
+        }
+    }
+
     /// The group that archives are of which are asked for here; any where that is not said.
     pub fn group(&self) -> Option<&Arc<str>> {
         self.named.as_ref().or(self.implied.as_ref())
@@ -162,6 +176,25 @@ mod tests {
             (below, Some("mainnet"), Some("eu.example"), listener.as_ref(), Some("testnet")),
         ] {
             assert_eq!(group(path, query, host, at).as_deref(), expected, "{path} {host:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_of_another_group_than_that_of_the_host_has_its_name_before_it() {
+        let names = names();
+        let place = |host: Option<&str>| names.place("/x", || host.map(str::to_owned), None);
+        for (host, group, expected) in [
+            (None, Some("testnet"), ""),
+            (None, None, ""),
+            (Some("eu.example"), Some("eu west"), ""),
+            (Some("eu.example"), None, ""),
+            (Some("eu.example"), Some("testnet"), "/testnet"),
+            (Some("testnet.example"), Some("eu west"), "/eu%20west"),
+        ] {
+            assert_eq!(place(host).prefix_of(group), expected, "{host:?} {group:?}");
+            let path = format!("{expected}/snapshot.tar.bz2");
+            let there = names.place(&path, || host.map(str::to_owned), None);
+            assert_eq!(there.path, "/snapshot.tar.bz2", "{path}");
         }
     }
 

@@ -54,3 +54,4 @@ mod telling;
 mod tiers;
 mod tracker;
 mod unknown_names;
+mod upgrade;

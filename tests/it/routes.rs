@@ -121,6 +121,7 @@ async fn an_archive_goes_out_under_a_head_of_its_own() {
     let names: Vec<&str> = get.headers.keys().map(String::as_str).collect();
     let expected = [
         "accept-ranges",
+        "cache-control",
         "cache-status",
         "connection",
         "content-length",

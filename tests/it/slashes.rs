@@ -36,15 +36,16 @@ fn others(path: &str) -> Vec<String> {
 
 /// Without what tells of the moment.
 fn essence(answer: &Answer) -> (u16, Vec<(String, String)>, Vec<u8>) {
-    let lasts = |name: &str| !["date", "x-request-id"].contains(&name);
-    let headers = answer.headers.iter().filter(|(name, _)| lasts(name));
-    let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
-    let body = if answer.header("content-type").is_some_and(|media| media.contains("json")) {
-        // The time of a probe is in there.
-        Vec::new()
+    // The time of a probe is in JSON, in as many digits as it takes.
+    let is_json = answer.header("content-type").is_some_and(|media| media.contains("json"));
+    let moment = if is_json {
+        &["date", "x-request-id", "content-length"][..]
     } else {
-        answer.body.clone()
+        &["date", "x-request-id"]
     };
+    let headers = answer.headers.iter().filter(|(name, _)| !moment.contains(&name.as_str()));
+    let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let body = if is_json { Vec::new() } else { answer.body.clone() };
     (answer.status, headers, body)
 }
 

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 
 use super::support::body::Content;
-use super::support::client::Ask;
+use super::support::client::{Ask, Ended};
 use super::support::origin::{Fault, Origin, Program};
 use super::support::process::Running;
-use super::support::{eventually, full};
+use super::support::{eventually, full, h2};
 
 /// Far longer than any of these tests waits.
 const GRACE: &str = "server: {grace_period: 10m}\n";
@@ -104,6 +104,27 @@ async fn the_end_comes_with_the_last_transfer() {
             let kept = std::fs::read(path.join(full(1000))).expect("promoted");
             assert!(CONTENT.matches(0, &kept) && kept.len() as u64 == CONTENT.len, "{case}");
         }
+    }
+}
+
+/// Megabytes are with the system when the last request is over, and the client says more meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_bytes_are_waited_for_over_http_2_as_well() {
+    for round in 0..3 {
+        let origin = Origin::run(Program::Agave, &[(&full(1000), CONTENT)]).await;
+        let h2c = "server: {grace_period: 10m, h2c: true}\n";
+        let mut running = before(&origin, h2c).await;
+        let to = running.address;
+        let download =
+            tokio::spawn(
+                async move { h2::get_slowly(to, &format!("/{}", full(1000)), 8 << 20).await },
+            );
+        tokio::time::sleep(Duration::from_millis(300 + 400 * round)).await;
+        running.signal("-TERM");
+        let (body, ended) = download.await.expect("no panic");
+        assert_eq!((body.len() as u64, ended), (CONTENT.len, Ended::Whole), "{}", running.log());
+        assert!(CONTENT.matches(0, &body));
+        assert_ends(&mut running, "all of it was taken").await;
     }
 }
 

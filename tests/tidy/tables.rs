@@ -18,7 +18,7 @@ pub(super) const IMPORTS: [(&str, &[&str]); 29] = [
     ("fd_limit", &["config"]),
     ("access", &["hops", "config", "index"]),
     ("route", &["hops", "snapshot", "index", "config", "access", "clock", "limit"]),
-    ("configured", &["config", "hops", "route"]),
+    ("configured", &["clients", "config", "hops", "route"]),
     ("logging", &["config", "limit"]),
     ("cache", &["check", "config", "index", "snapshot", "clock"]),
     ("ledger", &["check", "config", "index", "snapshot"]),
@@ -182,13 +182,19 @@ pub(super) const WITH_PINGORA: [&str; 12] = [
 pub(super) const WITH_YAML: [&str; 3] =
     ["src/config/yaml.rs", "src/config/tree.rs", "src/config/scalar.rs"];
 /// Where files of certificates are read, where connections get their settings, and a test's server.
-pub(super) const WITH_RUSTLS: [&str; 4] =
-    ["src/config/access.rs", "src/access/", "src/listener/tls.rs", "src/scrape/approach/tests.rs"];
+pub(super) const WITH_RUSTLS: [&str; 5] = [
+    "src/config/access.rs",
+    "src/access/",
+    "src/listener/tls.rs",
+    // Its log is turned off there.
+    "src/logging/process.rs",
+    "src/scrape/approach/tests.rs",
+];
 pub(super) const WITH_DNS: [&str; 1] = ["src/scrape/discovery/dns.rs"];
 /// Files as memory, and what only a disk's caller needs.
 pub(super) const WITH_MAPPING: [&str; 1] = ["src/cache/mapping.rs"];
-pub(super) const WITH_RUSTIX: [&str; 4] =
-    ["src/cache/", "src/fd_limit.rs", "src/ledger/", "src/logging/sink.rs"];
+pub(super) const WITH_RUSTIX: [&str; 5] =
+    ["src/app/handover.rs", "src/cache/", "src/fd_limit.rs", "src/ledger/", "src/logging/sink.rs"];
 
 pub(super) const VAGUE: [&str; 8] =
     ["utils", "util", "common", "helpers", "helper", "manager", "managers", "misc"];

@@ -1,6 +1,7 @@
 //! The store against a real directory: how archives get into it, what it finds when it starts, and
 //! what its readers get. `model.rs` compares all of it with a plain map.
 
+mod beside;
 mod directory;
 mod filling;
 mod growing;

@@ -80,19 +80,22 @@ fn certificates_that_cannot_be_used_are_errors() {
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new(vec!["edge".to_owned()]).expect("a name");
     files.write("time.key", key.serialize_pem());
-    let timed = plain.replace("fullchain", "time").replace("privkey.pem", "time.key");
-    params.not_after = rcgen::date_time_ymd(2020, 1, 1);
-    files.write("time.pem", params.clone().self_signed(&key).expect("signed").pem());
-    reject_with(
-        &files,
-        &timed,
-        "listen[0].tls.cert_file",
-        "expired on 2020-01-01T00:00:00Z, renew",
-    );
-    params.not_before = rcgen::date_time_ymd(4000, 1, 1);
-    params.not_after = rcgen::date_time_ymd(4001, 1, 1);
-    files.write("time.pem", params.self_signed(&key).expect("signed").pem());
-    reject_with(&files, &timed, "listen[0].tls.cert_file", "is valid from 4000-01-01T00:00:00Z on");
+    let of_a_time = plain.replace("fullchain", "time").replace("privkey.pem", "time.key");
+    // One out of its time keeps nobody from starting, and is told.
+    let told = |from: i32, to: i32, params: &mut CertificateParams| {
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(to, 1, 1);
+        files.write("time.pem", params.clone().self_signed(&key).expect("signed").pem());
+        accept_with(&files, &of_a_time).certificates_out_of_time().join("; ")
+    };
+    for (from, to, part) in [
+        (2019, 2020, "expired on 2020-01-01T00:00:00Z, renew"),
+        (4000, 4001, "is valid from 4000-01-01T00:00:00Z on"),
+    ] {
+        let told = told(from, to, &mut params);
+        assert!(told.contains("listener [::]:443") && told.contains(part), "{told}");
+    }
+    assert_eq!(told(2019, 4000, &mut params), "");
     // Whoever wants to know clients is not let in everybody.
     let private = TLS.replace('X', "client_ca_file: /etc/snapedge/gone");
     reject_with(&files, &private, "listen[0].tls.client_ca_file", "cannot read");

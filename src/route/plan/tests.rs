@@ -159,6 +159,7 @@ impl Row<'_> {
             client: Ipv4Addr::LOCALHOST.into(),
             asked: self.asked(),
             came: Arc::new(CdnLoop::parse(came.into_iter())),
+            group: None,
         }
     }
 

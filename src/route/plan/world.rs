@@ -28,6 +28,8 @@ pub struct ArchiveRequest {
     pub asked: Asked,
     /// The proxies that it came through.
     pub came: Arc<CdnLoop>,
+    /// The group that it has to be of, where that was said.
+    pub group: Option<Arc<str>>,
 }
 
 /// All that a decision may look at, as of one moment.

@@ -266,14 +266,11 @@ async fn a_copy_has_one_head_however_it_comes() {
             cached.edge.ask(part()).await,
             cached.edge.ask(get(&name)).await,
         ];
-        assert!(answers.iter().all(|answer| answer.header("age").is_none()), "{program:?}");
         cached.holds(&name).await;
         let hits = [head(&name), part(), get(&name)];
         for ask in hits {
             let hit = cached.edge.ask(ask).await;
             assert_eq!((status(&hit), hit.header("accept-ranges")), (HIT, Some("bytes")));
-            let age = hit.header("age").and_then(|age| age.parse::<u64>().ok());
-            assert!(age.is_some_and(|age| age < 60), "{}", hit.head);
             answers.push(hit);
         }
         for answer in &answers {
@@ -281,6 +278,8 @@ async fn a_copy_has_one_head_however_it_comes() {
                 assert_eq!(answer.header(header), answers[0].header(header), "{}", answer.head);
             }
             assert_eq!(answer.header("content-encoding"), None);
+            // A copy is no older for a cache behind it: the name stands for these bytes.
+            assert_eq!(answer.header("age"), None, "{}", answer.head);
             assert!(answer.head.len() < 4096);
         }
         let dated = answers[0].header("last-modified").is_some();

@@ -90,10 +90,12 @@ async fn a_host_and_a_listener_stand_for_a_group() {
         (any, Some("a.example"), "", plain(1000)),
         (any, Some("A.Example:80"), "", plain(1000)),
         (any, Some("other.example"), "", plain(2000)),
-        (any, Some("a.example"), "?group=b", plain(2000)),
+        // Where the redirect leads to has no query: the path names the group from there on.
+        (any, Some("a.example"), "?group=b", format!("/b{}", plain(2000))),
         (only_a, None, "", plain(1000)),
         (only_a, Some("b.example"), "", plain(2000)),
-        (only_a, None, "?group=b", plain(2000)),
+        (only_a, None, "?group=b", format!("/b{}", plain(2000))),
+        (only_a, None, "?group=a", plain(1000)),
     ] {
         let host = host.map_or(to.to_string(), str::to_owned);
         let request = format!(
@@ -106,7 +108,11 @@ async fn a_host_and_a_listener_stand_for_a_group() {
     let of_a = Ask::get("/v1/snapshots").send(only_a).await;
     let of_a = String::from_utf8(of_a.body).expect("text");
     assert!(of_a.contains(&full(1000)) && !of_a.contains(&full(2000)), "{of_a}");
+    let of_b = Ask::get("/v1/snapshots?group=b").send(only_a).await;
+    let of_b = String::from_utf8(of_b.body).expect("text");
+    assert!(of_b.contains(&format!("/b/v1/snapshot/{}", full(2000))), "{of_b}");
     assert_eq!(Ask::get(plain(2000)).send(only_a).await.status, 404);
+    assert_eq!(Ask::get(format!("/b{}", plain(2000))).send(only_a).await.status, 200);
     assert_eq!(Ask::get(plain(1000)).send(only_a).await.status, 200);
 }
 

@@ -1,12 +1,18 @@
 //! Clients that speak HTTP/2 over plain text, with prior knowledge.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::client::SendRequest;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 
 use super::client::{Answer, Ask, Ended, connect};
 
@@ -36,6 +42,65 @@ pub async fn begin(to: SocketAddr, path: &str) -> Begun {
     let response = response.await.expect("an answer");
     assert_eq!(response.status(), 200);
     Begun { _sender: sender, body: response.into_body() }
+}
+
+/// Takes all of an archive at this rate, through windows that hold more than the systems do.
+pub async fn get_slowly(to: SocketAddr, path: &str, rate: u64) -> (Vec<u8>, Ended) {
+    let stream =
+        Slow { stream: TcpStream::connect(to).await.expect("connected"), rate, until: None };
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(16 << 20).initial_connection_window_size(16 << 20);
+    let (sender, connection) = builder.handshake::<_, Bytes>(stream).await.expect("a handshake");
+    let connection = tokio::spawn(connection);
+    let mut sender = sender.ready().await.expect("ready");
+    let request = http::Request::get(format!("http://{to}{path}")).body(()).expect("a request");
+    let (response, _) = sender.send_request(request, true).expect("sent");
+    let taken = collect(response.await.expect("an answer").into_body(), usize::MAX).await;
+    connection.abort();
+    taken
+}
+
+/// A connection that is read at a rate.
+struct Slow {
+    stream: TcpStream,
+    rate: u64,
+    until: Option<Pin<Box<Sleep>>>,
+}
+
+impl AsyncRead for Slow {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(until) = &mut self.until {
+            ready!(until.as_mut().poll(cx));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let bytes = (buf.filled().len() - before) as u64;
+        let time = Duration::from_micros(bytes * 1_000_000 / self.rate);
+        self.until = Some(Box::pin(tokio::time::sleep(time)));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Slow {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 /// Sends a request and takes all of the answer. Its `head` is empty: there is none as text.

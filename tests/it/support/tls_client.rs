@@ -81,10 +81,18 @@ impl TlsClient {
 
 /// Sends a request without its last line as the last one, and reads the answer to its end.
 pub async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: &str,
+) -> io::Result<Answer> {
+    raw_exchange(stream, &format!("{request}connection: close\r\n\r\n")).await
+}
+
+/// Sends a request as it is, and reads to the end of the connection.
+pub async fn raw_exchange(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     request: &str,
 ) -> io::Result<Answer> {
-    stream.write_all(format!("{request}connection: close\r\n\r\n").as_bytes()).await?;
+    stream.write_all(request.as_bytes()).await?;
     let mut bytes = Vec::new();
     tokio::time::timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("in time")?;
     answer_of(&bytes).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
