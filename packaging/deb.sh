@@ -33,8 +33,8 @@ mkdir -p "$stage"/{bin,man,share/conf,completions/{bash,zsh,fish}}
 cp -r packaging/debian "$stage/debian"
 cp conf/snapedge.service "$stage/debian/snapedge.service"
 install -m 755 "$binary" "$stage/bin/snapedge"
-cp -r README.md SECURITY.md CHANGELOG.md docs "$stage/share/"
-cp -r conf/{snapedge.yaml,demo.yaml,alerts.yml,grafana-dashboard.json,snapedge.socket,examples} \
+cp -r README.md SECURITY.md CHANGELOG.md CONTRIBUTING.md docs "$stage/share/"
+cp -r conf/{snapedge.{yaml,service,socket},demo.yaml,alerts.yml,grafana-dashboard.json,examples} \
     "$stage/share/conf/"
 packaging/sbom.py --cargo "${CARGO:-cargo}" "$stage/share"
 

@@ -4,9 +4,12 @@
 //! The one that runs listens on a socket of the network namespace which has the name of its first
 //! address. Another one asks there, gets the listening sockets, and starts; only once it is ready
 //! does it say so, and the first one accepts nothing more from then on. Whatever goes wrong before
-//! leaves the first one as it was. Each of the two believes nobody but a process of its own user.
+//! leaves the first one as it was. Each of the two believes nobody but a process of its own user,
+//! and root, who has another one started.
 
+use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Write};
+use std::iter;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,7 +22,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
-use rustix::process::getuid;
+use rustix::process::{Uid, getuid};
 
 /// Most listening sockets that are handed over.
 const MOST_SOCKETS: usize = 64;
@@ -48,10 +51,11 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<UnixListener> {
     UnixListener::bind_addr(&name(address)?)
 }
 
-/// Whose process is at the other end; an error where that is another user's.
-fn peer(stream: &UnixStream) -> io::Result<i32> {
+/// Which process is at the other end; an error where that is a user's who is not to be `believed`
+/// and not this process's own.
+fn peer(stream: &UnixStream, believed: impl FnOnce(Uid) -> bool) -> io::Result<i32> {
     let credentials = socket_peercred(stream)?;
-    if credentials.uid != getuid() {
+    if credentials.uid != getuid() && !believed(credentials.uid) {
         let message = "the process at the other end is another user's";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }
@@ -114,7 +118,8 @@ impl Asker {
 
 /// Waits for what one wants who connects. Blocks.
 pub(super) fn wish(stream: UnixStream) -> io::Result<Wish> {
-    let pid = peer(&stream)?;
+    // Who is root may do everything anyhow.
+    let pid = peer(&stream, Uid::is_root)?;
     match hear(&stream, Some(PATIENCE))?.as_str() {
         TAKE => Ok(Wish::Take(Successor { stream, pid })),
         START => Ok(Wish::Start(Asker(stream))),
@@ -123,10 +128,11 @@ pub(super) fn wish(stream: UnixStream) -> io::Result<Wish> {
 }
 
 impl Successor {
-    /// Hands these listening sockets over. Blocks.
-    pub(super) fn give(&self, sockets: &[OwnedFd]) -> io::Result<()> {
-        let count = u8::try_from(sockets.len()).unwrap_or(u8::MAX);
-        let borrowed: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
+    /// Hands these listening sockets over, and first the one on which this was asked. Blocks.
+    pub(super) fn give(&self, here: &UnixListener, sockets: &[OwnedFd]) -> io::Result<()> {
+        let borrowed = iter::once(here.as_fd()).chain(sockets.iter().map(AsFd::as_fd));
+        let borrowed: Vec<BorrowedFd<'_>> = borrowed.collect();
+        let count = u8::try_from(borrowed.len()).unwrap_or(u8::MAX);
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !control.push(SendAncillaryMessage::ScmRights(&borrowed)) {
@@ -151,7 +157,12 @@ impl Successor {
 }
 
 /// The process that is taken over from.
-pub(super) struct Predecessor(UnixStream);
+pub(super) struct Predecessor {
+    stream: UnixStream,
+    /// Where it listens for those who want to take over. The name is never free, so that nobody
+    /// who asks in between finds no one.
+    listener: UnixListener,
+}
 
 impl Predecessor {
     /// Asks the process that listens at an address first for its listening sockets. Blocks.
@@ -161,7 +172,7 @@ impl Predecessor {
 
     fn ask_once(address: SocketAddr) -> io::Result<(Self, Vec<OwnedFd>)> {
         let stream = UnixStream::connect_addr(&name(address)?)?;
-        peer(&stream)?;
+        peer(&stream, |_| false)?;
         say(&stream, TAKE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
@@ -169,7 +180,7 @@ impl Predecessor {
         let mut count = [0];
         let flags = RecvFlags::CMSG_CLOEXEC;
         let read = recvmsg(&stream, &mut [IoSliceMut::new(&mut count)], &mut control, flags)?;
-        let mut sockets = Vec::new();
+        let mut sockets = VecDeque::new();
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(all) = message {
                 sockets.extend(all);
@@ -178,20 +189,26 @@ impl Predecessor {
         if read.bytes == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if sockets.len() != usize::from(count[0]) {
-            return Err(io::Error::other("its sockets did not come with its answer"));
+        let is_all = sockets.len() == usize::from(count[0]);
+        match sockets.pop_front() {
+            Some(listener) if is_all => {
+                let listener = UnixListener::from(listener);
+                Ok((Self { stream, listener }, sockets.into()))
+            }
+            _ => Err(io::Error::other("its sockets did not come with its answer")),
         }
-        Ok((Self(stream), sockets))
     }
 
     /// Says that this process is ready, and waits until everything is its own; also where the other
-    /// one has gone meanwhile. Blocks.
-    pub(super) fn take(&self) {
+    /// one has gone meanwhile. The next one that takes over asks there. Blocks.
+    pub(super) fn take(self) -> UnixListener {
+        let Self { stream, listener } = self;
         if let Err(error) =
-            say(&self.0, READY).and_then(|()| expect(&self.0, YOURS, Some(PATIENCE)))
+            say(&stream, READY).and_then(|()| expect(&stream, YOURS, Some(PATIENCE)))
         {
             log::warn!("the process that was taken over from went without a word: {error}");
         }
+        listener
     }
 }
 
@@ -219,7 +236,8 @@ fn is_hanging_up(error: &io::Error) -> bool {
 pub(super) fn start(address: SocketAddr) -> Result<(), String> {
     let ask = || -> io::Result<String> {
         let stream = UnixStream::connect_addr(&name(address)?)?;
-        peer(&stream)?;
+        // Root asks the process of another user, which gives it nothing but a word.
+        peer(&stream, |_| getuid().is_root())?;
         say(&stream, START)?;
         hear(&stream, None)
     };
@@ -256,16 +274,23 @@ mod tests {
             let (predecessor, sockets) = Predecessor::ask(address).expect("sockets");
             let socket = TcpListener::from(sockets.into_iter().next().expect("one"));
             assert_eq!(socket.local_addr().expect("bound"), address);
-            predecessor.take();
+            let listener = predecessor.take();
             socket.accept().expect("a client");
+            listener
         });
         let Ok(Wish::Take(one)) = accept(&listener) else { panic!("it takes over") };
         assert_eq!(one.pid.unsigned_abs(), std::process::id());
-        one.give(&[OwnedFd::from(socket)]).expect("handed over");
+        one.give(&listener, &[OwnedFd::from(socket)]).expect("handed over");
         one.is_ready().expect("it is");
         one.release();
         TcpStream::connect(address).expect("still listened on");
-        successor.join().expect("no panic");
+        drop(listener);
+        // The name goes over as well.
+        let next = std::thread::spawn(move || Predecessor::ask(address).map(drop));
+        let listener = successor.join().expect("no panic");
+        let Ok(Wish::Take(one)) = accept(&listener) else { panic!("it takes over") };
+        one.give(&listener, &[]).expect("handed over");
+        next.join().expect("no panic").expect("sockets");
     }
 
     #[test]
@@ -274,7 +299,7 @@ mod tests {
         let listener = listen(address).expect("a free name");
         let successor = std::thread::spawn(move || drop(Predecessor::ask(address)));
         let Ok(Wish::Take(one)) = accept(&listener) else { panic!("it takes over") };
-        one.give(&[]).expect("nothing");
+        one.give(&listener, &[]).expect("nothing");
         successor.join().expect("no panic");
         assert!(one.is_ready().is_err());
     }

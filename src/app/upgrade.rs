@@ -59,18 +59,19 @@ pub(super) struct Takeover {
 }
 
 impl Takeover {
-    /// Takes over once this process is ready.
-    async fn run(self) {
+    /// Takes over once this process is ready: from when on the next one asks there.
+    async fn run(self) -> Option<UnixListener> {
         let began = Instant::now();
         while !self.published.is_ready() && began.elapsed() < LONGEST_START {
             tokio::time::sleep(LOOK).await;
         }
         let taken = tokio::task::spawn_blocking(move || self.predecessor.take()).await;
-        if let Err(error) = taken {
+        if let Err(error) = &taken {
             log::error!("the taking over ended by a fault: {error}");
         }
         self.opening.open();
         log::info!("took over after {:?}", began.elapsed());
+        taken.ok()
     }
 }
 
@@ -78,10 +79,11 @@ impl Takeover {
 impl BackgroundService for Upgrade {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let serve = async {
-            if let Some(takeover) = self.takeover.lock().await.take() {
-                takeover.run().await;
-            }
-            self.listen().await;
+            let taken = match self.takeover.lock().await.take() {
+                Some(takeover) => takeover.run().await,
+                None => None,
+            };
+            self.listen(taken);
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -92,22 +94,18 @@ impl BackgroundService for Upgrade {
 }
 
 impl Upgrade {
-    /// Listens until another process has taken over.
-    async fn listen(&self) {
-        // The one that was taken over from has the name for a moment.
-        let until = Instant::now() + handover::PATIENCE;
-        let listener = loop {
-            match handover::listen(self.address) {
-                Ok(listener) => break listener,
-                Err(error) if Instant::now() >= until => {
-                    let error = chain(&error);
-                    log::warn!("no other process can take over from this one: {error}");
-                    return;
-                }
-                Err(_) => tokio::time::sleep(LOOK).await,
+    /// Listens until another process has taken over, where the one before did, if there was one.
+    fn listen(&self, taken: Option<UnixListener>) {
+        let listener = match taken.map_or_else(|| handover::listen(self.address), Ok) {
+            Ok(listener) => listener,
+            Err(error) => {
+                let error = chain(&error);
+                log::warn!("no other process can take over from this one: {error}");
+                return;
             }
         };
         let one = Arc::new(One {
+            listener,
             numbers: self.numbers.clone(),
             drain: Arc::clone(&self.drain),
             internal: Arc::clone(&self.internal),
@@ -116,7 +114,7 @@ impl Upgrade {
         });
         // By a thread, since what is said and heard blocks; it ends with the process.
         let accepting = std::thread::Builder::new().name("upgrade".to_owned());
-        if let Err(error) = accepting.spawn(move || one.accept(&listener)) {
+        if let Err(error) = accepting.spawn(move || one.accept()) {
             log::warn!("no other process can take over from this one: {}", chain(&error));
         }
     }
@@ -124,6 +122,7 @@ impl Upgrade {
 
 /// The one that others take over from.
 struct One {
+    listener: UnixListener,
     numbers: Vec<RawFd>,
     drain: Arc<Drain>,
     internal: Arc<Drain>,
@@ -132,13 +131,13 @@ struct One {
 }
 
 impl One {
-    fn accept(self: Arc<Self>, listener: &UnixListener) {
-        if let Err(error) = listener.set_nonblocking(true) {
+    fn accept(self: Arc<Self>) {
+        if let Err(error) = self.listener.set_nonblocking(true) {
             log::warn!("no other process can take over from this one: {}", chain(&error));
             return;
         }
         while !self.is_released.load(Ordering::Acquire) && !self.drain.is_announced() {
-            match listener.accept() {
+            match self.listener.accept() {
                 Ok((stream, _)) => self.clone().meet(stream),
                 Err(_) => std::thread::sleep(LOOK),
             }
@@ -151,6 +150,8 @@ impl One {
             let met = stream.set_nonblocking(false).and_then(|()| handover::wish(stream));
             match met {
                 Ok(Wish::Take(successor)) => self.hand_over(&successor),
+                // Who is hung up on asks again, and then the one in this one's place.
+                Ok(Wish::Start(_)) if self.is_released.load(Ordering::Acquire) => {}
                 Ok(Wish::Start(asker)) => self.start(&asker),
                 Err(error) => log::warn!("nobody took over: {}", chain(&error)),
             }
@@ -165,7 +166,7 @@ impl One {
         log::info!("process {pid} wants to take over");
         let sockets: std::io::Result<Vec<OwnedFd>> =
             self.numbers.iter().map(|number| fd_limit::second_of(*number)).collect();
-        let given = sockets.and_then(|sockets| successor.give(&sockets));
+        let given = sockets.and_then(|sockets| successor.give(&self.listener, &sockets));
         if let Err(error) = given.and_then(|()| successor.is_ready()) {
             log::error!(
                 "process {pid} did not take over, this one goes on: {}; see what that one logged",
