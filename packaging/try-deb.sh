@@ -7,9 +7,10 @@
 #
 # NEWER is the version that is upgraded to; without it, it is DEB with a greater number. With
 # `--boot` the same is done once more under systemd in a container: the service starts, is reloaded,
-# rotates its log, is restarted by the upgrade and stopped by the removal. TRY_DROPIN names a
-# drop-in for the service there, SUITE and MIRROR another Debian. A binary that `make deb` did not
-# build has paths of the machine that built it: TRY_PATHS=yes permits them.
+# rotates its log, gives way to another process, is restarted by the upgrade and stopped by the
+# removal. TRY_DROPIN names a drop-in for the service there, SUITE and MIRROR another Debian. A
+# binary that `make deb` did not build has paths of the machine that built it: TRY_PATHS=yes permits
+# them.
 #
 # It needs root, debootstrap, lintian, unshare and setpriv, and `systemd-nspawn` for `--boot`. It
 # fetches Debian, and has networks of its own, in which its ports are free.
@@ -288,6 +289,26 @@ with_systemd() {
         sleep 0.1
     done
     expect_active "SIGKILL"
+
+    say "another process in its place: the service goes on"
+    pid=$(property MainPID)
+    inside snapedge upgrade -c /etc/snapedge/snapedge.yaml || {
+        inside journalctl -u snapedge --no-pager -o cat -n 30
+        fail "snapedge upgrade failed"
+    }
+    for _ in $(seq 100); do
+        inside test -d "/proc/$pid" || break
+        sleep 0.1
+    done
+    ! inside test -d "/proc/$pid" || fail "the old process runs on"
+    # For longer than `WatchdogSec`, which holds for the new one now.
+    sleep 35
+    expect_active "snapedge upgrade"
+    [ "$(property MainPID)" != "$pid" ] || fail "systemd does not know the new process"
+    [ "$(property NRestarts)" = 1 ] || fail "it was restarted"
+    inside systemctl reload snapedge || fail "systemctl reload failed"
+    [ "$(inside curl -s -o /dev/null -w '%{http_code}' localhost:80/snapshot.tar.bz2)" = 404 ] ||
+        fail "port 80 does not answer"
 
     say "upgrade to $newer_version: the service is restarted"
     pid=$(property MainPID)
