@@ -209,8 +209,8 @@ with_systemd() {
     cp -a "$work/pristine" "$root"
     chroot_apt "$root" install systemd systemd-sysv dbus logrotate curl >"$work/log" 2>&1 ||
         { tail "$work/log"; fail "systemd cannot be installed"; }
-    cp "$deb" "$root/root/one.deb"
-    cp "$newer" "$root/root/two.deb"
+    cp "$deb" "$root/srv/one.deb"
+    cp "$newer" "$root/srv/two.deb"
     [ -d /run/systemd/system ] || options+=(--keep-unit)
     # What the service itself forbids is to be seen, and not what the container does.
     SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 systemd-nspawn --quiet "${options[@]}" --private-network \
@@ -227,7 +227,7 @@ with_systemd() {
         cp "$TRY_DROPIN" "$root/etc/systemd/system/snapedge.service.d/try.conf"
     fi
 
-    inside dpkg --install /root/one.deb
+    inside dpkg --install /srv/one.deb
     expect_active "the installation"
     code=0
     inside snapedge status -c /etc/snapedge/snapedge.yaml >"$work/status" || code=$?
@@ -312,7 +312,7 @@ with_systemd() {
 
     say "upgrade to $newer_version: the service is restarted"
     pid=$(property MainPID)
-    inside dpkg --install /root/two.deb
+    inside dpkg --install /srv/two.deb
     expect_active "the upgrade"
     [ "$(property MainPID)" != "$pid" ] || fail "the old process runs on"
 

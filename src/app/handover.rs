@@ -29,7 +29,7 @@ const MOST_SOCKETS: usize = 64;
 /// Longest line of either side.
 const LONGEST_LINE: u64 = 256;
 /// Longest that one side waits for the other's next word, but for that it is ready.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often one that hangs up is asked again, and after how long.
 const TRIES: u32 = 40;
@@ -213,15 +213,13 @@ impl Predecessor {
 }
 
 /// Asks again for a while where one hangs up: who has just been taken over from does, and the one
-/// in its place has the name in a moment.
+/// in its place listens by the same socket.
 fn again<T>(ask: impl Fn() -> io::Result<T>) -> io::Result<T> {
-    let mut hung_up = false;
     for _ in 0..TRIES {
         match ask() {
-            Err(error) if hung_up || is_hanging_up(&error) => hung_up = true,
+            Err(error) if is_hanging_up(&error) => std::thread::sleep(PAUSE),
             outcome => return outcome,
         }
-        std::thread::sleep(PAUSE);
     }
     ask()
 }

@@ -18,6 +18,7 @@ use tokio::sync::{Mutex, Notify};
 
 use super::handover::{self, Asker, Predecessor, Successor, Wish};
 use super::systemd;
+use super::watchdog::LONGEST_START;
 use crate::cache::Store;
 use crate::clock::Now;
 use crate::drain::{Drain, Opening};
@@ -29,8 +30,6 @@ use crate::published::Published;
 const LOOK: Duration = Duration::from_millis(50);
 /// How often the directory of the cache is looked at while another process has it.
 const MEETING: Duration = Duration::from_secs(1);
-/// Longest that the first round of probes is waited for before everything is taken over.
-const LONGEST_START: Duration = Duration::from_secs(30);
 /// How long who was accepted may begin to ask, once another process accepts.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 /// Environment of this process that is not for another one.

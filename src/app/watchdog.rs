@@ -16,9 +16,9 @@ use crate::status::terminal;
 const TELLING: Duration = Duration::from_secs(5);
 /// How often it is asked whether the first round of probes is over.
 const STARTING: Duration = Duration::from_millis(100);
-/// Longest that this is waited for: requests are answered before it, and a target that hangs is no
-/// reason to begin anew.
-const LONGEST_START: Duration = Duration::from_secs(30);
+/// Longest that this is waited for, also by a process that takes over: requests are answered before
+/// it, and a target that hangs is no reason to begin anew.
+pub(super) const LONGEST_START: Duration = Duration::from_secs(30);
 /// How old the last look at everything may be for the process to be alive. Looks are a second
 /// apart, and wait for locks of every part.
 const OLDEST_LOOK: Duration = Duration::from_secs(20);

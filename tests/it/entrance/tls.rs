@@ -12,6 +12,7 @@ use tokio_rustls::rustls::version::{TLS12, TLS13};
 
 use super::*;
 use crate::support::client::{Ask, Ended};
+use crate::support::h2;
 use crate::support::process::Running;
 use crate::support::tls::{Authority, Issued};
 use crate::support::tls_client::{Offer, TlsClient, USUAL, exchange};
@@ -41,21 +42,8 @@ async fn every_version_and_protocol_gets_the_same_bytes() {
             let stream = client.connect(edge.address, "edge.example").await.expect("shaken");
             let spoken = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
             if spoken.as_deref() == Some(b"h2") {
-                let (sender, connection) = ::h2::client::handshake(stream).await.expect("h2");
-                let connection = tokio::spawn(connection);
-                let mut sender = sender.ready().await.expect("ready");
-                let ask = http::Request::get(format!("https://edge.example{path}"));
-                let ask = ask.body(()).expect("a request");
-                let (answer, _) = sender.send_request(ask, true).expect("sent");
-                let mut body = answer.await.expect("an answer").into_body();
-                let mut all = Vec::new();
-                while let Some(piece) = body.data().await {
-                    let piece = piece.expect("a piece");
-                    body.flow_control().release_capacity(piece.len()).expect("room");
-                    all.extend_from_slice(&piece);
-                }
-                assert!(all == CONTENT.all());
-                connection.abort();
+                let (body, ended) = h2::get_on(stream, format!("https://edge.example{path}")).await;
+                assert!(ended == Ended::Whole && body == CONTENT.all());
             } else {
                 assert_eq!(spoken.is_some(), !protocols.is_empty());
                 let request = format!("GET {path} HTTP/1.1\r\nhost: edge.example\r\n");

@@ -26,38 +26,50 @@ pub struct Begun {
     body: RecvStream,
 }
 
-/// Asks, and reads the head.
-pub async fn begin(to: SocketAddr, path: &str) -> Begun {
-    let stream = TcpStream::connect(to).await.expect("connected");
+/// Asks on a connection by windows of so many bytes, and reads the head. It lasts as long as its
+/// sender, or what comes of the body.
+async fn ask_on(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    window: u32,
+    url: String,
+) -> (SendRequest<Bytes>, RecvStream) {
     let mut builder = h2::client::Builder::new();
-    builder.initial_window_size(WINDOW).initial_connection_window_size(WINDOW);
+    builder.initial_window_size(window).initial_connection_window_size(window);
     let (sender, connection) = builder.handshake(stream).await.expect("a handshake");
     tokio::spawn(async move {
         // It ends with the client.
         let _ = connection.await;
     });
     let mut sender = sender.ready().await.expect("ready");
-    let request = http::Request::get(format!("http://{to}{path}")).body(()).expect("a request");
+    let request = http::Request::get(url).body(()).expect("a request");
     let (response, _) = sender.send_request(request, true).expect("sent");
     let response = response.await.expect("an answer");
     assert_eq!(response.status(), 200);
-    Begun { _sender: sender, body: response.into_body() }
+    (sender, response.into_body())
+}
+
+/// Asks, and reads the head.
+pub async fn begin(to: SocketAddr, path: &str) -> Begun {
+    let stream = TcpStream::connect(to).await.expect("connected");
+    let (sender, body) = ask_on(stream, WINDOW, format!("http://{to}{path}")).await;
+    Begun { _sender: sender, body }
+}
+
+/// Takes all of an answer on a connection that is there already.
+pub async fn get_on(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    url: String,
+) -> (Vec<u8>, Ended) {
+    let (_sender, body) = ask_on(stream, WINDOW, url).await;
+    collect(body, usize::MAX).await
 }
 
 /// Takes all of an archive at this rate, through windows that hold more than the systems do.
 pub async fn get_slowly(to: SocketAddr, path: &str, rate: u64) -> (Vec<u8>, Ended) {
-    let stream =
-        Slow { stream: TcpStream::connect(to).await.expect("connected"), rate, until: None };
-    let mut builder = h2::client::Builder::new();
-    builder.initial_window_size(16 << 20).initial_connection_window_size(16 << 20);
-    let (sender, connection) = builder.handshake::<_, Bytes>(stream).await.expect("a handshake");
-    let connection = tokio::spawn(connection);
-    let mut sender = sender.ready().await.expect("ready");
-    let request = http::Request::get(format!("http://{to}{path}")).body(()).expect("a request");
-    let (response, _) = sender.send_request(request, true).expect("sent");
-    let taken = collect(response.await.expect("an answer").into_body(), usize::MAX).await;
-    connection.abort();
-    taken
+    let stream = TcpStream::connect(to).await.expect("connected");
+    let stream = Slow { stream, rate, until: None };
+    let (_sender, body) = ask_on(stream, 16 << 20, format!("http://{to}{path}")).await;
+    collect(body, usize::MAX).await
 }
 
 /// A connection that is read at a rate.
