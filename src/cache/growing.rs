@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rustix::fs::{Mode, OFlags};
 use tokio::sync::{Semaphore, watch};
 
+use super::layout::open_to_read;
 use super::piece;
 use super::progress::{End, Progress};
 use super::record::Record;
@@ -56,8 +56,7 @@ impl Growing {
         progress: watch::Receiver<Progress>,
         loads: Arc<Semaphore>,
     ) -> io::Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = Some(Arc::new(File::from(rustix::fs::open(path, flags, Mode::empty())?)));
+        let file = Some(Arc::new(open_to_read(path)?));
         let (began, complained) = (Instant::now(), AtomicBool::new(false));
         let readers = Mutex::new(Readers { count: 0, none_since: began });
         Ok(Self { record, ranges, file, progress, readers, loads, began, complained })

@@ -8,10 +8,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
+use super::layout::open_to_read;
 use super::record::Record;
 use crate::check::{Flaw, FrameWalk, Unsound, decode, looks_inside};
 use crate::config::Verify;
@@ -158,8 +158,7 @@ impl Body {
         written: watch::Receiver<u64>,
         position: Arc<Position>,
     ) -> io::Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        let file = open_to_read(path)?;
         let runtime = Builder::new_current_thread().build()?;
         Ok(Self { file, at: 0, length, written, position, runtime })
     }

@@ -1,9 +1,12 @@
-//! The names of the files in the cache's directory. There is no way to a path but these.
+//! The names of the files in the cache's directory, and how they are opened and removed. There is
+//! no way to a path but these.
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
 
 use crate::snapshot::ArchiveName;
 
@@ -128,6 +131,13 @@ impl Layout {
     pub(super) fn unfinished_record(&self, name: &ArchiveName) -> PathBuf {
         self.directory.join(format!("{name}{UNFINISHED_RECORD}"))
     }
+}
+
+/// Opens a file of the directory as it is: through no link, and without waiting where it is a pipe
+/// in place of a file.
+pub(super) fn open_to_read(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
 }
 
 /// Removes a file, and says whether it is gone.

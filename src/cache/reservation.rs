@@ -20,7 +20,7 @@ use super::counts::FillCounts;
 use super::growing::Growing;
 use super::inspection::Inspection;
 use super::intact::{check_blocks, check_length};
-use super::layout::{Layout, remove};
+use super::layout::{Layout, open_to_read, remove};
 use super::progress::Progress;
 use super::record::Record;
 use super::sealed::Sealed;
@@ -240,9 +240,8 @@ impl Unfinished {
         let mode = Mode::RUSR | Mode::RGRP | Mode::ROTH;
         let file = match rustix::fs::open(&path, flags, mode) {
             Err(Errno::EXIST) => {
-                let left = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
                 // What cannot be opened so is no file that anybody writes.
-                let left = rustix::fs::open(&path, left, Mode::empty()).map(File::from).ok();
+                let left = open_to_read(&path).ok();
                 // Locked to the end of this, so that whoever else finds it gives up.
                 left.as_ref().map_or(Ok(()), File::try_lock)?;
                 remove(&path);

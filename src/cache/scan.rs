@@ -2,13 +2,11 @@
 //! broken is swept, and everything else is left alone.
 
 use std::collections::BTreeSet;
-use std::fs::{File, TryLockError};
+use std::fs::TryLockError;
 use std::io::{self, Read};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
-
-use super::layout::{Layout, Place, remove};
+use super::layout::{Layout, Place, open_to_read, remove};
 use super::record::{MAX_RECORD, Record, RecordError};
 use crate::snapshot::ArchiveName;
 
@@ -155,9 +153,8 @@ pub(super) fn scan(layout: &Layout, sweeping: Sweeping) -> io::Result<Vec<Record
 
 /// Whether a process that is there writes an unfinished archive: it has it locked.
 fn is_written(path: &Path) -> bool {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let Ok(file) = rustix::fs::open(path, flags, Mode::empty()) else { return false };
-    matches!(File::from(file).try_lock_shared(), Err(TryLockError::WouldBlock))
+    open_to_read(path)
+        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 fn is_file(path: &Path) -> bool {
@@ -182,11 +179,9 @@ fn beside(path: &Path) -> Beside {
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     let mut bytes = Vec::new();
     // One byte more than a record has is enough to know that it is none.
-    file.take(MAX_RECORD + 1).read_to_end(&mut bytes)?;
+    open_to_read(path)?.take(MAX_RECORD + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

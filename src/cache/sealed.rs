@@ -1,6 +1,5 @@
 //! A complete archive, and the reading of it.
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
@@ -9,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rustix::fs::{Mode, OFlags};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use super::layout::open_to_read;
 use super::mapping::Mapping;
 use super::record::Record;
 
@@ -61,8 +60,7 @@ pub(super) fn loads() -> Arc<Semaphore> {
 impl Sealed {
     /// Opens the archive at `path`, which is as long as its record says or an error.
     pub(super) fn open(path: &Path, record: Record, loads: Arc<Semaphore>) -> io::Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        let file = open_to_read(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() || metadata.len() != record.length {
             return Err(io::Error::other("it is not the file that its record is about"));

@@ -88,11 +88,7 @@ impl Store {
         let failed = |source| OpenError::Io { directory: directory.clone(), source };
         DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(failed)?;
         let layout = Layout::new(directory);
-        let lock = match lock(&layout.lock()) {
-            Ok(lock) => Some(lock),
-            Err(TryLockError::WouldBlock) => None,
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        };
+        let lock = lock(&layout.lock()).map_err(failed)?;
         let found = scan::scan(&layout, Sweeping::of(lock.is_some())).map_err(failed)?;
         let shared = Shared::new(layout, lock, options);
         for record in found {
@@ -109,24 +105,16 @@ impl Store {
     /// Adopts what another process has put into the directory since, and takes the directory where
     /// that one has gone. Says whether it has. Blocks.
     pub fn meet(&self, now: Now) -> Result<bool, OpenError> {
-        let shared = &self.0;
-        let directory = || shared.layout().directory().to_owned();
-        let failed = |source| OpenError::Io { directory: directory(), source };
-        let mut own = shared.lock();
-        let was_owner = own.is_some();
-        if !was_owner {
-            match lock(&shared.layout().lock()) {
-                Ok(lock) => *own = Some(lock),
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => return Err(failed(error)),
-            }
-        }
-        let is_owner = own.is_some();
-        drop(own);
-        if was_owner {
+        if self.is_owner() {
             return Ok(true);
         }
-        let found = scan::scan(shared.layout(), Sweeping::of(is_owner)).map_err(failed)?;
+        let (shared, layout) = (&self.0, self.0.layout());
+        let failed = |source| OpenError::Io { directory: layout.directory().to_owned(), source };
+        let lock = lock(&layout.lock()).map_err(failed)?;
+        let is_owner = lock.is_some();
+        let found = scan::scan(layout, Sweeping::of(is_owner)).map_err(failed)?;
+        // Not before it was swept.
+        *shared.lock() = lock;
         for record in found {
             let state = shared.state();
             let is_known =
@@ -284,11 +272,14 @@ fn adopt(shared: &Shared, record: Record, now: Now) {
     }
 }
 
-fn lock(path: &Path) -> Result<File, TryLockError> {
+/// Takes the lock of the directory; nothing where another process has it.
+fn lock(path: &Path) -> io::Result<Option<File>> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
-    let file = rustix::fs::open(path, flags, mode).map_err(io::Error::from);
-    let file = File::from(file.map_err(TryLockError::Error)?);
-    file.try_lock()?;
-    Ok(file)
+    let file = File::from(rustix::fs::open(path, flags, mode)?);
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }

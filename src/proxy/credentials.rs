@@ -83,6 +83,7 @@ impl Credentials {
                 if hash.is_some() && self.known().contains(&digest) {
                     return Ok(());
                 }
+                self.heard(client, 0)?;
                 // Who names no user waits as long as one who does.
                 let compared = hash.or_else(|| dearest(auth)).ok_or_else(refused)?.clone();
                 let is_it = self.verify(digest, compared, password, client).await?;
@@ -91,7 +92,7 @@ impl Credentials {
         }
     }
 
-    /// Whether a password is that of a hash. Who was wrong too often is not heard for a while.
+    /// Whether a password is that of a hash.
     async fn verify(
         &self,
         digest: u128,
@@ -99,7 +100,6 @@ impl Credentials {
         password: Vec<u8>,
         client: IpAddr,
     ) -> Result<bool, Failure> {
-        self.heard(client, 0)?;
         let place = Arc::clone(&self.checks).acquire_owned();
         let place = tokio::time::timeout(PATIENCE, place).await;
         let Ok(Ok(place)) = place else { return Err(Failure::Busy(Busy::Credentials)) };
